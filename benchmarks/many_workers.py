@@ -23,12 +23,11 @@ import sqlalchemy as sa
 from watchdog import running_server
 
 import feedback_etl as fe
+from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.database.batches import BATCH_ROWS, BatchOptions
 from feedback_etl.database.partitioning import open_partitions
 from feedback_etl.database.read import ReadRequest
 from feedback_etl.database.window import Window
-from feedback_etl.exports.catalog import list_manifests
-from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.options.export import ExportOptions
@@ -38,6 +37,7 @@ from feedback_etl.pipeline.tasks import PartTask, TaskContext, TaskResult
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.pipeline.worker import run_task
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.catalog import list_manifests
 
 NOW = datetime(2025, 10, 25, 12)
 BASE_ROWS = 2_000_000

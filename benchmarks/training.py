@@ -51,11 +51,11 @@ def make(folder: Path, rows: int) -> int:
 
 
 def _publish(folder: Path, pairs: Any, number: int, form: Any) -> None:
-    from feedback_etl.exports.file_formats import FileFormat
-    from feedback_etl.exports.manifest_details import ManifestDetails
+    from feedback_etl.data_files.file_formats import FileFormat
     from feedback_etl.exports.preconditions import TransactionOptions
     from feedback_etl.exports.transaction import ExportTransaction
     from feedback_etl.privacy.keys import Key
+    from feedback_etl.records.manifest_details import ManifestDetails
 
     end = NOW + number * STEP
     with ExportTransaction(folder, end, TransactionOptions(key=Key(KEY)), form=FileFormat(form)) as files:

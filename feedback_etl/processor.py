@@ -19,19 +19,20 @@ import polars as pl
 
 from feedback_etl.clock import resolve_now
 from feedback_etl.columns import AGE_EDGES
+from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.database.connect import Database
 from feedback_etl.errors import AllRejectedError, UsageError
-from feedback_etl.exports.file_formats import FileFormat
-from feedback_etl.exports.key_binding import bind_key
-from feedback_etl.exports.manifest_details import ManifestDetails
 from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.integrations.options import ARGUMENTS, require_options
 from feedback_etl.pipeline.export import export_feedback
 from feedback_etl.pipeline.keys import available_keys
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.key_binding import bind_key
+from feedback_etl.records.manifest_details import ManifestDetails
 from feedback_etl.results import FeedbackProcessingStats
-from feedback_etl.settings import Settings, find_active_key, load_settings
+from feedback_etl.settings.keys import find_active_key
+from feedback_etl.settings.model import Settings, load_settings
 from feedback_etl.transform.expressions import age_ranges, bucket_age, hash_id, pair_hash
 from feedback_etl.transform.fork_guard import require_usable_polars
 from feedback_etl.transform.overrides import Overrides
@@ -76,10 +77,8 @@ class FeedbackProcessor:
     ) -> None:
         if key is not None and unkeyed:
             raise UsageError("Give a key or unkeyed=True, not both.")
-        if misplaced := [name for name in options if name in _CALL_OPTIONS]:
-            raise UsageError(
-                f"{', '.join(misplaced)} cannot be set for all exports: process_and_export(days_back=...)."
-            )
+        if misplaced := ", ".join(name for name in options if name in _CALL_OPTIONS):
+            raise UsageError(f"{misplaced} cannot be set for all exports: process_and_export(days_back=...).")
         require_options(options)
         self.db_session = db_session
         self._output_dir = output_dir

@@ -11,9 +11,9 @@ import sqlalchemy as sa
 from databases import Database
 from pseudonym_keys import KEY
 
-from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.catalog import list_manifests
-from feedback_etl.exports.manifest import Manifest
+from feedback_etl.records.audit import AuditLog
+from feedback_etl.records.catalog import list_manifests
+from feedback_etl.records.manifest import Manifest
 
 FOLDER = Path("ml/feedback_training")
 """Where exports go, in the working directory of the test."""

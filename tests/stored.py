@@ -12,15 +12,15 @@ from databases import Database
 from folders import NOW, exported
 from pseudonym_keys import KEY
 
-from feedback_etl.exports.catalog import list_manifests
-from feedback_etl.exports.layout import part_path, rejected_part_path
-from feedback_etl.exports.manifest import DataFile, Manifest
-from feedback_etl.exports.manifest_details import ManifestDetails
+from feedback_etl.data_files.row_filter import list_pseudonyms, write_without
 from feedback_etl.exports.preconditions import TransactionOptions
-from feedback_etl.exports.row_filter import list_pseudonyms, write_without
-from feedback_etl.exports.tombstones import Tombstones, hash_identity
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.catalog import list_manifests
+from feedback_etl.records.layout import part_path, rejected_part_path
+from feedback_etl.records.manifest import DataFile, Manifest
+from feedback_etl.records.manifest_details import ManifestDetails
+from feedback_etl.records.tombstones import Tombstones, hash_identity
 from feedback_etl.storage.local import LocalStorage
 from feedback_etl.storage.object_store import ObjectStorage
 from feedback_etl.storage.posix import hash_file

@@ -20,12 +20,12 @@ from pseudonym_keys import KEY
 import feedback_etl as fe
 from feedback_etl.columns import QUASI_IDENTIFIERS
 from feedback_etl.errors import UsageError, ValidationError
-from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.options.export import ExportOptions
 from feedback_etl.pipeline.batch_processor import BatchProcessor
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.k_anonymity import ClassCounter, drop_small_classes
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.catalog import list_manifests
 
 
 def feedback(*classes: tuple[int | None, int, int]) -> dict[str, list[dict[str, Any]]]:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pseudonym_keys
 import pytest
 
-from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.audit_verification import VerificationResult, verify_lines
 from feedback_etl.privacy.keys import Key, generate_key
+from feedback_etl.records.audit import AuditLog
+from feedback_etl.records.audit_verification import VerificationResult, verify_lines
 
 KEY = Key(pseudonym_keys.KEY)
 OTHER = Key(pseudonym_keys.OTHER_KEY)

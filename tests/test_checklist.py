@@ -19,15 +19,15 @@ from feedback_etl.compliance.check import check
 from feedback_etl.compliance.item import ChecklistItem
 from feedback_etl.compliance.record import RECORD, write_record
 from feedback_etl.compliance.rows import GUESSED_IDS
+from feedback_etl.data_files.file_formats import FileFormat, RowWriter
 from feedback_etl.database.lookups import ApplicationSummary
 from feedback_etl.demo.sample import DEMO_KEY
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.adoption import adopt
-from feedback_etl.exports.catalog import list_manifests, replace_manifest
-from feedback_etl.exports.file_formats import FileFormat, RowWriter
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
-from feedback_etl.settings import Settings, load_settings
+from feedback_etl.records.catalog import list_manifests, replace_manifest
+from feedback_etl.settings.model import Settings, load_settings
 from feedback_etl.storage.location import open_storage
 
 KEYS = [Key(KEY)]

@@ -27,12 +27,12 @@ from feedback_etl.cli.app import app
 from feedback_etl.cli.option_names import RENAMED, name_options
 from feedback_etl.columns import TRAINING_COLUMNS
 from feedback_etl.errors import SourceError, ValidationError
-from feedback_etl.exports.audit import AuditLog
 from feedback_etl.options.keywords import ExportKeywords
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
-from feedback_etl.settings import default_key_path
-from feedback_etl.settings_checks import NO_DATABASE, NO_KEY
+from feedback_etl.records.audit import AuditLog
+from feedback_etl.settings.keys import default_key_path
+from feedback_etl.settings.messages import NO_DATABASE, NO_KEY
 
 KEY_ID = Key(KEY).id
 SETTINGS_ONLY = {

@@ -10,8 +10,8 @@ from folders import exported, people, visible
 from processes import Here, feedback_etl
 from pseudonym_keys import KEY, OTHER_KEY
 
-from feedback_etl.exports.audit import AuditLog
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.audit import AuditLog
 from feedback_etl.storage.locks import lock_folder
 
 STEM = "feedback_training_20251025_120000"

@@ -12,11 +12,11 @@ from folders import exported, people, rows_of, visible
 from processes import environment
 from pseudonym_keys import KEY
 
-from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.audit_verification import verify_lines
-from feedback_etl.exports.catalog import list_manifests
-from feedback_etl.exports.layout import REJECTED_FOLDER
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.audit import AuditLog
+from feedback_etl.records.audit_verification import verify_lines
+from feedback_etl.records.catalog import list_manifests
+from feedback_etl.records.layout import REJECTED_FOLDER
 from feedback_etl.storage.posix import hash_file
 
 # One operation, repeated in one folder; it begins when all processes are ready.

@@ -12,8 +12,8 @@ from pseudonym_keys import KEY
 
 import feedback_etl as fe
 from feedback_etl.errors import SourceError, ValidationError
-from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.catalog import list_manifests
 from feedback_etl.results import ExportReport
 
 

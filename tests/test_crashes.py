@@ -19,16 +19,16 @@ from processes import PATIENCE_SECONDS, environment, tracer
 from pseudonym_keys import KEY
 
 import feedback_etl as fe
-from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.audit_verification import verify_lines
-from feedback_etl.exports.catalog import list_manifests
-from feedback_etl.exports.layout import (
+from feedback_etl.privacy.keys import Key
+from feedback_etl.records.audit import AuditLog
+from feedback_etl.records.audit_verification import verify_lines
+from feedback_etl.records.catalog import list_manifests
+from feedback_etl.records.layout import (
     REJECTED_FOLDER,
     candidate_stems,
     export_paths,
     staged_path,
 )
-from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.base import STATE_FOLDER
 from feedback_etl.storage.posix import hash_file, replacement_path
 

@@ -17,8 +17,8 @@ from pseudonym_keys import KEY
 from feedback_etl.columns import IMAGE_URL, TRAINING_COLUMNS, ExtraColumn
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports import prune
-from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.catalog import list_manifests
 from feedback_etl.report import write_croissant
 from feedback_etl.report.croissant import croissant
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from feedback_etl.exports.csv_files import write_csv
+from feedback_etl.data_files.csv_files import write_csv
 from feedback_etl.transform.expressions import AGE_RANGE
 
 SCHEMA = {

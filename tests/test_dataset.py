@@ -18,14 +18,14 @@ from pseudonym_keys import KEY, OTHER_KEY
 
 import feedback_etl as fe
 from feedback_etl.columns import SUBJECT_HASH, ExtraColumn
+from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.adoption import adopt
-from feedback_etl.exports.catalog import list_manifests, replace_manifest
-from feedback_etl.exports.file_formats import FileFormat
-from feedback_etl.exports.manifest_details import ManifestDetails
 from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.catalog import list_manifests, replace_manifest
+from feedback_etl.records.manifest_details import ManifestDetails
 from feedback_etl.storage.location import open_storage
 from feedback_etl.storage.posix import hash_file
 from feedback_etl.training.dataset import TRAINING_TYPES, latest_export, scan_training

@@ -17,13 +17,13 @@ from pseudonym_keys import KEY, OTHER_KEY
 
 import feedback_etl as fe
 from feedback_etl.errors import UsageError
-from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.audit_verification import verify_lines
-from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.audit import AuditLog
+from feedback_etl.records.audit_verification import verify_lines
+from feedback_etl.records.catalog import list_manifests
 from feedback_etl.storage.posix import hash_file
 from feedback_etl.transform.expressions import hash_id
 

@@ -16,12 +16,12 @@ from test_erasure import everything_in, forget, pseudonym
 
 import feedback_etl as fe
 from feedback_etl.errors import ExportFileError, KeyMissingError, UsageError
-from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.audit_verification import verify_lines
-from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.privacy.keys import Key, write_key
+from feedback_etl.records.audit import AuditLog
+from feedback_etl.records.audit_verification import verify_lines
+from feedback_etl.records.catalog import list_manifests
 from feedback_etl.results import ExportReport
-from feedback_etl.settings import find_retired_folder
+from feedback_etl.settings.keys import find_retired_folder
 
 
 @pytest.fixture

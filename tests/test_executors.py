@@ -36,13 +36,13 @@ from feedback_etl.errors import (
     UsageError,
     ValidationError,
 )
-from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.catalog import list_manifests, read_manifest
-from feedback_etl.exports.layout import parse_part_number, part_path, rejected_part_path
-from feedback_etl.exports.manifest import DataFile
 from feedback_etl.pipeline.partitioned import by_number
 from feedback_etl.pipeline.scheduler import MAX_ATTEMPTS
 from feedback_etl.pipeline.tasks import PartTask, ReleaseTask
+from feedback_etl.records.audit import AuditLog
+from feedback_etl.records.catalog import list_manifests, read_manifest
+from feedback_etl.records.layout import parse_part_number, part_path, rejected_part_path
+from feedback_etl.records.manifest import DataFile
 from feedback_etl.storage.location import open_storage
 
 WHERE = {"export_filename", "rejected_filename", "audit_head", "execution_time_seconds", "advice"}

@@ -16,12 +16,12 @@ import polars as pl
 import pytest
 from processes import feedback_etl, python, tracer
 
+from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.demo.sample import create_sample_database
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports import layout
-from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.privacy.keys import write_key
+from feedback_etl.records import layout
 from feedback_etl.storage.base import STATE_FOLDER
 from feedback_etl.storage.posix import fsync_directory, link_exclusive, make_private_folder, unlink_if_ours
 
@@ -37,7 +37,7 @@ from datetime import datetime
 from pathlib import Path
 import polars as pl
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.file_formats import FileFormat
+from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.exports.transaction import ExportTransaction
 
 def export(folder):
@@ -257,7 +257,7 @@ def test_concurrent_processes_lose_no_file(tmp_path: Path) -> None:
 import sys
 from datetime import datetime
 import polars as pl
-from feedback_etl.exports.file_formats import FileFormat
+from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.exports.transaction import ExportTransaction
 folder, first = sys.argv[1], int(sys.argv[2])
 print("ready", flush=True)

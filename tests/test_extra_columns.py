@@ -20,7 +20,7 @@ from pseudonym_keys import KEY
 import feedback_etl as fe
 from feedback_etl.columns import TRAINING_COLUMNS, ExtraColumn
 from feedback_etl.errors import SourceError, UsageError, ValidationError
-from feedback_etl.exports.catalog import list_manifests
+from feedback_etl.records.catalog import list_manifests
 from feedback_etl.transform.expressions import age_ranges
 from feedback_etl.transform.row_schema import row_schema
 

@@ -9,8 +9,8 @@ from folders import FORMS, NOW, exported, people
 from pseudonym_keys import KEY
 
 import feedback_etl as fe
-from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.catalog import list_manifests
 
 STEM = "feedback_training_20251025_120000"
 OTHERS = [

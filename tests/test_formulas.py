@@ -21,11 +21,11 @@ from pseudonym_keys import KEY
 
 import feedback_etl as fe
 from feedback_etl.cli.data_files import read_files
+from feedback_etl.data_files.csv_files import escaped_columns, scan_text
+from feedback_etl.data_files.file_formats import FileFormat, RowWriter
 from feedback_etl.errors import UsageError, ValidationError
-from feedback_etl.exports.catalog import list_manifests
-from feedback_etl.exports.csv_files import escaped_columns, scan_text
-from feedback_etl.exports.file_formats import FileFormat, RowWriter
 from feedback_etl.options.export import ExportOptions
+from feedback_etl.records.catalog import list_manifests
 from feedback_etl.storage.location import open_storage
 from feedback_etl.transform import formulas
 from feedback_etl.transform.pairs import iter_pairs

@@ -17,7 +17,7 @@ from pseudonym_keys import KEY
 import feedback_etl as fe
 from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH, ExtraColumn
 from feedback_etl.errors import UsageError, ValidationError
-from feedback_etl.options.groups import PrivacyOptions
+from feedback_etl.options.privacy import PrivacyOptions
 from feedback_etl.privacy.contact_details import _LENGTH_BY_COUNTRY, find_contact_details
 from feedback_etl.privacy.free_text import FreeTextCounter
 
@@ -27,15 +27,27 @@ DETAILS = {
         "x ann.b+c@mail.example.co.uk, y",
         "a\uff20b.de",
         "jos\u00e9@ex\u00e4mple.de",
+        *("ann(at)example.org", "ann [AT] example [dot] org", "ann {@} example.org", "ann at example dot org"),
+        *("\uff41\uff4e\uff4e\uff20example\uff0eorg", "ann\u200b@example.org", "ann\ufe6bexample.org"),
     ],
     "telephone numbers": [
         *("+49 30 1234567", "call +1 (415) 555-2671", "0049 30 1234567", "030 1234567", "0171/1234567"),
         *("(030) 1234567", "415-555-2671", "(415) 555-2671", "+41791234567", "06 12 34 56 78"),
+        *("01701234567", "call 0301234567.", "0049301234567", "call 4155552671", "tel: 14155552671"),
+        *("\uff0b49 30 1234567", "\uff10170\uff0f1234567", "030\u00a01234567"),
     ],
-    "URLs": ["see https://x.y/z", "HTTP://A.B", "www.example.org"],
+    "URLs": [
+        "see https://x.y/z",
+        "HTTP://A.B",
+        "www.example.org",
+        "example.org",
+        "see my-blog.example.de.",
+        "instagr.am/ann_b",
+    ],
     "IBANs": [
         *("DE89370400440532013000", "iban DE89 3704 0044 0532 0130 00 BIC X", "GB82 WEST 1234 5698 7654 32"),
         *("FR14 2004 1010 0505 0001 3M02 606 thanks", "NO93 8601 1117 947", "MT84MALT011000012345MTLCAST001S"),
+        *("DE89-3704-0044-0532-0130-00", "de89 3704 0044 0532 0130 00", "\uff24\uff2589 3704.0044.0532.0130.00"),
     ],
 }
 OTHERS = [
@@ -52,6 +64,18 @@ OTHERS = [
         "100 000 000",
     ),
     *("1.2.3.4", "192.168.0.1", "v1.0.0", "0.12345678", "+5", "+10%", "0-100", "5 of 10", "2 weeks 3 days", "10-20-30"),
+    *(
+        "vitamin.c",
+        "acne.no_retinoid",
+        "rules.v2",
+        "mg/ml",
+        "i.e./e.g.",
+        "0.5mg/kg",
+        "index.default",
+        "at home",
+        "at dot",
+    ),
+    *("4155552671", "week 4155", "1234567890", "1700000000", "note.com_edo"),
     *("@handle", "a@b", "www", "http", "DE89370400440532013001", "AB12 3456 7890 1234"),
     *("550e8400-e29b-41d4-a716-446655440000", "f47ac10b-58cc-0372-0567-0e02b2c3d479"),
 ]

@@ -25,10 +25,6 @@ from feedback_etl.database.read import ReadRequest
 from feedback_etl.database.watermark import Watermark
 from feedback_etl.database.window import Window
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.catalog import list_manifests
-from feedback_etl.exports.layout import parse_part_number, part_path, spooled_part_path
-from feedback_etl.exports.manifest import DataFile
 from feedback_etl.options.export import ExportOptions
 from feedback_etl.pipeline.batch_processor import BatchCounts, BatchProcessor
 from feedback_etl.pipeline.partitioned import export_partitions
@@ -38,6 +34,10 @@ from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, TaskResult
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.k_anonymity import ClassCounter
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.audit import AuditLog
+from feedback_etl.records.catalog import list_manifests
+from feedback_etl.records.layout import parse_part_number, part_path, spooled_part_path
+from feedback_etl.records.manifest import DataFile
 from feedback_etl.storage.local import LocalStorage
 
 NOW = datetime(2025, 10, 25, 12)

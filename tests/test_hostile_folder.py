@@ -19,12 +19,12 @@ from processes import Here
 from pseudonym_keys import KEY
 
 import feedback_etl as fe
+from feedback_etl.data_files import csv_files
+from feedback_etl.data_files.csv_files import iter_lines
+from feedback_etl.data_files.row_filter import count_rows
 from feedback_etl.errors import ExportFileError, FeedbackError
-from feedback_etl.exports import csv_files
-from feedback_etl.exports.csv_files import iter_lines
-from feedback_etl.exports.manifest import parse_manifest
-from feedback_etl.exports.row_filter import count_rows
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.manifest import parse_manifest
 from feedback_etl.storage.posix import hash_file
 
 STEM = "feedback_training_20251025_120000"

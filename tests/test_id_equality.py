@@ -21,9 +21,9 @@ from feedback_etl.database.connect import open_connection
 from feedback_etl.database.inspection import inspect_source
 from feedback_etl.database.lookups import fetch_canonical_ids
 from feedback_etl.errors import SourceError
-from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.privacy.keys import Key
-from feedback_etl.settings import load_settings
+from feedback_etl.records.catalog import list_manifests
+from feedback_etl.settings.model import load_settings
 
 CITEXT = (
     "CREATE TYPE citext",

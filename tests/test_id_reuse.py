@@ -24,10 +24,10 @@ from sqlalchemy.pool import StaticPool
 
 import feedback_etl as fe
 from feedback_etl.columns import RAW_COLUMNS
-from feedback_etl.exports.catalog import list_manifests, replace_manifest
-from feedback_etl.exports.manifest import DataFile, Manifest
-from feedback_etl.exports.seen_rows import SeenRows, read_seen_rows
+from feedback_etl.data_files.seen_rows import SeenRows, read_seen_rows
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.catalog import list_manifests, replace_manifest
+from feedback_etl.records.manifest import DataFile, Manifest
 from feedback_etl.results import ExportReport
 from feedback_etl.storage.local import LocalStorage
 from feedback_etl.storage.location import open_storage

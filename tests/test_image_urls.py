@@ -13,8 +13,8 @@ from pseudonym_keys import KEY
 import feedback_etl as fe
 from feedback_etl.columns import IMAGE_URL, RAW_COLUMNS, TRAINING_COLUMNS
 from feedback_etl.errors import SourceError, UsageError, ValidationError
-from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.catalog import list_manifests
 
 QUERY = """
 SELECT f.id AS feedback_id, f.user_id, f.analysis_id, r.recommendation_id, helpful_rating, product_satisfaction,

@@ -34,12 +34,12 @@ from sqlalchemy.pool import StaticPool
 import feedback_etl as fe
 from feedback_etl.clock import parse_lookback
 from feedback_etl.errors import ExportFileError, FolderLockedError, UsageError, ValidationError
-from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.audit_verification import verify_lines
-from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.incremental import MAX_COUNTED_WINDOWS
-from feedback_etl.exports.manifest import Manifest
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.audit import AuditLog
+from feedback_etl.records.audit_verification import verify_lines
+from feedback_etl.records.catalog import list_manifests
+from feedback_etl.records.manifest import Manifest
 from feedback_etl.results import ExportReport
 from feedback_etl.storage.locks import lock_folder
 

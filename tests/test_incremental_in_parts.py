@@ -16,11 +16,11 @@ from test_incremental import HOUR, MINUTE, add, row
 
 import feedback_etl as fe
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.audit_verification import verify_lines
-from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.audit import AuditLog
+from feedback_etl.records.audit_verification import verify_lines
+from feedback_etl.records.catalog import list_manifests
 from feedback_etl.results import ExportReport
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.location import open_storage

@@ -25,11 +25,12 @@ from pathlib import Path
 import polars as pl
 from feedback_etl.storage import local, locks, posix
 from feedback_etl.storage import whole_files
-from feedback_etl.exports import audit, audit_records, manifest, recovery
+from feedback_etl.exports import recovery
+from feedback_etl.records import audit, audit_records, manifest
 from feedback_etl.exports import preconditions, publication, transaction
-from feedback_etl.exports.file_formats import FileFormat
+from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.exports.transaction import ExportTransaction
-from feedback_etl.exports import file_formats
+from feedback_etl.data_files import file_formats
 from feedback_etl.exports import cleanup, part_writer
 
 OURS = {
@@ -156,7 +157,7 @@ def test_kill_during_writing_leaves_no_visible_file(tmp_path: Path, when: int) -
 import sys
 from datetime import datetime
 import polars as pl
-from feedback_etl.exports.file_formats import FileFormat
+from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.exports.transaction import ExportTransaction
 with ExportTransaction(sys.argv[1], datetime(2025, 10, 25, 12), form=FileFormat()) as files:
     for _ in range(4):

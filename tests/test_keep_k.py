@@ -16,11 +16,11 @@ import feedback_etl as fe
 from feedback_etl.compliance.check import check
 from feedback_etl.compliance.item import ChecklistItem
 from feedback_etl.errors import UsageError
-from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
-from feedback_etl.settings import Settings, load_settings
+from feedback_etl.records.audit import AuditLog
+from feedback_etl.records.catalog import list_manifests
+from feedback_etl.settings.model import Settings, load_settings
 
 KEYS = [Key(KEY)]
 

@@ -15,14 +15,14 @@ from pseudonym_keys import KEY, OTHER_KEY
 import feedback_etl as fe
 from feedback_etl.compliance.check import check
 from feedback_etl.errors import UsageError
-from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.audit_verification import verify_folder
-from feedback_etl.exports.catalog import list_manifests
-from feedback_etl.exports.key_binding import bind_key, bind_keys
 from feedback_etl.privacy import keys
 from feedback_etl.privacy.keys import Key, write_key
 from feedback_etl.privacy.retired_keys import is_retired, read_retired_keys, retire_key
-from feedback_etl.settings import load_settings
+from feedback_etl.records.audit import AuditLog
+from feedback_etl.records.audit_verification import verify_folder
+from feedback_etl.records.catalog import list_manifests
+from feedback_etl.records.key_binding import bind_key, bind_keys
+from feedback_etl.settings.model import load_settings
 
 WORDS = ("secret", "winter", "summer")
 GUESSES = [f"{word}{year}-{word}{year}-{word}{year}" for word, year in product(WORDS, range(2000, 2026))]

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.audit_records import Line
-from feedback_etl.exports.canonical_json import hash_settings
-from feedback_etl.exports.manifest import parse_manifest
-from feedback_etl.exports.tombstones import list_erasures
+from feedback_etl.records.audit_records import Line
+from feedback_etl.records.canonical_json import hash_settings
+from feedback_etl.records.manifest import parse_manifest
+from feedback_etl.records.tombstones import list_erasures
 
 FOLDER = Path(__file__).parent / "data" / "exports_of_0_1_0"
 PATH = sorted(FOLDER.glob("*.manifest.json"))[0]

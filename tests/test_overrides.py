@@ -23,15 +23,15 @@ import feedback_etl as fe
 from feedback_etl import processor as classic
 from feedback_etl.compliance.check import check
 from feedback_etl.errors import UsageError, ValidationError
-from feedback_etl.exports.catalog import list_manifests
-from feedback_etl.exports.manifest import Manifest
 from feedback_etl.integrations.options import require_options
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 from feedback_etl.processor import FeedbackProcessor, FeedbackTrainingPair
+from feedback_etl.records.catalog import list_manifests
+from feedback_etl.records.manifest import Manifest
 from feedback_etl.report.columns import list_columns
 from feedback_etl.report.croissant import croissant
-from feedback_etl.settings import load_settings
+from feedback_etl.settings.model import load_settings
 from feedback_etl.training import FeedbackFeatures, Vocabulary, features
 from feedback_etl.transform.overrides import Overrides
 

@@ -24,15 +24,15 @@ from stored import Rows
 import feedback_etl as fe
 from feedback_etl.compliance.check import check
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.audit_verification import verify_folder
-from feedback_etl.exports.catalog import list_manifests
-from feedback_etl.exports.layout import part_folders, part_path
-from feedback_etl.exports.manifest import Manifest
 from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.privacy.keys import Key
-from feedback_etl.settings import load_settings
+from feedback_etl.records.audit import AuditLog
+from feedback_etl.records.audit_verification import verify_folder
+from feedback_etl.records.catalog import list_manifests
+from feedback_etl.records.layout import part_folders, part_path
+from feedback_etl.records.manifest import Manifest
+from feedback_etl.settings.model import load_settings
 from feedback_etl.storage.local import LocalStorage
 from feedback_etl.storage.posix import hash_file
 
@@ -143,7 +143,7 @@ KILLED = f"""
 import os, signal, sys
 from datetime import datetime
 from pathlib import Path
-from feedback_etl.exports.layout import part_folders, part_path
+from feedback_etl.records.layout import part_folders, part_path
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.privacy.keys import Key

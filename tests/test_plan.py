@@ -11,7 +11,7 @@ from processes import Here
 
 import feedback_etl as fe
 from feedback_etl.errors import UsageError
-from feedback_etl.exports.catalog import list_manifests
+from feedback_etl.records.catalog import list_manifests
 
 
 @pytest.fixture

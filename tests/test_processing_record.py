@@ -11,14 +11,15 @@ from pseudonym_keys import KEY
 
 from feedback_etl.columns import ExtraColumn
 from feedback_etl.compliance.check import check
+from feedback_etl.compliance.context import CheckContext
 from feedback_etl.compliance.data_files import read_contents
 from feedback_etl.compliance.item import ChecklistItem
 from feedback_etl.compliance.record import RECORD, write_record
 from feedback_etl.compliance.remedies import Remedies
 from feedback_etl.compliance.rows import check_columns
-from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.privacy.keys import Key
-from feedback_etl.settings import Settings, load_settings
+from feedback_etl.records.catalog import list_manifests
+from feedback_etl.settings.model import Settings, load_settings
 from feedback_etl.storage.location import open_storage
 
 QUERY = """
@@ -145,7 +146,7 @@ def test_record_of_an_object_store_is_kept_there(app: Database, bucket_url: str)
     assert not Path("s3:").exists()
 
 
-@pytest.mark.parametrize("role", ["insensitive", "sensitive"])
+@pytest.mark.parametrize("role", ["insensitive", "sensitive", "quasi_identifier"])
 def test_undeclared_free_text_is_reported(app: Database, settings: Settings, role: str) -> None:
     """By its values, which the message does not contain."""
     export_column(app, settings, COMMENT, "comment", role)
@@ -165,7 +166,29 @@ def test_free_text_of_an_earlier_version_is_reported(app: Database, settings: Se
     manifest.settings["extra_columns"] = [["comment", "insensitive", "text"]]
     contents = read_contents(storage, manifest)
     assert contents is not None
-    assert check_columns([contents], Remedies(settings)).detail.endswith(" contains free text in comment.")
+    context = CheckContext(storage=storage, remedies=Remedies(settings), files=[contents])
+    assert check_columns(context).detail.endswith(" contains free text in comment.")
+
+
+def test_free_text_over_several_exports_is_reported(app: Database, settings: Settings) -> None:
+    """Each has too few texts to be refused; rows that two exports contain count once."""
+    app.fill(feedbacks=people(60, each=2)["feedbacks"][20:])
+    for part in range(3):
+        until = NOW - timedelta(hours=20 * part)
+        now, window = NOW + timedelta(days=part), {"since": until - timedelta(hours=20), "until": until}
+        export_column(app, settings, "'word' || f.id", "comment", "sensitive", days_back=None, now=now, **window)
+        if part < 2:
+            assert run_check(settings)["columns"].status == "ok"
+    item = run_check(settings)["columns"]
+    assert item.detail == "3 files together contain free text in comment: 118 of 118 are distinct."
+    assert 'set role = "free_text" in [columns.comment]' in item.remedy
+
+
+def test_labels_over_overlapping_exports_are_no_free_text(app: Database, settings: Settings) -> None:
+    app.fill(feedbacks=people(60, each=2)["feedbacks"][20:])
+    for day in range(3):
+        export_column(app, settings, "'word' || f.id % 50", "comment", "sensitive", now=NOW + timedelta(days=day))
+    assert run_check(settings)["columns"].status == "ok"
 
 
 def test_free_text_in_a_column_of_the_default_schema_is_reported(app: Database, settings: Settings) -> None:

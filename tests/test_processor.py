@@ -26,11 +26,11 @@ from sqlalchemy.orm import Session
 from feedback_etl.cli.summary import print_summary
 from feedback_etl.database import tables
 from feedback_etl.errors import ExportFileError, KeyMissingError, KeyUnusableError, UsageError, ValidationError
-from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 from feedback_etl.processor import FeedbackProcessingStats, FeedbackProcessor, FeedbackTrainingPair
+from feedback_etl.records.catalog import list_manifests
 from feedback_etl.results import ExportReport
 from feedback_etl.training.dataset import TRAINING_TYPES, scan_training
 from feedback_etl.transform.expressions import pair_hash

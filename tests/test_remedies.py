@@ -18,11 +18,11 @@ from processes import Here
 from pseudonym_keys import KEY, OTHER_KEY
 
 import feedback_etl as fe
+from feedback_etl.data_files.file_formats import FileFormat, RowWriter
 from feedback_etl.demo.sample import DEMO_KEY
-from feedback_etl.exports.catalog import list_manifests, replace_manifest
-from feedback_etl.exports.file_formats import FileFormat, RowWriter
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.catalog import list_manifests, replace_manifest
 from feedback_etl.storage.location import open_storage
 
 FOLDER = Path("my exports")

@@ -24,10 +24,10 @@ from pseudonym_keys import KEY, OTHER_KEY
 import feedback_etl as fe
 from feedback_etl.cli.app import app
 from feedback_etl.errors import ExportFileError, KeyUnusableError
-from feedback_etl.exports.catalog import list_manifests
-from feedback_etl.exports.layout import MANIFEST_SUFFIX
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.catalog import list_manifests
+from feedback_etl.records.layout import MANIFEST_SUFFIX
 from feedback_etl.transform.expressions import hash_id
 
 ROOT = Path(__file__).parents[1]

@@ -19,9 +19,9 @@ from pseudonym_keys import KEY
 from feedback_etl.columns import IMAGE_URL, RATINGS, SUBJECT_HASH, TRAINING_COLUMNS, ExtraColumn
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports import adopt
-from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.maintenance import prune
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.catalog import list_manifests
 from feedback_etl.report import write_report
 from feedback_etl.report.charts import Bar, Stack, bars, stacks
 

@@ -14,9 +14,9 @@ from pseudonym_keys import KEY
 from feedback_etl import write_report
 from feedback_etl.columns import ExtraColumn
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.maintenance import prune
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.catalog import list_manifests
 from feedback_etl.report.data import ReportData, collect_data, find_report_exports
 
 CANARY = "canary-4711"

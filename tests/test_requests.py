@@ -11,9 +11,9 @@ from pseudonym_keys import KEY
 
 import feedback_etl as fe
 from feedback_etl.errors import FolderLockedError, UsageError
-from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.audit_verification import verify_lines
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.audit import AuditLog
+from feedback_etl.records.audit_verification import verify_lines
 from feedback_etl.storage.locks import lock_folder
 
 REQUEST = "0b9f7c1e-0d3c-4a52-8f5e-6f1b9d6e7a11"

@@ -17,12 +17,12 @@ from pseudonym_keys import KEY
 from feedback_etl.columns import TRAINING_COLUMNS
 from feedback_etl.errors import ExportFileError, KeyMissingError, UsageError
 from feedback_etl.exports.adoption import adopt
-from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.catalog import list_manifests, read_manifest
 from feedback_etl.exports.maintenance import list_exports, prune, select_expired
-from feedback_etl.exports.manifest_details import ExportRun, ManifestDetails, build_manifest
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.audit import AuditLog
+from feedback_etl.records.catalog import list_manifests, read_manifest
+from feedback_etl.records.manifest_details import ExportRun, ManifestDetails, build_manifest
 from feedback_etl.storage.location import open_storage
 from feedback_etl.storage.posix import hash_file
 from feedback_etl.training import scan_training

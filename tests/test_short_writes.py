@@ -27,18 +27,18 @@ from pseudonym_keys import KEY
 
 import feedback_etl as fe
 from feedback_etl.compliance.record import write_record
+from feedback_etl.data_files.file_formats import FileFormat, HashingWriter, RowWriter
 from feedback_etl.demo.sample import create_sample_database
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.audit_verification import verify_folder, verify_lines
-from feedback_etl.exports.catalog import list_manifests
-from feedback_etl.exports.file_formats import FileFormat, HashingWriter, RowWriter
 from feedback_etl.exports.part_writer import PartWriter
 from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.privacy.keys import Key, write_key
+from feedback_etl.records.audit import AuditLog
+from feedback_etl.records.audit_verification import verify_folder, verify_lines
+from feedback_etl.records.catalog import list_manifests
 from feedback_etl.report.contracts import write_contracts
-from feedback_etl.settings import load_settings
+from feedback_etl.settings.model import load_settings
 from feedback_etl.storage.base import STATE_FOLDER
 from feedback_etl.storage.local import LocalStorage
 from feedback_etl.storage.posix import create_private_file, hash_file
@@ -422,7 +422,7 @@ def test_export_killed_by_sigxfsz_publishes_nothing(tmp_path: Path) -> None:
     code = f"""{FATAL}
 from datetime import datetime
 import polars as pl
-from feedback_etl.exports.file_formats import FileFormat
+from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.exports.transaction import ExportTransaction
 with ExportTransaction(sys.argv[1], datetime(2025, 10, 25, 12), form=FileFormat()) as files:
     files.write(pl.DataFrame({{"number": range(20_000)}}))

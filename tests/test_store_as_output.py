@@ -20,10 +20,10 @@ from processes import wait_for
 from pseudonym_keys import KEY
 
 from feedback_etl.errors import ExportFileError, ValidationError
-from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.catalog import list_manifests, read_manifest
-from feedback_etl.exports.manifest import Manifest
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.audit import AuditLog
+from feedback_etl.records.catalog import list_manifests, read_manifest
+from feedback_etl.records.manifest import Manifest
 from feedback_etl.results import ExportReport
 from feedback_etl.storage.object_store import ObjectStorage
 

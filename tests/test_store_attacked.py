@@ -15,16 +15,16 @@ from pseudonym_keys import KEY
 from stored import Rows
 
 import feedback_etl as fe
+from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.errors import ExportFileError, UsageError
-from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.audit_verification import verify_folder
-from feedback_etl.exports.catalog import list_manifests
-from feedback_etl.exports.file_formats import FileFormat
-from feedback_etl.exports.layout import manifest_path, part_path, spooled_part_path
 from feedback_etl.exports.part_writer import PartWriter
 from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.audit import AuditLog
+from feedback_etl.records.audit_verification import verify_folder
+from feedback_etl.records.catalog import list_manifests
+from feedback_etl.records.layout import manifest_path, part_path, spooled_part_path
 from feedback_etl.storage.location import open_storage
 from feedback_etl.storage.object_store import ObjectStorage
 

@@ -13,12 +13,12 @@ from pseudonym_keys import KEY
 from stored import Rows
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.catalog import list_manifests
 from feedback_etl.exports.idempotency import request_details
 from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.audit import AuditLog
+from feedback_etl.records.catalog import list_manifests
 from feedback_etl.results import ExportReport
 from feedback_etl.storage.object_store import ObjectStorage
 

@@ -20,13 +20,13 @@ from stored import pairs_in, stored
 import feedback_etl as fe
 from feedback_etl.compliance.check import check
 from feedback_etl.errors import ExportFileError, UsageError
-from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.audit_verification import verify_folder
-from feedback_etl.exports.catalog import list_manifests
-from feedback_etl.exports.layout import manifest_path, part_folders
-from feedback_etl.exports.manifest import Manifest
 from feedback_etl.privacy.keys import Key
-from feedback_etl.settings import load_settings
+from feedback_etl.records.audit import AuditLog
+from feedback_etl.records.audit_verification import verify_folder
+from feedback_etl.records.catalog import list_manifests
+from feedback_etl.records.layout import manifest_path, part_folders
+from feedback_etl.records.manifest import Manifest
+from feedback_etl.settings.model import load_settings
 from feedback_etl.storage.object_store import ObjectStorage
 
 KEYS = [Key(KEY)]

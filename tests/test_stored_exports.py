@@ -21,20 +21,20 @@ from pseudonym_keys import KEY, OTHER_KEY
 from stored import Rows, pairs_in, stored
 
 import feedback_etl as fe
+from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.errors import ExportFileError, UsageError, ValidationError
 from feedback_etl.exports import recovery
-from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.audit_verification import verify_lines
-from feedback_etl.exports.catalog import list_manifests, read_manifest
-from feedback_etl.exports.file_formats import FileFormat
 from feedback_etl.exports.guards import require_consent
-from feedback_etl.exports.layout import manifest_path, part_path, spooled_part_path
-from feedback_etl.exports.manifest import DataFile
 from feedback_etl.exports.part_writer import PartWriter
 from feedback_etl.exports.preconditions import TransactionOptions
-from feedback_etl.exports.tombstones import add_tombstones
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.audit import AuditLog
+from feedback_etl.records.audit_verification import verify_lines
+from feedback_etl.records.catalog import list_manifests, read_manifest
+from feedback_etl.records.layout import manifest_path, part_path, spooled_part_path
+from feedback_etl.records.manifest import DataFile
+from feedback_etl.records.tombstones import add_tombstones
 from feedback_etl.storage.object_store import ObjectStorage
 from feedback_etl.transform.expressions import hash_id
 
@@ -370,9 +370,9 @@ from typing import Any
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.storage.object_store import ObjectStorage
-from feedback_etl.exports.manifest import DataFile
+from feedback_etl.records.manifest import DataFile
 from feedback_etl.storage.posix import hash_file
-from feedback_etl.exports.layout import part_path
+from feedback_etl.records.layout import part_path
 from feedback_etl.privacy.keys import Key
 url, path, moment = sys.argv[1:]
 bucket, path = ObjectStorage(url), Path(path)

@@ -10,13 +10,13 @@ import pytest
 from databases import Database
 from folders import NOW, exported, people
 
-from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.audit_verification import verify_folder
-from feedback_etl.exports.key_binding import bind_keys
 from feedback_etl.exports.maintenance import list_exports
-from feedback_etl.exports.tombstones import read_tombstones
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.audit import AuditLog
+from feedback_etl.records.audit_verification import verify_folder
+from feedback_etl.records.key_binding import bind_keys
+from feedback_etl.records.tombstones import read_tombstones
 from feedback_etl.training.dataset import scan_training
 
 KEY = Key("feedback-etl-demo-key-of-version-0.1.0", accept_weak=True)

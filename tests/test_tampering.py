@@ -19,13 +19,13 @@ from pseudonym_keys import KEY
 
 import feedback_etl as fe
 from feedback_etl.errors import ExportFileError, FeedbackError
-from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.audit_records import CHAIN_START, compute_mac
-from feedback_etl.exports.audit_verification import verify_folder
-from feedback_etl.exports.catalog import list_manifests
-from feedback_etl.exports.layout import MANIFEST_SUFFIX
-from feedback_etl.exports.tombstones import list_erasures
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.audit import AuditLog
+from feedback_etl.records.audit_records import CHAIN_START, compute_mac
+from feedback_etl.records.audit_verification import verify_folder
+from feedback_etl.records.catalog import list_manifests
+from feedback_etl.records.layout import MANIFEST_SUFFIX
+from feedback_etl.records.tombstones import list_erasures
 from feedback_etl.training.dataset import scan_training
 
 KEYS = [Key(KEY)]

@@ -30,7 +30,7 @@ from feedback_etl.database.sql import count_rows, count_windows
 from feedback_etl.database.statements import fetch_count
 from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError
-from feedback_etl.exports.catalog import list_manifests
+from feedback_etl.records.catalog import list_manifests
 from feedback_etl.transform.timestamps import is_unreadable, readable
 
 HOUR = timedelta(hours=1)

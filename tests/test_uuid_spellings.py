@@ -13,9 +13,9 @@ from pseudonym_keys import KEY
 from reading import select
 
 import feedback_etl as fe
-from feedback_etl.exports.audit import AuditLog
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.spellings import list_spellings, spell
+from feedback_etl.records.audit import AuditLog
 
 USER, OTHER_USER = UUID("6ba7b810-9dad-11d1-80b4-00c04fd430c8"), UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8")
 ANALYSIS, OTHER_ANALYSIS = UUID("aaaaaaaa-9dad-11d1-80b4-00c04fd430c8"), UUID("bbbbbbbb-9dad-11d1-80b4-00c04fd430c8")

@@ -22,7 +22,7 @@ _SHOWN_DETAILS = ("stem", "outcome", "rows", "exports", "error")
 @audit_app.command("show", epilog="Example: feedback-etl audit show --json")
 def show_log(output: OutputFolder = None, as_json: JsonOutput = False) -> None:
     """Print the audit log, oldest record first."""
-    from feedback_etl.exports.audit import AuditLog
+    from feedback_etl.records.audit import AuditLog
 
     for record in AuditLog(open_existing_output(load_command_settings(output))).records():
         if as_json:
@@ -41,7 +41,7 @@ def verify_log(
     The list of erased people is verified too. Exit code 1 if something was changed, if it cannot be verified without
     its key, or if no key protects the folder.
     """
-    from feedback_etl.exports.audit_verification import verify_folder
+    from feedback_etl.records.audit_verification import verify_folder
 
     if head == "":  # an unset variable in a script
         raise UsageError("--head is empty: pass the head that was stored.")

@@ -11,7 +11,7 @@ from feedback_etl.errors import ExportFileError, UsageError
 if TYPE_CHECKING:
     import polars as pl
 
-    from feedback_etl.exports.manifest import Manifest
+    from feedback_etl.records.manifest import Manifest
 
 
 def read_files(files: list[Path], *, numeric: Iterable[str]) -> "pl.DataFrame":
@@ -61,8 +61,8 @@ def _read_key_ids(file: str) -> Iterator[str]:
 
 def _read_manifests(file: str) -> "Iterator[Manifest]":
     """Yield the manifest of a data file or a part, if it belongs to an export."""
-    from feedback_etl.exports.layout import DATA_SUFFIXES, manifest_path
-    from feedback_etl.exports.manifest import parse_manifest
+    from feedback_etl.records.layout import DATA_SUFFIXES, manifest_path
+    from feedback_etl.records.manifest import parse_manifest
     from feedback_etl.storage.location import open_storage
 
     folder, _, name = file.rpartition("/")
@@ -79,7 +79,7 @@ def _read_strings(files: list[Path]) -> "pl.DataFrame":
     """Read all files as one table of strings."""
     import polars as pl
 
-    from feedback_etl.exports.csv_files import READ_ERRORS
+    from feedback_etl.data_files.csv_files import READ_ERRORS
 
     frames = []
     for file in files:
@@ -99,7 +99,7 @@ def _read_file(path: str) -> "pl.DataFrame":
     """Read a local file or an object as strings."""
     import polars as pl
 
-    from feedback_etl.exports.csv_files import escaped_columns, scan_csv_text, without_empty_lines
+    from feedback_etl.data_files.csv_files import escaped_columns, scan_csv_text, without_empty_lines
     from feedback_etl.storage.location import open_storage
 
     folder, slash, name = path.rpartition("/")

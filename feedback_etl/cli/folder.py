@@ -14,7 +14,7 @@ from feedback_etl.errors import UsageError
 from feedback_etl.plurals import pluralize
 
 if TYPE_CHECKING:
-    from feedback_etl.exports.manifest import Manifest
+    from feedback_etl.records.manifest import Manifest
     from feedback_etl.storage.base import Storage
 
 
@@ -23,9 +23,9 @@ def list_folder(output: OutputFolder = None, as_json: JsonOutput = False) -> Non
 
     Unmanaged files are data files without a manifest: erase and prune do not touch them.
     """
-    from feedback_etl.exports.audit import AuditLog
-    from feedback_etl.exports.audit_records import list_unfinished_stems
     from feedback_etl.exports.maintenance import list_exports
+    from feedback_etl.records.audit import AuditLog
+    from feedback_etl.records.audit_records import list_unfinished_stems
 
     storage = open_existing_output(load_command_settings(output))
     exports, unmanaged = list_exports(storage)
@@ -61,10 +61,10 @@ def adopt(
     database, if one is configured, and in the exports of the folder: if fewer than half are known, erase cannot search
     the file.
     """
-    from feedback_etl.compliance.check import summarize_database
+    from feedback_etl.compliance.application_database import summarize_database
     from feedback_etl.exports.adoption import UNKNOWN_SCHEME
     from feedback_etl.exports.adoption import adopt as adopt_file
-    from feedback_etl.settings import find_key
+    from feedback_etl.settings.keys import find_key
 
     settings = load_command_settings()
     signer = find_optional_key(settings)
@@ -148,7 +148,7 @@ def _format_export(manifest: "Manifest", existing: Container[str]) -> tuple[str,
 
 def _format_unmanaged(storage: "Storage", path: Path) -> tuple[str, str]:
     """Describe a data file without a manifest, with the remedy on a second line."""
-    from feedback_etl.exports.layout import STEM
+    from feedback_etl.records.layout import STEM
 
     folder = storage.local_path()
     name = path.relative_to(folder) if folder else path

@@ -11,6 +11,7 @@ from feedback_etl.compliance.processing import FREE_TEXT
 from feedback_etl.compliance.remedies import Remedies
 from feedback_etl.privacy.contact_details import find_contact_details
 from feedback_etl.privacy.free_text import MAX_DISTINCT, MIN_VALUES
+from feedback_etl.transform.transforms import PAIR_KEY
 
 _LISTS = ("conditions_detected", "rules_applied")
 
@@ -21,16 +22,12 @@ MAX_LABEL_LENGTH = 60
 def find_free_texts(export: ExportContents, remedies: Remedies) -> Iterator[Finding]:
     """Yield the columns that contain free text without being declared as such.
 
-    These are timeframe and the declared columns of type text and role "insensitive" or "sensitive", if a text is longer
-    than `MAX_LABEL_LENGTH` or contains contact or account details, or if texts are mostly distinct, by the limits of
-    exports (`privacy.free_text`); and the two lists, if they contain contact or account details.
+    These are timeframe and the declared columns of type text that are neither identifiers nor declared free text, if a
+    text is longer than `MAX_LABEL_LENGTH` or contains contact or account details, or if texts are mostly distinct, by
+    the limits of exports (`privacy.free_text`); and the two lists, if they contain contact or account details.
     """
-    declared = {
-        name
-        for name, role, kind in export.manifest.settings.get("extra_columns", [])
-        if role in ("insensitive", "sensitive") and kind == "text" and name != IMAGE_URL.name
-    }
-    names = [name for name in export.texts if name in declared | {"timeframe", *_LISTS}]
+    declared = _list_labels(export)
+    names = [name for name in export.texts if name in {*declared, "timeframe", *_LISTS}]
     counts = export.rows.select(pl.col(names).count()).collect() if names else pl.DataFrame()
     for name in names:
         texts = export.texts[name]
@@ -40,6 +37,37 @@ def find_free_texts(export: ExportContents, remedies: Remedies) -> Iterator[Find
                 remedy = f"correct {name} in the database, or select other values with --query"
             clause = f"{export.path.name} contains free text in {name}"
             yield Finding(clause, f"{remedy}\n{remedies.replace(export.manifest)}")
+
+
+def find_scattered_free_texts(exports: Sequence[ExportContents], remedies: Remedies) -> Iterator[Finding]:
+    """Yield the declared columns whose texts are mostly distinct over all files, though not in any of them.
+
+    A row that several exports contain is counted once.
+    """
+    labels = {export.path: _list_labels(export) for export in exports}
+    for name in sorted({name for names in labels.values() for name in names}):
+        files = [export for export in exports if name in labels[export.path] and name in export.columns]
+        if any(_is_free_text(export.texts[name], _count(export, name)) for export in files):
+            continue  # `find_free_texts` yields it
+        rows = pl.concat([export.rows.select(*PAIR_KEY, name).drop_nulls(name) for export in files]).unique(PAIR_KEY)
+        values, distinct = rows.select(pl.len(), pl.col(name).n_unique().alias("distinct")).collect().row(0)
+        if values >= MIN_VALUES and distinct > values * MAX_DISTINCT:
+            clause = f"{len(files)} files together contain free text in {name}: {distinct:,} of {values:,} are distinct"
+            remedy = f'set role = "{FREE_TEXT}" in [columns.{name}], or leave the column out of the query'
+            yield Finding(clause, "\n".join([remedy, *(remedies.replace(export.manifest) for export in files)]))
+
+
+def _list_labels(export: ExportContents) -> list[str]:
+    """Return the declared text columns that may contain labels only."""
+    return [
+        name
+        for name, role, kind in export.manifest.settings.get("extra_columns", [])
+        if role not in ("identifier", FREE_TEXT) and kind == "text" and name != IMAGE_URL.name
+    ]
+
+
+def _count(export: ExportContents, name: str) -> int:
+    return int(export.rows.select(pl.col(name).count()).collect().item())
 
 
 def _is_free_text(texts: pl.Series, rows: int) -> bool:

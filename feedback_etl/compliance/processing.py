@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from feedback_etl.columns import IMAGE_URL, RATING_FIELDS, SUBJECT_HASH
-from feedback_etl.exports.manifest import ADOPTED, Manifest
+from feedback_etl.records.manifest import ADOPTED, Manifest
 
 FREE_TEXT = "free_text"
 """Role of a declared column that may contain anything that people wrote."""

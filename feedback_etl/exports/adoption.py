@@ -10,17 +10,17 @@ from uuid import UUID
 
 import polars as pl
 
+from feedback_etl.data_files.row_filter import count_rows, list_pseudonyms, read_columns
 from feedback_etl.errors import ExportFileError, UsageError
-from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.catalog import list_manifests
-from feedback_etl.exports.key_binding import bind_key
-from feedback_etl.exports.layout import DATA_SUFFIXES, manifest_path
-from feedback_etl.exports.manifest import ADOPTED, DataFile, Manifest
 from feedback_etl.exports.rewrite import read_pseudonyms
-from feedback_etl.exports.row_filter import count_rows, list_pseudonyms, read_columns
-from feedback_etl.exports.tombstones import hash_identity, list_digests
 from feedback_etl.plurals import pluralize
 from feedback_etl.privacy.keys import Key, get_key_id
+from feedback_etl.records.audit import AuditLog
+from feedback_etl.records.catalog import list_manifests
+from feedback_etl.records.key_binding import bind_key
+from feedback_etl.records.layout import DATA_SUFFIXES, manifest_path
+from feedback_etl.records.manifest import ADOPTED, DataFile, Manifest
+from feedback_etl.records.tombstones import hash_identity, list_digests
 from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.local import LocalStorage
 from feedback_etl.storage.location import open_storage

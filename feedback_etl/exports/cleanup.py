@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from feedback_etl.exports.audit import LockedAuditLog
-from feedback_etl.exports.audit_records import has_valid_stem
-from feedback_etl.exports.layout import (
+from feedback_etl.records.audit import LockedAuditLog
+from feedback_etl.records.audit_records import has_valid_stem
+from feedback_etl.records.layout import (
     PREFIX,
     REJECTED_FOLDER,
     STEM,
@@ -15,7 +15,7 @@ from feedback_etl.exports.layout import (
     part_folders,
     staged_path,
 )
-from feedback_etl.exports.manifest import DataFile
+from feedback_etl.records.manifest import DataFile
 from feedback_etl.storage.base import STATE_FOLDER, Storage
 from feedback_etl.storage.errors import refuse_links
 from feedback_etl.storage.posix import replacement_path

@@ -6,12 +6,12 @@ They also refuse one after a log that was tampered with.
 from collections.abc import Iterable, Sequence
 
 from feedback_etl.errors import ExportFileError, KeyMissingError, UsageError, ValidationError
-from feedback_etl.exports.audit_records import END_EVENTS, Line, Record, has_valid_stem
-from feedback_etl.exports.audit_verification import verify_lines
-from feedback_etl.exports.catalog import read_manifest
-from feedback_etl.exports.layout import MANIFEST_SUFFIX
-from feedback_etl.exports.manifest import ABANDONED
 from feedback_etl.privacy.keys import Key, get_key_id
+from feedback_etl.records.audit_records import END_EVENTS, Line, Record, has_valid_stem
+from feedback_etl.records.audit_verification import verify_lines
+from feedback_etl.records.catalog import read_manifest
+from feedback_etl.records.layout import MANIFEST_SUFFIX
+from feedback_etl.records.manifest import ABANDONED
 from feedback_etl.storage.base import Storage
 
 

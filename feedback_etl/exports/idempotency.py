@@ -11,14 +11,14 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from feedback_etl.errors import ExportFileError, UsageError
-from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.audit_records import Record, has_valid_stem
-from feedback_etl.exports.catalog import read_manifest
-from feedback_etl.exports.layout import REJECTED_FOLDER
-from feedback_etl.exports.manifest import ABANDONED, Manifest
-from feedback_etl.exports.manifest_details import audit_summary
 from feedback_etl.exports.recovery import abort_runs
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.audit import AuditLog
+from feedback_etl.records.audit_records import Record, has_valid_stem
+from feedback_etl.records.catalog import read_manifest
+from feedback_etl.records.layout import REJECTED_FOLDER
+from feedback_etl.records.manifest import ABANDONED, Manifest
+from feedback_etl.records.manifest_details import audit_summary
 from feedback_etl.results import ExportReport
 from feedback_etl.storage.base import STATE_FOLDER, Storage
 from feedback_etl.storage.errors import explain_write_errors

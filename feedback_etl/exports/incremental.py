@@ -17,14 +17,14 @@ from typing import Any, NamedTuple, Self
 
 import polars as pl
 
+from feedback_etl.data_files.seen_rows import read_seen_rows
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.audit import AuditLog, LockedAuditLog
-from feedback_etl.exports.audit_records import END_EVENTS, Record, has_valid_stem
-from feedback_etl.exports.catalog import list_manifests, read_manifest
-from feedback_etl.exports.manifest import ABANDONED, Manifest
 from feedback_etl.exports.recovery import abort_runs
-from feedback_etl.exports.seen_rows import read_seen_rows
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.audit import AuditLog, LockedAuditLog
+from feedback_etl.records.audit_records import END_EVENTS, Record, has_valid_stem
+from feedback_etl.records.catalog import list_manifests, read_manifest
+from feedback_etl.records.manifest import ABANDONED, Manifest
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.errors import explain_write_errors
 

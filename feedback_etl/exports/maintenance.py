@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 
 from feedback_etl.clock import resolve_now
 from feedback_etl.errors import ExportFileError, UsageError
-from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.audit_records import list_unfinished_stems
-from feedback_etl.exports.catalog import list_manifests, mark_pruned
-from feedback_etl.exports.key_binding import bind_key
-from feedback_etl.exports.layout import DATA_SUFFIXES, REJECTED_FOLDER, STEM, part_folders
-from feedback_etl.exports.manifest import DataFile, Manifest
-from feedback_etl.exports.manifest_details import summarize_revisions
 from feedback_etl.exports.recovery import recover_storage
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.audit import AuditLog
+from feedback_etl.records.audit_records import list_unfinished_stems
+from feedback_etl.records.catalog import list_manifests, mark_pruned
+from feedback_etl.records.key_binding import bind_key
+from feedback_etl.records.layout import DATA_SUFFIXES, REJECTED_FOLDER, STEM, part_folders
+from feedback_etl.records.manifest import DataFile, Manifest
+from feedback_etl.records.manifest_details import summarize_revisions
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.errors import explain_read_errors, explain_write_errors, refuse_links
 from feedback_etl.storage.location import StorageLike, open_storage

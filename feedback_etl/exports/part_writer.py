@@ -8,14 +8,14 @@ from typing import Self
 
 import polars as pl
 
+from feedback_etl.data_files.file_formats import FileFormat, RowWriter
+from feedback_etl.data_files.row_filter import list_pseudonyms
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.catalog import read_manifest
-from feedback_etl.exports.file_formats import FileFormat, RowWriter
 from feedback_etl.exports.incremental import SupersededError
-from feedback_etl.exports.layout import REJECTED_FOLDER, rejected_path, seen_rows_path, spool_path, staged_path
-from feedback_etl.exports.manifest import DataFile
 from feedback_etl.exports.rewrite import write_remaining
-from feedback_etl.exports.row_filter import list_pseudonyms
+from feedback_etl.records.catalog import read_manifest
+from feedback_etl.records.layout import REJECTED_FOLDER, rejected_path, seen_rows_path, spool_path, staged_path
+from feedback_etl.records.manifest import DataFile
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.errors import explain_staging_errors, explain_write_errors
 from feedback_etl.storage.posix import create_private_file, make_private_folder, replacement_path

@@ -8,18 +8,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.audit_records import Line, Record, is_swept_since
-from feedback_etl.exports.catalog import read_manifest
 from feedback_etl.exports.guards import require_consent, require_intact_log, require_recorded, require_same_key
 from feedback_etl.exports.idempotency import DuplicateRequestError, find_outcome
 from feedback_etl.exports.incremental import require_latest
-from feedback_etl.exports.key_binding import bind_keys
-from feedback_etl.exports.manifest import Manifest
-from feedback_etl.exports.manifest_verification import LogEvidence, verify_manifest
 from feedback_etl.exports.recovery import erase_digests
-from feedback_etl.exports.tombstone_verification import find_last_state, is_signed, require_state
-from feedback_etl.exports.tombstones import (
+from feedback_etl.privacy.keys import Key, get_key_id
+from feedback_etl.records.audit import AuditLog
+from feedback_etl.records.audit_records import Line, Record, is_swept_since
+from feedback_etl.records.catalog import read_manifest
+from feedback_etl.records.key_binding import bind_keys
+from feedback_etl.records.manifest import Manifest
+from feedback_etl.records.manifest_verification import LogEvidence, verify_manifest
+from feedback_etl.records.tombstone_verification import find_last_state, is_signed, require_state
+from feedback_etl.records.tombstones import (
     Tombstones,
     hash_identity,
     list_erased_since,
@@ -27,7 +28,6 @@ from feedback_etl.exports.tombstones import (
     read_content,
     read_tombstones,
 )
-from feedback_etl.privacy.keys import Key, get_key_id
 from feedback_etl.storage.base import ConflictError, Storage
 from feedback_etl.storage.locks import LOCK_TIMEOUT
 

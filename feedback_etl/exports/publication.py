@@ -12,12 +12,14 @@ from datetime import datetime
 from pathlib import Path
 
 from feedback_etl.errors import ExportFileError, UsageError
-from feedback_etl.exports.audit import LockedAuditLog
-from feedback_etl.exports.audit_records import Line, Record
-from feedback_etl.exports.catalog import read_manifest
 from feedback_etl.exports.cleanup import remove_parts, remove_unlisted
 from feedback_etl.exports.incremental import SupersededError
-from feedback_etl.exports.layout import (
+from feedback_etl.exports.part_writer import ExportFiles
+from feedback_etl.exports.recovery import put_abort_marker
+from feedback_etl.records.audit import LockedAuditLog
+from feedback_etl.records.audit_records import Line, Record
+from feedback_etl.records.catalog import read_manifest
+from feedback_etl.records.layout import (
     REJECTED_FOLDER,
     candidate_stems,
     export_paths,
@@ -25,9 +27,7 @@ from feedback_etl.exports.layout import (
     part_folders,
     staged_path,
 )
-from feedback_etl.exports.manifest import ABANDONED, DataFile, Manifest
-from feedback_etl.exports.part_writer import ExportFiles
-from feedback_etl.exports.recovery import put_abort_marker
+from feedback_etl.records.manifest import ABANDONED, DataFile, Manifest
 from feedback_etl.storage.base import STATE_FOLDER, ConflictError, Storage
 from feedback_etl.storage.conditional_puts import require_conditional_puts
 from feedback_etl.storage.errors import refuse_links

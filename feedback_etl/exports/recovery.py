@@ -17,16 +17,16 @@ from typing import Any
 
 from feedback_etl.clock import resolve_now
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.audit import LockedAuditLog
-from feedback_etl.exports.audit_records import END_EVENTS, Record, compute_mac, has_valid_stem, is_swept_since
-from feedback_etl.exports.catalog import read_manifest
 from feedback_etl.exports.cleanup import find_staged_stems, remove_parts, remove_replacements, remove_unlisted
-from feedback_etl.exports.layout import export_paths, manifest_path, part_folders, staged_path
-from feedback_etl.exports.manifest import ABANDONED, DataFile, Manifest, parse_manifest
-from feedback_etl.exports.manifest_details import build_abort_marker, summarize_revisions
 from feedback_etl.exports.rewrite import finish_rewrites, map_files, read_pseudonyms, remove_rows
-from feedback_etl.exports.tombstones import hash_identity, list_digests
 from feedback_etl.privacy.keys import Key, get_key_id
+from feedback_etl.records.audit import LockedAuditLog
+from feedback_etl.records.audit_records import END_EVENTS, Record, compute_mac, has_valid_stem, is_swept_since
+from feedback_etl.records.catalog import read_manifest
+from feedback_etl.records.layout import export_paths, manifest_path, part_folders, staged_path
+from feedback_etl.records.manifest import ABANDONED, DataFile, Manifest, parse_manifest
+from feedback_etl.records.manifest_details import build_abort_marker, summarize_revisions
+from feedback_etl.records.tombstones import hash_identity, list_digests
 from feedback_etl.storage.base import ConflictError, Storage, Version
 from feedback_etl.storage.location import StorageLike, open_storage
 from feedback_etl.storage.posix import hash_file, open_regular_file, read_regular_file

@@ -12,12 +12,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from feedback_etl.data_files.row_filter import count_rows, list_pseudonyms, write_without
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.catalog import read_manifest, replace_manifest
-from feedback_etl.exports.layout import part_folders
-from feedback_etl.exports.manifest import ADOPTED, DataFile, Manifest
-from feedback_etl.exports.row_filter import count_rows, list_pseudonyms, write_without
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.catalog import read_manifest, replace_manifest
+from feedback_etl.records.layout import part_folders
+from feedback_etl.records.manifest import ADOPTED, DataFile, Manifest
 from feedback_etl.storage.base import ConflictError, Storage, Version
 from feedback_etl.storage.posix import copy_access, create_private_file, fsync_directory, replacement_path
 

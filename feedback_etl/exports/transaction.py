@@ -9,13 +9,18 @@ from typing import Any, Self
 
 import polars as pl
 
+from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.errors import ExportFileError, FolderLockedError
-from feedback_etl.exports.audit import LOG_TIMEOUT, AuditLog, LockedAuditLog
 from feedback_etl.exports.cleanup import remove_replacements
-from feedback_etl.exports.file_formats import FileFormat
-from feedback_etl.exports.layout import manifest_path
-from feedback_etl.exports.manifest import DataFile, Manifest
-from feedback_etl.exports.manifest_details import (
+from feedback_etl.exports.part_writer import ExportFiles, PartWriter
+from feedback_etl.exports.preconditions import Preconditions, TransactionOptions
+from feedback_etl.exports.publication import create_publisher, require_parts
+from feedback_etl.exports.recovery import recover
+from feedback_etl.exports.rewrite import map_files, remove_rows_from_part
+from feedback_etl.records.audit import LOG_TIMEOUT, AuditLog, LockedAuditLog
+from feedback_etl.records.layout import manifest_path
+from feedback_etl.records.manifest import DataFile, Manifest
+from feedback_etl.records.manifest_details import (
     CommittedFiles,
     ExportRun,
     ManifestDetails,
@@ -23,12 +28,7 @@ from feedback_etl.exports.manifest_details import (
     build_manifest,
     locate_files,
 )
-from feedback_etl.exports.part_writer import ExportFiles, PartWriter
-from feedback_etl.exports.preconditions import Preconditions, TransactionOptions
-from feedback_etl.exports.publication import create_publisher, require_parts
-from feedback_etl.exports.recovery import recover
-from feedback_etl.exports.rewrite import map_files, remove_rows_from_part
-from feedback_etl.exports.tombstones import Tombstones
+from feedback_etl.records.tombstones import Tombstones
 from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.location import StorageLike, open_storage
 

@@ -9,15 +9,15 @@ from typing import NamedTuple
 
 import polars as pl
 
+from feedback_etl.data_files.seen_rows import SeenRows
 from feedback_etl.database.window import Window
 from feedback_etl.errors import AllRejectedError, ValidationError
-from feedback_etl.exports.seen_rows import SeenRows
-from feedback_etl.exports.tombstones import Tombstones, is_erased
 from feedback_etl.pipeline.rejected_rows import RejectedRows
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.free_text import FreeTextCounter, TextCounts
 from feedback_etl.privacy.k_anonymity import MAX_COUNTED_PEOPLE, ClassCounter, summarize
 from feedback_etl.privacy.keys import get_key_id
+from feedback_etl.records.tombstones import Tombstones, is_erased
 from feedback_etl.results import ExportReport
 from feedback_etl.transform.batch import process_batch
 from feedback_etl.transform.duplicates import CustomDuplicateFilter, DuplicateFilter, RawDuplicateFilter

@@ -8,6 +8,7 @@ from math import ceil
 from typing import IO, Any, Unpack, cast
 
 from feedback_etl.clock import resolve_now
+from feedback_etl.data_files.file_formats import FileFormat, RowWriter
 from feedback_etl.database.batches import BATCH_ROWS, BatchOptions, open_batches
 from feedback_etl.database.connect import Database
 from feedback_etl.database.partitioning import is_partitionable, plan_task_ranges
@@ -18,7 +19,6 @@ from feedback_etl.database.sql import count_rows
 from feedback_etl.database.statements import fetch_count
 from feedback_etl.database.window import Window
 from feedback_etl.errors import UsageError
-from feedback_etl.exports.file_formats import FileFormat, RowWriter
 from feedback_etl.options.export import ExportOptions
 from feedback_etl.options.keywords import ExportKeywords
 from feedback_etl.pipeline.batch_processor import BatchProcessor

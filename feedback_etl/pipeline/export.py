@@ -12,7 +12,6 @@ from feedback_etl.database.read import Progress
 from feedback_etl.database.watermark import WatermarkRequest
 from feedback_etl.database.window import Window
 from feedback_etl.errors import AllRejectedError
-from feedback_etl.exports.canonical_json import hash_settings
 from feedback_etl.exports.idempotency import DuplicateRequestError, deduplicate_request
 from feedback_etl.exports.incremental import IncrementalState, SupersededError, lock_series
 from feedback_etl.options.export import ExportOptions
@@ -23,6 +22,7 @@ from feedback_etl.pipeline.selection import select
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.pipeline.write import write_export
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.canonical_json import hash_settings
 from feedback_etl.results import ExportReport
 from feedback_etl.storage.location import open_storage
 from feedback_etl.transform.fork_guard import require_usable_polars
@@ -65,7 +65,7 @@ def export_feedback(  # noqa: PLR0913  public, flat
         on_progress: Called with the number of rows read so far and of all rows, which are counted first for it (with an
             executor, those of a large table are estimated).
         keywords: Options by name, such as `days_back=90` or `k=5`, which replace those in `options`: see the groups
-            `ReadOptions`, `QualityOptions`, `PrivacyOptions` and `OutputOptions` in `feedback_etl.options.groups`.
+            `ReadOptions`, `QualityOptions`, `PrivacyOptions` and `OutputOptions` in `feedback_etl.options`.
 
     Returns:
         The figures of the run.

@@ -9,11 +9,7 @@ import polars as pl
 from feedback_etl.clock import resolve_now
 from feedback_etl.database.connect import Database
 from feedback_etl.database.read import Progress, ReadRequest, open_feedback, retry_with_sqlalchemy
-from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.key_binding import bind_keys
 from feedback_etl.exports.maintenance import require_storage
-from feedback_etl.exports.tombstone_verification import find_last_state, require_state
-from feedback_etl.exports.tombstones import Tombstones, read_content, read_tombstones
 from feedback_etl.options.export import ExportOptions, require_known
 from feedback_etl.options.keywords import ReadKeywords, TrainingKeywords
 from feedback_etl.pipeline.keys import available_keys, resolve_key
@@ -21,6 +17,10 @@ from feedback_etl.pipeline.selection import select
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.k_anonymity import drop_small_classes
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.audit import AuditLog
+from feedback_etl.records.key_binding import bind_keys
+from feedback_etl.records.tombstone_verification import find_last_state, require_state
+from feedback_etl.records.tombstones import Tombstones, read_content, read_tombstones
 from feedback_etl.results import ExportReport
 from feedback_etl.storage.location import StorageLike, open_storage
 from feedback_etl.transform.fork_guard import require_usable_polars

@@ -22,9 +22,6 @@ from feedback_etl.database.read import FeedbackStream, ReadRequest, open_feedbac
 from feedback_etl.database.watermark import Watermark
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.incremental import detect_abort
-from feedback_etl.exports.layout import parse_part_number
-from feedback_etl.exports.manifest import DataFile
-from feedback_etl.exports.manifest_details import ManifestDetails
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.pipeline.batch_processor import BatchProcessor
 from feedback_etl.pipeline.request import ExportRequest
@@ -34,6 +31,9 @@ from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, SeriesContext, Ta
 from feedback_etl.pipeline.worker import Secrets, create_processor, release_part, run_task, run_task_with, write_part
 from feedback_etl.pipeline.write import SLOW_SECONDS, add_increment
 from feedback_etl.privacy.keys import get_key_id
+from feedback_etl.records.layout import parse_part_number
+from feedback_etl.records.manifest import DataFile
+from feedback_etl.records.manifest_details import ManifestDetails
 from feedback_etl.results import ExportReport
 
 logger = logging.getLogger(__name__)

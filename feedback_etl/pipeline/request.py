@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, Self
 from feedback_etl.columns import AGE_EDGES
 from feedback_etl.database.read import ReadRequest
 from feedback_etl.errors import UsageError
-from feedback_etl.exports.canonical_json import hash_settings
 from feedback_etl.exports.idempotency import request_details
 from feedback_etl.exports.incremental import IncrementalState, series_details
-from feedback_etl.exports.key_binding import bind_key
 from feedback_etl.exports.preconditions import TransactionOptions
-from feedback_etl.options.groups import OutputOptions
+from feedback_etl.options.output import OutputOptions
 from feedback_etl.pipeline.keys import available_keys
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.keys import get_key_id
+from feedback_etl.records.canonical_json import hash_settings
+from feedback_etl.records.key_binding import bind_key
 from feedback_etl.storage.base import Storage
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ from contextlib import ExitStack, contextmanager
 
 import polars as pl
 
+from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.file_formats import FileFormat
-from feedback_etl.exports.layout import earlier_seen_rows_path, small_classes_path
-from feedback_etl.exports.manifest import DataFile
 from feedback_etl.exports.part_writer import PartWriter
+from feedback_etl.records.layout import earlier_seen_rows_path, small_classes_path
+from feedback_etl.records.manifest import DataFile
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.posix import hash_file, write_private_file
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
-from feedback_etl.exports.file_formats import FileFormat
-from feedback_etl.exports.manifest import DataFile
+from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.pipeline.batch_processor import BatchCounts
 from feedback_etl.pipeline.transform_options import TransformOptions
+from feedback_etl.records.manifest import DataFile
 
 
 class SeriesContext(NamedTuple):

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Self
 
 from feedback_etl.columns import ExtraColumn
-from feedback_etl.exports.file_formats import FileFormat
+from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.options.export import ExportOptions
 from feedback_etl.privacy.k_anonymity import KAnonymityPolicy
 from feedback_etl.privacy.keys import Key

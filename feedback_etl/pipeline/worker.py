@@ -12,23 +12,13 @@ import polars as pl
 
 from feedback_etl import __version__
 from feedback_etl.columns import raw_extra_columns
+from feedback_etl.data_files.file_formats import FileFormat
+from feedback_etl.data_files.seen_rows import SeenRows, read_seen_rows
 from feedback_etl.database.batches import read_job
 from feedback_etl.database.connect import open_connection
 from feedback_etl.database.reader_client import ReaderJob
 from feedback_etl.errors import KeyUnusableError, SourceError, UsageError
-from feedback_etl.exports.file_formats import FileFormat
-from feedback_etl.exports.key_binding import bind_keys
-from feedback_etl.exports.layout import (
-    part_path,
-    rejected_part_path,
-    seen_rows_part_path,
-    small_classes_path,
-    spooled_part_path,
-)
-from feedback_etl.exports.manifest import DataFile
 from feedback_etl.exports.part_writer import PartWriter
-from feedback_etl.exports.seen_rows import SeenRows, read_seen_rows
-from feedback_etl.exports.tombstones import Tombstones, read_tombstones
 from feedback_etl.pipeline.batch_processor import BatchProcessor
 from feedback_etl.pipeline.batches import process_batches
 from feedback_etl.pipeline.keys import available_keys
@@ -37,7 +27,18 @@ from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, Task, TaskContext
 from feedback_etl.pipeline.transform_options import TransformOptions, parquet_metadata
 from feedback_etl.privacy.k_anonymity import drop_small_classes
 from feedback_etl.privacy.keys import Key
-from feedback_etl.settings import Settings, find_active_key, load_settings
+from feedback_etl.records.key_binding import bind_keys
+from feedback_etl.records.layout import (
+    part_path,
+    rejected_part_path,
+    seen_rows_part_path,
+    small_classes_path,
+    spooled_part_path,
+)
+from feedback_etl.records.manifest import DataFile
+from feedback_etl.records.tombstones import Tombstones, read_tombstones
+from feedback_etl.settings.keys import find_active_key
+from feedback_etl.settings.model import Settings, load_settings
 from feedback_etl.storage.base import STATE_FOLDER, Storage
 from feedback_etl.storage.location import open_storage
 

@@ -4,17 +4,17 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from feedback_etl.data_files.seen_rows import SeenRows
 from feedback_etl.database.read import FeedbackStream, ReadRequest, open_feedback, retry_with_sqlalchemy
 from feedback_etl.database.watermark import Watermark
 from feedback_etl.exports.incremental import INCREMENTAL, IncrementalState
-from feedback_etl.exports.manifest_details import ManifestDetails
-from feedback_etl.exports.seen_rows import SeenRows
-from feedback_etl.exports.tombstones import Tombstones
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.pipeline.batches import process_batches
 from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.transform_options import TransformOptions, parquet_metadata
 from feedback_etl.privacy.k_anonymity import KAnonymityPolicy, drop_small_classes
+from feedback_etl.records.manifest_details import ManifestDetails
+from feedback_etl.records.tombstones import Tombstones
 from feedback_etl.results import ExportReport
 
 if TYPE_CHECKING:

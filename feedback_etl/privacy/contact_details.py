@@ -1,5 +1,7 @@
 """Contact and account details in texts: e-mail addresses, telephone numbers, IBANs and URLs, found by their form.
 
+Texts are compared in Unicode's compatibility form (NFKC), in which full-width characters are ordinary ones, and without
+invisible characters. Digits alone that begin neither with 0 nor with + are no telephone number: ids look the same.
 There is no recognition of names: a text without any of these can still be about a person.
 """
 
@@ -21,19 +23,33 @@ _NUMBER_BY_LETTER = {chr(ord("A") + number): str(10 + number) for number in rang
 _MAX_IBAN_DIGITS = 68
 """The digits of the longest IBAN (34 characters) if all are letters, which have two digits each."""
 
-_GAP = r"[ .\-/()\x{a0}]{0,3}"
+_GAP = r"[ .\-/()]{0,3}"
+_START, _END = r"(?:^|[^\w.\-])", r"(?:[^\w\-]|$)"
+_DOMAINS = "com|org|net|edu|gov|mil|info|biz|eu|de|ch|fr|uk|nl|pl|es|cz|dk|se|fi|pt|gr|ru|cn|jp|br|au|ca"
+"""Top-level domains that are no common words, so that a dot before one is the dot of a host name."""
+
 _PATTERNS = {
-    "e-mail addresses": r"[\w.%+\-]+[@\x{ff20}][\w\-]+(?:\.[\w\-]+)*\.\pL{2,}",
+    "e-mail addresses": (
+        r"[\w.%+\-]+@[\w\-]+(?:\.[\w\-]+)*\.\pL{2,}"
+        r"|(?i)[\w.%+\-] ?[(\[{<] ?(?:at|@) ?[)\]}>] ?[\w\-]+(?: ?[(\[{<] ?dot ?[)\]}>] ?| dot |\.)[\w\-]*\pL{2}"
+        r"|(?i)\w at [\w\-]+(?: dot [\w\-]+)* dot \pL{2,}"
+    ),
     "telephone numbers": (
         rf"\+{_GAP}[1-9](?:{_GAP}\d){{6,13}}"  # international
-        rf"|(?:^|[^\w.\-])00[1-9]\d{{0,2}}[ .\-/(]{_GAP}\d(?:{_GAP}\d){{5,12}}"  # the same without a plus
-        rf"|(?:^|[^\w.\-])\(?0[1-9]\d{{1,4}}\)?[ /\-]{_GAP}\d(?:[ \-]?\d){{4,8}}(?:[^\w\-]|$)"  # with an area code
-        r"|(?:^|[^\w.\-])0[1-9](?: \d\d){4}(?:[^\w\-]|$)"  # French
-        r"|(?:^|[^\w.\-])\(?[2-9]\d\d\)?[ .\-][2-9]\d\d[ .\-]\d{4}(?:[^\w\-]|$)"  # North American
+        rf"|{_START}00[1-9]\d{{0,2}}[ .\-/(]{_GAP}\d(?:{_GAP}\d){{5,12}}"  # the same without a plus
+        rf"|{_START}00[1-9]\d{{9,12}}{_END}"  # and without separators
+        rf"|{_START}\(?0[1-9]\d{{1,4}}\)?[ /\-]{_GAP}\d(?:[ \-]?\d){{4,8}}{_END}"  # with an area code
+        rf"|{_START}0[1-9]\d{{8,11}}{_END}"  # without separators
+        rf"|{_START}0[1-9](?: \d\d){{4}}{_END}"  # French
+        rf"|{_START}\(?[2-9]\d\d\)?[ .\-][2-9]\d\d[ .\-]\d{{4}}{_END}"  # North American
+        rf"|\pL[ .:,]{{1,3}}1?[2-9]\d\d[2-9]\d{{6}}{_END}"  # without separators, after a word
     ),
     "URLs": r"(?i)\b(?:https?|ftp)://[^\s/]|\bwww\.[\w\-]+\.\pL",
 }
-_IBAN_LIKE = r"\b[A-Z]{2}\d{2}[ \x{a0}]?(?:[A-Z0-9]{1,4}[ \x{a0}]?){3,8}"
+_HOST = r"(?i)(?:^|[^\w@.\-])[\w\-]*\pL[\w\-]*(?:\.[\w\-]+)*\."
+_URL_WITHOUT_SCHEME = rf"{_HOST}(?:(?:{_DOMAINS})(?:[^\w.\-]|\.?(?:\s|$))|\pL{{2,}}/[\w~])"
+_IBAN_LIKE = r"\b[A-Z]{2}\d{2}[ .\-]?(?:[A-Z0-9]{1,4}[ .\-]?){3,8}"
+_INVISIBLE = r"[\p{Cf}\x{fe0f}]"
 
 
 def find_contact_details(column: str | pl.Expr) -> dict[str, pl.Expr]:
@@ -44,17 +60,18 @@ def find_contact_details(column: str | pl.Expr) -> dict[str, pl.Expr]:
     >>> found["e-mail addresses"].to_list(), found["IBANs"].to_list()
     ([True, False, False, None], [False, True, False, None])
     """
-    text = to_expr(column)
-    candidates = text.str.extract_all(_IBAN_LIKE)
+    text = to_expr(column).str.normalize("NFKC").str.replace_all(_INVISIBLE, "")
+    candidates = text.str.to_uppercase().str.extract_all(_IBAN_LIKE)
     has_iban = candidates.list.eval(_is_iban(pl.element())).list.any()
     details = {kind: text.str.contains(pattern) for kind, pattern in _PATTERNS.items()} | {"IBANs": has_iban}
+    details["URLs"] |= text.str.contains(_URL_WITHOUT_SCHEME) & ~details["e-mail addresses"]
     details["telephone numbers"] &= ~has_iban  # groups of an IBAN can look like one
     return details
 
 
 def _is_iban(candidate: pl.Expr) -> pl.Expr:
     """Return whether a text begins with an IBAN whose checksum is right (ISO 7064, MOD 97-10)."""
-    compact = candidate.str.replace_all(r"[ \x{a0}]", "")
+    compact = candidate.str.replace_all(r"[ .\-]", "")
     length = compact.str.slice(0, 2).replace_strict(_LENGTH_BY_COUNTRY, default=None, return_dtype=pl.Int64)
     iban = compact.str.slice(0, length)
     digits = (iban.str.slice(4) + iban.str.slice(0, 4)).str.replace_many(_NUMBER_BY_LETTER)

@@ -9,24 +9,24 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from feedback_etl.data_files.row_filter import find_analyses, list_pseudonyms
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.adoption import UNKNOWN_SCHEME
-from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.audit_records import Line, list_unfinished_stems
-from feedback_etl.exports.audit_verification import verify_exports, verify_folder
-from feedback_etl.exports.catalog import read_manifest
 from feedback_etl.exports.maintenance import list_exports
-from feedback_etl.exports.manifest import DataFile, Manifest
-from feedback_etl.exports.manifest_details import summarize_revisions
 from feedback_etl.exports.recovery import recover_storage
 from feedback_etl.exports.rewrite import fetch_if_present, finish_rewrites, map_files, remove_rows
-from feedback_etl.exports.row_filter import find_analyses, list_pseudonyms
-from feedback_etl.exports.tombstone_verification import get_state
-from feedback_etl.exports.tombstones import add_tombstones, hash_identity, list_digests
 from feedback_etl.privacy.erasure_selection import ErasureRequest, FileMatch, KeyedRequest, map_pseudonyms
 from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.remaining_classes import Owners, add_small_classes, hash_owners
 from feedback_etl.privacy.uninspected_files import list_not_inspected
+from feedback_etl.records.audit import AuditLog
+from feedback_etl.records.audit_records import Line, list_unfinished_stems
+from feedback_etl.records.audit_verification import verify_exports, verify_folder
+from feedback_etl.records.catalog import read_manifest
+from feedback_etl.records.manifest import DataFile, Manifest
+from feedback_etl.records.manifest_details import summarize_revisions
+from feedback_etl.records.tombstone_verification import get_state
+from feedback_etl.records.tombstones import add_tombstones, hash_identity, list_digests
 from feedback_etl.storage.base import ConflictError, Storage
 from feedback_etl.storage.errors import refuse_links
 from feedback_etl.storage.posix import hash_file

@@ -1,7 +1,7 @@
 """Erase people: remove their rows from every export of a folder, and exclude them from later exports.
 
 Exports contain pseudonyms of analyses and no user ids, so the analyses of a user are looked up in the database. Erased
-people are recorded as keyed digests (`exports.tombstones`).
+people are recorded as keyed digests (`records.tombstones`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,18 +11,18 @@ from uuid import UUID
 
 import polars as pl
 
+from feedback_etl.data_files.row_filter import NO_ANALYSIS
 from feedback_etl.database.connect import Database
 from feedback_etl.database.consent import OPT_IN, OPT_OUT, ConsentColumnNames
 from feedback_etl.database.lookups import fetch_analyses, fetch_canonical_ids, fetch_owners, fetch_user_feedback
 from feedback_etl.errors import UsageError
-from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.key_binding import bind_keys
 from feedback_etl.exports.maintenance import require_storage
-from feedback_etl.exports.row_filter import NO_ANALYSIS
 from feedback_etl.privacy.eraser import Eraser, ErasureResult
 from feedback_etl.privacy.erasure_selection import ErasureRequest
 from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.spellings import spell
+from feedback_etl.records.audit import AuditLog
+from feedback_etl.records.key_binding import bind_keys
 from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.location import StorageLike, open_storage
 from feedback_etl.storage.locks import LOCK_TIMEOUT

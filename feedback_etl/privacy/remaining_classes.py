@@ -5,11 +5,11 @@ from collections.abc import Sequence, Set
 import polars as pl
 
 from feedback_etl.columns import SUBJECT_HASH
-from feedback_etl.exports.csv_files import scan_text
-from feedback_etl.exports.manifest import DataFile, Manifest
+from feedback_etl.data_files.csv_files import scan_text
+from feedback_etl.data_files.row_filter import PSEUDONYM
 from feedback_etl.exports.rewrite import read_pseudonyms
-from feedback_etl.exports.row_filter import PSEUDONYM
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.manifest import DataFile, Manifest
 from feedback_etl.storage.base import Storage
 from feedback_etl.transform.expressions import hash_id
 

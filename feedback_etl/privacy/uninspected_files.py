@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from feedback_etl.exports.layout import MANIFEST_SUFFIX, has_stem, is_state_file
-from feedback_etl.exports.manifest import Manifest
+from feedback_etl.records.layout import MANIFEST_SUFFIX, has_stem, is_state_file
+from feedback_etl.records.manifest import Manifest
 from feedback_etl.storage.base import Storage
 
 _WITHOUT_ROWS = {"croissant.json", "processing_record.md"}

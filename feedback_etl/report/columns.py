@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import polars as pl
 
 from feedback_etl.columns import IMAGE_URL
-from feedback_etl.exports.manifest import Manifest
+from feedback_etl.records.manifest import Manifest
 from feedback_etl.report.contracts import manifest_schema
 from feedback_etl.report.ticks import round_width
 from feedback_etl.transform.expressions import ISO_FORMAT

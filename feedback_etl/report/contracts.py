@@ -7,7 +7,7 @@ from typing import Any
 
 from feedback_etl.columns import AGE_EDGES, ExtraColumn
 from feedback_etl.database import tables
-from feedback_etl.exports.manifest import Manifest
+from feedback_etl.records.manifest import Manifest
 from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.posix import replace_private_file, temporary_path
 from feedback_etl.transform.row_schema import row_schema

@@ -9,11 +9,11 @@ import polars as pl
 
 from feedback_etl.columns import QUASI_IDENTIFIERS
 from feedback_etl.errors import ExportFileError, UsageError
-from feedback_etl.exports.audit_verification import VerificationResult, verify_folder
-from feedback_etl.exports.layout import DATA_SUFFIXES
 from feedback_etl.exports.maintenance import list_exports, require_storage
-from feedback_etl.exports.manifest import Manifest
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.audit_verification import VerificationResult, verify_folder
+from feedback_etl.records.layout import DATA_SUFFIXES
+from feedback_etl.records.manifest import Manifest
 from feedback_etl.report.columns import Column, list_columns
 from feedback_etl.report.distribution import Distribution, distribution
 from feedback_etl.report.drift import Drift, can_drift, drift

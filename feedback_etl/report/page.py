@@ -15,7 +15,7 @@ from feedback_etl.report.distribution import Distribution
 from feedback_etl.report.drift import LARGE, MODERATE, Drift
 
 if TYPE_CHECKING:
-    from feedback_etl.exports.manifest import Manifest
+    from feedback_etl.records.manifest import Manifest
 
 MAX_EXPORTS = 60
 """The newest exports are drawn and listed, up to this number."""

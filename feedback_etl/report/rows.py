@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import polars as pl
 
+from feedback_etl.data_files.csv_files import scan_text
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.csv_files import scan_text
-from feedback_etl.exports.manifest import Manifest
+from feedback_etl.records.manifest import Manifest
 from feedback_etl.storage.base import Storage
 from feedback_etl.training.committed_export import CommittedExport
 from feedback_etl.transform.transforms import PAIR_KEY

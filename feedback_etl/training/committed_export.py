@@ -6,7 +6,7 @@ from typing import NamedTuple, Self
 import polars as pl
 
 from feedback_etl.columns import AGE_EDGES
-from feedback_etl.exports.manifest import DataFile, Manifest
+from feedback_etl.records.manifest import DataFile, Manifest
 from feedback_etl.storage.base import Storage
 from feedback_etl.transform.expressions import age_ranges
 

@@ -10,10 +10,10 @@ from typing import Any
 import polars as pl
 
 from feedback_etl.columns import RATINGS, SUBJECT_HASH, TRAINING_COLUMNS, ExtraColumn, summarize_names
+from feedback_etl.data_files.csv_files import csv_sources, escaped_columns
 from feedback_etl.errors import ExportFileError, UsageError
-from feedback_etl.exports.csv_files import csv_sources, escaped_columns
-from feedback_etl.exports.manifest import ADOPTED
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.manifest import ADOPTED
 from feedback_etl.training.committed_export import CommittedExport, may_share_pairs, recency_key
 from feedback_etl.training.export_catalog import find_exports, refresh, require_exports, require_unchanged
 from feedback_etl.transform.expressions import AGE_RANGE, ISO_FORMAT

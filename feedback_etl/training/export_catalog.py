@@ -7,11 +7,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.audit_verification import verify_folder
-from feedback_etl.exports.catalog import list_manifests
-from feedback_etl.exports.layout import DATA_SUFFIXES, REJECTED_FOLDER, manifest_path
-from feedback_etl.exports.manifest import DataFile
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.audit_verification import verify_folder
+from feedback_etl.records.catalog import list_manifests
+from feedback_etl.records.layout import DATA_SUFFIXES, REJECTED_FOLDER, manifest_path
+from feedback_etl.records.manifest import DataFile
 from feedback_etl.storage.base import FileInfo, Storage
 from feedback_etl.storage.errors import explain_read_errors
 from feedback_etl.storage.location import open_storage

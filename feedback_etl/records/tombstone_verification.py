@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.tombstones import SEAL, compute_seal, describe_path, parse_tombstone, read_content
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.tombstones import SEAL, compute_seal, describe_path, parse_tombstone, read_content
 from feedback_etl.storage.location import StorageLike
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from typing import TypeVar
 
-from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.tombstones import TOMBSTONES
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.audit import AuditLog
+from feedback_etl.records.tombstones import TOMBSTONES
 from feedback_etl.storage.location import StorageLike, open_storage
 
 AnyKey = TypeVar("AnyKey", Key, Key | None)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO
 
 from feedback_etl.columns import SUBJECT_HASH
-from feedback_etl.exports.csv_files import (
+from feedback_etl.data_files.csv_files import (
     is_empty,
     iter_lines,
     iter_records,
@@ -15,7 +15,7 @@ from feedback_etl.exports.csv_files import (
     split_record,
     translate_read_errors,
 )
-from feedback_etl.exports.file_formats import Compression, HashingWriter, open_compressed
+from feedback_etl.data_files.file_formats import Compression, HashingWriter, open_compressed
 
 PSEUDONYM = "analysis_hash"
 _BLOCK_RECORDS = 10_000

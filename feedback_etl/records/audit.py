@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from feedback_etl.errors import FolderLockedError, KeyMissingError
-from feedback_etl.exports.audit_records import CHAIN_START, Line, Record, build_record, encode_record
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.audit_records import CHAIN_START, Line, Record, build_record, encode_record
 from feedback_etl.storage.base import STATE_FOLDER, Storage
 from feedback_etl.storage.errors import explain_read_errors, refuse_links
 from feedback_etl.storage.location import StorageLike, open_storage

@@ -5,15 +5,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.audit import AuditLog
-from feedback_etl.exports.audit_records import CHAIN_START, Line, Record, compute_mac
-from feedback_etl.exports.catalog import list_manifests
-from feedback_etl.exports.key_binding import bind_keys
-from feedback_etl.exports.manifest import Manifest
-from feedback_etl.exports.manifest_verification import LogEvidence, Problem, find_manifest_problems
-from feedback_etl.exports.tombstone_verification import find_last_state, find_unsealed, is_signed, require_state
-from feedback_etl.exports.tombstones import read_content
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.audit import AuditLog
+from feedback_etl.records.audit_records import CHAIN_START, Line, Record, compute_mac
+from feedback_etl.records.catalog import list_manifests
+from feedback_etl.records.key_binding import bind_keys
+from feedback_etl.records.manifest import Manifest
+from feedback_etl.records.manifest_verification import LogEvidence, Problem, find_manifest_problems
+from feedback_etl.records.tombstone_verification import find_last_state, find_unsealed, is_signed, require_state
+from feedback_etl.records.tombstones import read_content
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.location import StorageLike, open_storage
 

@@ -18,8 +18,8 @@ from pydantic import ConfigDict, TypeAdapter
 from typing_extensions import TypedDict
 
 from feedback_etl.errors import ExportFileError, KeyMissingError
-from feedback_etl.exports.canonical_json import load_unique
 from feedback_etl.privacy.keys import Key, get_key_id, sign, sign_column
+from feedback_etl.records.canonical_json import load_unique
 from feedback_etl.storage.base import STATE_FOLDER
 from feedback_etl.storage.location import StorageLike, open_storage
 from feedback_etl.transform.expressions import hash_id

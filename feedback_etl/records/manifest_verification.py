@@ -4,11 +4,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
-from feedback_etl.exports.audit_records import Record
-from feedback_etl.exports.layout import manifest_path
-from feedback_etl.exports.manifest import Manifest
-from feedback_etl.exports.manifest_details import audit_summary
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.audit_records import Record
+from feedback_etl.records.layout import manifest_path
+from feedback_etl.records.manifest import Manifest
+from feedback_etl.records.manifest_details import audit_summary
 
 
 class Problem(NamedTuple):

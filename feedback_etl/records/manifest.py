@@ -12,9 +12,9 @@ from typing_extensions import TypedDict
 
 from feedback_etl.columns import ExtraColumn
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.canonical_json import compute_mac, hash_settings, load_unique
-from feedback_etl.exports.layout import is_path_of_export, manifest_path
 from feedback_etl.privacy.keys import Key, get_key_id
+from feedback_etl.records.canonical_json import compute_mac, hash_settings, load_unique
+from feedback_etl.records.layout import is_path_of_export, manifest_path
 
 SCHEMA_VERSION = 1
 ADOPTED = "adopted"

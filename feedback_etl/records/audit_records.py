@@ -12,9 +12,9 @@ from pydantic import ConfigDict, TypeAdapter
 from typing_extensions import TypedDict
 
 from feedback_etl.clock import resolve_now
-from feedback_etl.exports import canonical_json
-from feedback_etl.exports.layout import STEM
 from feedback_etl.privacy.keys import Key, get_key_id
+from feedback_etl.records import canonical_json
+from feedback_etl.records.layout import STEM
 
 CHAIN_START = "0" * 64
 """The MAC that the first record of a chain follows."""

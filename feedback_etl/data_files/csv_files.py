@@ -25,7 +25,7 @@ import polars as pl
 import polars.selectors as cs
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.manifest import ADOPTED, Manifest
+from feedback_etl.records.manifest import ADOPTED, Manifest
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.posix import open_regular_file
 from feedback_etl.transform.expressions import iso_timestamp

@@ -19,8 +19,8 @@ from typing import Literal
 import polars as pl
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.manifest import DataFile
 from feedback_etl.privacy.keys import Key, sign_column
+from feedback_etl.records.manifest import DataFile
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.posix import hash_file
 from feedback_etl.transform.expressions import hash_id

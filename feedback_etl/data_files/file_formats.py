@@ -9,8 +9,8 @@ from typing import IO, Any, Literal, NamedTuple, get_args
 
 import polars as pl
 
+from feedback_etl.data_files.csv_files import write_csv
 from feedback_etl.errors import UsageError
-from feedback_etl.exports.csv_files import write_csv
 from feedback_etl.storage.whole_files import write_whole
 from feedback_etl.transform.formulas import escape_texts
 

@@ -6,9 +6,9 @@ from importlib.metadata import version
 from typing import Any, NamedTuple
 
 from feedback_etl.columns import ExtraColumn, training_columns
-from feedback_etl.exports.audit_records import Record
-from feedback_etl.exports.manifest import ABANDONED, DataFile, Manifest
 from feedback_etl.privacy.keys import Key, get_key_id
+from feedback_etl.records.audit_records import Record
+from feedback_etl.records.manifest import ABANDONED, DataFile, Manifest
 from feedback_etl.storage.base import Storage
 
 _TOOLS = ("feedback-etl", "connectorx", "pandera", "polars", "polars-hash", "pyarrow", "sqlalchemy")

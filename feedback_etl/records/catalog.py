@@ -2,9 +2,9 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-from feedback_etl.exports.layout import MANIFEST_SUFFIX, manifest_path
-from feedback_etl.exports.manifest import ABANDONED, Manifest, parse_manifest
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.layout import MANIFEST_SUFFIX, manifest_path
+from feedback_etl.records.manifest import ABANDONED, Manifest, parse_manifest
 from feedback_etl.storage.base import ConflictError, Storage
 from feedback_etl.storage.errors import explain_read_errors
 from feedback_etl.storage.location import StorageLike, open_storage
