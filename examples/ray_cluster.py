@@ -9,7 +9,7 @@ from typing import Any
 import ray
 
 import feedback_etl as fe
-from feedback_etl.settings import load_settings
+from feedback_etl.settings.model import load_settings
 
 
 class RayExecutor(Executor):

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from feedback_etl.report.write import write_report as write_report
     from feedback_etl.results import ExportReport as ExportReport
     from feedback_etl.results import FeedbackProcessingStats as FeedbackProcessingStats
-    from feedback_etl.settings import find_key as find_key
+    from feedback_etl.settings.keys import find_key as find_key
     from feedback_etl.training.dataset import scan_training as scan_training
     from feedback_etl.transform.expressions import bucket_age as bucket_age
     from feedback_etl.transform.expressions import hash_id as hash_id
@@ -56,7 +56,7 @@ else:
             "bucket_age": "transform.expressions",
             "deduplicate": "transform.transforms",
             "export_feedback": "pipeline.export",
-            "find_key": "settings",
+            "find_key": "settings.keys",
             "hash_id": "transform.expressions",
             "load_feedback": "pipeline.load",
             "load_training": "pipeline.load",

@@ -31,7 +31,8 @@ from feedback_etl.privacy.keys import Key
 from feedback_etl.records.key_binding import bind_key
 from feedback_etl.records.manifest_details import ManifestDetails
 from feedback_etl.results import FeedbackProcessingStats
-from feedback_etl.settings import Settings, find_active_key, load_settings
+from feedback_etl.settings.keys import find_active_key
+from feedback_etl.settings.model import Settings, load_settings
 from feedback_etl.transform.expressions import age_ranges, bucket_age, hash_id, pair_hash
 from feedback_etl.transform.fork_guard import require_usable_polars
 from feedback_etl.transform.overrides import Overrides
@@ -76,10 +77,8 @@ class FeedbackProcessor:
     ) -> None:
         if key is not None and unkeyed:
             raise UsageError("Give a key or unkeyed=True, not both.")
-        if misplaced := [name for name in options if name in _CALL_OPTIONS]:
-            raise UsageError(
-                f"{', '.join(misplaced)} cannot be set for all exports: process_and_export(days_back=...)."
-            )
+        if misplaced := ", ".join(name for name in options if name in _CALL_OPTIONS):
+            raise UsageError(f"{misplaced} cannot be set for all exports: process_and_export(days_back=...).")
         require_options(options)
         self.db_session = db_session
         self._output_dir = output_dir

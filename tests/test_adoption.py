@@ -16,7 +16,7 @@ from feedback_etl.errors import UsageError
 from feedback_etl.exports.adoption import UNKNOWN_SCHEME, adopt
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import list_manifests
-from feedback_etl.settings import load_settings
+from feedback_etl.settings.model import load_settings
 from feedback_etl.transform.expressions import hash_id
 
 ANALYSES = [101, 102, 103, 201, 202, 203]

@@ -27,7 +27,7 @@ from feedback_etl.exports.adoption import adopt
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import list_manifests, replace_manifest
-from feedback_etl.settings import Settings, load_settings
+from feedback_etl.settings.model import Settings, load_settings
 from feedback_etl.storage.location import open_storage
 
 KEYS = [Key(KEY)]

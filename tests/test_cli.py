@@ -31,8 +31,8 @@ from feedback_etl.options.keywords import ExportKeywords
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit import AuditLog
-from feedback_etl.settings import default_key_path
-from feedback_etl.settings_checks import NO_DATABASE, NO_KEY
+from feedback_etl.settings.keys import default_key_path
+from feedback_etl.settings.messages import NO_DATABASE, NO_KEY
 
 KEY_ID = Key(KEY).id
 SETTINGS_ONLY = {

@@ -7,7 +7,7 @@ import pseudonym_keys
 from processes import feedback_etl
 
 from feedback_etl.privacy.keys import Key
-from feedback_etl.settings import Settings
+from feedback_etl.settings.model import Settings
 
 CANARY = "canary-4711"
 KEY = f"{CANARY}-{pseudonym_keys.KEY}"

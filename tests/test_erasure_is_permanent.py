@@ -21,7 +21,7 @@ from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.audit_verification import verify_lines
 from feedback_etl.records.catalog import list_manifests
 from feedback_etl.results import ExportReport
-from feedback_etl.settings import find_retired_folder
+from feedback_etl.settings.keys import find_retired_folder
 
 
 @pytest.fixture

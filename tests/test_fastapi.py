@@ -22,7 +22,7 @@ from pseudonym_keys import KEY
 from feedback_etl.errors import UsageError
 from feedback_etl.integrations.fastapi import create_router
 from feedback_etl.privacy.keys import Key
-from feedback_etl.settings import Settings, load_settings
+from feedback_etl.settings.model import Settings, load_settings
 
 ADMIN = {"Authorization": "Bearer admin"}
 EXPORT, LIST = "/admin/export-feedback", "/admin/exports"

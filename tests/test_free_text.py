@@ -17,7 +17,7 @@ from pseudonym_keys import KEY
 import feedback_etl as fe
 from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH, ExtraColumn
 from feedback_etl.errors import UsageError, ValidationError
-from feedback_etl.options.groups import PrivacyOptions
+from feedback_etl.options.privacy import PrivacyOptions
 from feedback_etl.privacy.contact_details import _LENGTH_BY_COUNTRY, find_contact_details
 from feedback_etl.privacy.free_text import FreeTextCounter
 

@@ -23,7 +23,7 @@ from feedback_etl.database.lookups import fetch_canonical_ids
 from feedback_etl.errors import SourceError
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import list_manifests
-from feedback_etl.settings import load_settings
+from feedback_etl.settings.model import load_settings
 
 CITEXT = (
     "CREATE TYPE citext",

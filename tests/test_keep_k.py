@@ -20,7 +20,7 @@ from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.catalog import list_manifests
-from feedback_etl.settings import Settings, load_settings
+from feedback_etl.settings.model import Settings, load_settings
 
 KEYS = [Key(KEY)]
 

@@ -22,7 +22,7 @@ from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.audit_verification import verify_folder
 from feedback_etl.records.catalog import list_manifests
 from feedback_etl.records.key_binding import bind_key, bind_keys
-from feedback_etl.settings import load_settings
+from feedback_etl.settings.model import load_settings
 
 WORDS = ("secret", "winter", "summer")
 GUESSES = [f"{word}{year}-{word}{year}-{word}{year}" for word, year in product(WORDS, range(2000, 2026))]

@@ -18,7 +18,7 @@ from feedback_etl.demo.sample import DEMO_KEY
 from feedback_etl.errors import KeyUnusableError
 from feedback_etl.privacy.keys import Key, generate_key, read_key
 from feedback_etl.privacy.retired_keys import read_retired_keys
-from feedback_etl.settings import find_retired_folder
+from feedback_etl.settings.keys import find_retired_folder
 from feedback_etl.transform.expressions import hash_id
 from feedback_etl.transform.key_strength import MIN_KEY_BITS, estimate_key_bits
 

@@ -34,8 +34,9 @@ from feedback_etl.errors import ExportFileError, KeyMissingError, KeyUnusableErr
 from feedback_etl.privacy.keys import Key, KeyPermissionWarning, generate_key, read_key, write_key
 from feedback_etl.privacy.retired_keys import read_retired_keys, retire_key
 from feedback_etl.processor import FeedbackProcessor
-from feedback_etl.settings import default_key_path, find_active_key, find_key, find_retired_folder, load_settings
-from feedback_etl.settings_checks import NO_KEY
+from feedback_etl.settings.keys import default_key_path, find_active_key, find_key, find_retired_folder
+from feedback_etl.settings.messages import NO_KEY
+from feedback_etl.settings.model import load_settings
 from feedback_etl.transform.expressions import hash_id
 from feedback_etl.transform.transforms import anonymize
 
@@ -278,7 +279,7 @@ class TestLookup:
 import os
 from feedback_etl.errors import KeyMissingError
 from feedback_etl.processor import FeedbackProcessor
-from feedback_etl.settings import find_key
+from feedback_etl.settings.keys import find_key
 for name in ("HOME", "XDG_CONFIG_HOME"):
     del os.environ[name]
 os.chdir("/")

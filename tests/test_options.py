@@ -1,6 +1,7 @@
 """The options of an export are declared once, and every caller uses the same."""
 
 import inspect
+import sys
 from dataclasses import MISSING, FrozenInstanceError, fields, replace
 from datetime import datetime
 from typing import Any, get_type_hints
@@ -11,11 +12,14 @@ import pytest
 import feedback_etl as fe
 from feedback_etl import columns
 from feedback_etl.errors import UsageError
-from feedback_etl.options import groups, keywords
+from feedback_etl.options import keywords
 from feedback_etl.options.export import ExportOptions, option_names
-from feedback_etl.options.groups import OutputOptions, PrivacyOptions, QualityOptions, ReadOptions
 from feedback_etl.options.keywords import ExportKeywords, ReadKeywords, TrainingKeywords
-from feedback_etl.settings import Settings, load_settings
+from feedback_etl.options.output import OutputOptions
+from feedback_etl.options.privacy import PrivacyOptions
+from feedback_etl.options.quality import QualityOptions
+from feedback_etl.options.read import ReadOptions
+from feedback_etl.settings.model import Settings, load_settings
 from feedback_etl.transform import training_schema
 
 GROUPS = (ReadOptions, QualityOptions, PrivacyOptions, OutputOptions)
@@ -25,7 +29,7 @@ def declared(kind: type) -> dict[str, Any]:
     """Return the options of a group or TypedDict with their types; those for type checkers alone are looked up here."""
     names: dict[str, Any] = {"ExtraColumn": columns.ExtraColumn, "Model": training_schema.Model}
     with patch.multiple(keywords, create=True, **names):
-        return get_type_hints(kind, vars(groups) | names)
+        return get_type_hints(kind, vars(sys.modules[kind.__module__]) | names)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from feedback_etl.records.catalog import list_manifests
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.report.columns import list_columns
 from feedback_etl.report.croissant import croissant
-from feedback_etl.settings import load_settings
+from feedback_etl.settings.model import load_settings
 from feedback_etl.training import FeedbackFeatures, Vocabulary, features
 from feedback_etl.transform.overrides import Overrides
 

@@ -32,7 +32,7 @@ from feedback_etl.records.audit_verification import verify_folder
 from feedback_etl.records.catalog import list_manifests
 from feedback_etl.records.layout import part_folders, part_path
 from feedback_etl.records.manifest import Manifest
-from feedback_etl.settings import load_settings
+from feedback_etl.settings.model import load_settings
 from feedback_etl.storage.local import LocalStorage
 from feedback_etl.storage.posix import hash_file
 

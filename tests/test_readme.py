@@ -122,7 +122,7 @@ def test_python_blocks_of_the_docs_run(path: Path) -> None:
 def test_documented_settings_file_is_accepted() -> None:
     """It contains every setting."""
     Path("feedback-etl.toml").write_text(read_blocks("toml", COMMANDS)[0], encoding="utf-8")
-    from feedback_etl.settings import Settings, load_settings
+    from feedback_etl.settings.model import Settings, load_settings
 
     settings = load_settings()
     assert settings.db_schema == "skincare"

@@ -26,7 +26,7 @@ from feedback_etl.pipeline.export import export_feedback
 from feedback_etl.pipeline.load import load_training
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.processor import FeedbackProcessor
-from feedback_etl.settings import load_settings
+from feedback_etl.settings.model import load_settings
 
 ALL: dict[str, Any] = {"days_back": -1, "now": NOW}
 DOCUMENTED = Path(__file__).parent.parent / "docs" / "databases.md"

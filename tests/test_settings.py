@@ -11,7 +11,7 @@ from processes import without_privileges
 from pydantic import ValidationError
 
 from feedback_etl.errors import UsageError
-from feedback_etl.settings import Settings, load_settings
+from feedback_etl.settings.model import Settings, load_settings
 
 CANARY = "canary-4711"
 OTHERS = 65534

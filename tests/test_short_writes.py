@@ -38,7 +38,7 @@ from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.audit_verification import verify_folder, verify_lines
 from feedback_etl.records.catalog import list_manifests
 from feedback_etl.report.contracts import write_contracts
-from feedback_etl.settings import load_settings
+from feedback_etl.settings.model import load_settings
 from feedback_etl.storage.base import STATE_FOLDER
 from feedback_etl.storage.local import LocalStorage
 from feedback_etl.storage.posix import create_private_file, hash_file

@@ -26,7 +26,7 @@ from feedback_etl.records.audit_verification import verify_folder
 from feedback_etl.records.catalog import list_manifests
 from feedback_etl.records.layout import manifest_path, part_folders
 from feedback_etl.records.manifest import Manifest
-from feedback_etl.settings import load_settings
+from feedback_etl.settings.model import load_settings
 from feedback_etl.storage.object_store import ObjectStorage
 
 KEYS = [Key(KEY)]

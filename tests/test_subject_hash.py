@@ -17,7 +17,7 @@ from feedback_etl.compliance.check import check
 from feedback_etl.errors import UsageError
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import list_manifests
-from feedback_etl.settings import load_settings
+from feedback_etl.settings.model import load_settings
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from feedback_etl.cli.options import JsonOutput, OutputFolder, load_command_sett
 from feedback_etl.errors import FeedbackError
 
 if TYPE_CHECKING:
-    from feedback_etl.settings import Settings
+    from feedback_etl.settings.model import Settings
 
 
 def print_settings(output: OutputFolder = None, as_json: JsonOutput = False) -> None:
@@ -17,8 +17,8 @@ def print_settings(output: OutputFolder = None, as_json: JsonOutput = False) -> 
     Precedence: command line, environment, settings file, default. Of the database only the location is printed, and of
     the key only the id. The last line names the settings file that was read.
     """
-    from feedback_etl.settings import find_sources
-    from feedback_etl.settings_file import read_settings_file
+    from feedback_etl.settings.file import read_settings_file
+    from feedback_etl.settings.model import find_sources
 
     settings = load_command_settings(output)
     sources = find_sources(output_dir=output)
@@ -55,7 +55,7 @@ def _describe_database(url: str) -> str:
 
 def _describe_key(settings: "Settings") -> dict[str, Any]:
     """Return the id and the location of the active key, or the reason why there is none."""
-    from feedback_etl.settings import find_active_key, find_key
+    from feedback_etl.settings.keys import find_active_key, find_key
 
     try:
         key = find_active_key(settings)

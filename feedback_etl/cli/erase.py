@@ -24,7 +24,7 @@ from feedback_etl.plurals import pluralize
 
 if TYPE_CHECKING:
     from feedback_etl.privacy.eraser import ErasureResult
-    from feedback_etl.settings import Settings
+    from feedback_etl.settings.model import Settings
 
 
 def erase(

@@ -13,7 +13,7 @@ from feedback_etl.errors import KeyMissingError
 
 if TYPE_CHECKING:
     from feedback_etl.privacy.keys import Key
-    from feedback_etl.settings import Settings
+    from feedback_etl.settings.model import Settings
 
 keys_app = typer.Typer(
     help="Create, show, list and retire pseudonym keys.",
@@ -30,8 +30,8 @@ KeyFile = Annotated[
 def create_key(file: KeyFile = None) -> None:
     """Create a pseudonym key in a file that only its owner can read."""
     from feedback_etl.privacy.keys import write_key
-    from feedback_etl.settings import default_key_path
-    from feedback_etl.settings_checks import KEY_FILE_VARIABLE
+    from feedback_etl.settings.keys import default_key_path
+    from feedback_etl.settings.messages import KEY_FILE_VARIABLE
 
     path = file or default_key_path()
     key = write_key(path)
@@ -50,7 +50,7 @@ def show_key() -> None:
 
     The key itself is never printed.
     """
-    from feedback_etl.settings import find_key
+    from feedback_etl.settings.keys import find_key
 
     key, location = find_key()
     print_lines(f"key {key.id} from {location}")
@@ -60,7 +60,7 @@ def show_key() -> None:
 def list_keys() -> None:
     """Print the ids of the active key and of retired keys."""
     from feedback_etl.privacy.retired_keys import read_retired_keys
-    from feedback_etl.settings import find_key, find_retired_folder
+    from feedback_etl.settings.keys import find_key, find_retired_folder
 
     with suppress(KeyMissingError):
         key, location = find_key()
@@ -76,7 +76,7 @@ def retire_key(file: KeyFile = None) -> None:
     Erasure and audit still use it.
     """
     from feedback_etl.privacy.retired_keys import retire_key as retire
-    from feedback_etl.settings import default_key_path, find_retired_folder
+    from feedback_etl.settings.keys import default_key_path, find_retired_folder
 
     path = file or default_key_path()
     key, retired_path = retire(path, find_retired_folder() or path.parent / "retired")
@@ -96,7 +96,7 @@ def resolve_export_key(settings: "Settings") -> "Key":
         KeyUnusableError: The configured key is invalid or retired.
     """
     from feedback_etl.privacy.keys import write_key
-    from feedback_etl.settings import default_key_path, find_active_key
+    from feedback_etl.settings.keys import default_key_path, find_active_key
 
     try:
         return find_active_key(settings)
@@ -111,7 +111,7 @@ def resolve_export_key(settings: "Settings") -> "Key":
 
 def find_optional_key(settings: "Settings") -> "Key | None":
     """Return the configured key, or None if there is none."""
-    from feedback_etl.settings import find_key
+    from feedback_etl.settings.keys import find_key
 
     try:
         return find_key(settings).key
@@ -123,7 +123,7 @@ def list_available_keys(settings: "Settings", files: list[Path] | None) -> "list
     """Return the configured key, the keys in `files` (--key-file) and the retired keys, in this order."""
     from feedback_etl.privacy.keys import read_key
     from feedback_etl.privacy.retired_keys import read_retired_keys
-    from feedback_etl.settings import find_retired_folder
+    from feedback_etl.settings.keys import find_retired_folder
 
     key = find_optional_key(settings)
     retired = [entry.key for entry in read_retired_keys(find_retired_folder(settings))]

@@ -7,7 +7,7 @@ from typing import Any
 
 from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH
 from feedback_etl.records.manifest import Manifest
-from feedback_etl.settings import Settings
+from feedback_etl.settings.model import Settings
 
 SET_DATABASE = "set FEEDBACK_ETL_DATABASE_URL"
 

@@ -10,7 +10,7 @@ from celery.schedules import crontab
 from feedback_etl.errors import UsageError
 from feedback_etl.integrations.options import require_options
 from feedback_etl.integrations.run import TRANSIENT, run_export
-from feedback_etl.settings import Settings
+from feedback_etl.settings.model import Settings
 
 DAILY = "feedback_etl.export_daily"
 BULK = "feedback_etl.export_bulk"

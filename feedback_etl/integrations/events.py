@@ -14,7 +14,7 @@ from feedback_etl.integrations.run import run_export
 
 if TYPE_CHECKING:
     from feedback_etl.results import ExportReport
-    from feedback_etl.settings import Settings
+    from feedback_etl.settings.model import Settings
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from feedback_etl.exports import maintenance
 from feedback_etl.integrations.run import run_export
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.results import ExportReport
-from feedback_etl.settings import Settings, load_settings
+from feedback_etl.settings.model import Settings, load_settings
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from feedback_etl.integrations.options import ARGUMENTS
 
 if TYPE_CHECKING:
     from feedback_etl.results import ExportReport
-    from feedback_etl.settings import Settings
+    from feedback_etl.settings.model import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,8 @@ def run_export(settings: "Settings | None" = None, **options: Any) -> "ExportRep
         RuntimeError: An unexpected error occurred. The log has its traceback, not its text, which may contain values.
     """
     from feedback_etl.pipeline.export import export_feedback
-    from feedback_etl.settings import find_active_key, load_settings
+    from feedback_etl.settings.keys import find_active_key
+    from feedback_etl.settings.model import load_settings
 
     try:
         settings = settings or load_settings()

@@ -10,8 +10,11 @@ from difflib import get_close_matches
 from typing import Any, Self, Unpack
 
 from feedback_etl.errors import UsageError
-from feedback_etl.options.groups import OutputOptions, PrivacyOptions, QualityOptions, ReadOptions
 from feedback_etl.options.keywords import ExportKeywords
+from feedback_etl.options.output import OutputOptions
+from feedback_etl.options.privacy import PrivacyOptions
+from feedback_etl.options.quality import QualityOptions
+from feedback_etl.options.read import ReadOptions
 
 
 @dataclass(frozen=True, kw_only=True)

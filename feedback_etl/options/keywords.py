@@ -1,4 +1,4 @@
-"""Types of the flat keywords of `export_feedback` and its siblings; `options.groups` declares the options."""
+"""Types of the flat keywords of `export_feedback` and its siblings; the groups of this package declare the options."""
 
 from collections.abc import Sequence
 from datetime import timedelta

@@ -65,7 +65,7 @@ def export_feedback(  # noqa: PLR0913  public, flat
         on_progress: Called with the number of rows read so far and of all rows, which are counted first for it (with an
             executor, those of a large table are estimated).
         keywords: Options by name, such as `days_back=90` or `k=5`, which replace those in `options`: see the groups
-            `ReadOptions`, `QualityOptions`, `PrivacyOptions` and `OutputOptions` in `feedback_etl.options.groups`.
+            `ReadOptions`, `QualityOptions`, `PrivacyOptions` and `OutputOptions` in `feedback_etl.options`.
 
     Returns:
         The figures of the run.

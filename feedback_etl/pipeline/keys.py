@@ -5,7 +5,7 @@ from contextlib import suppress
 from feedback_etl.errors import KeyMissingError, UsageError
 from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.retired_keys import read_retired_keys
-from feedback_etl.settings import find_active_key, find_key, find_retired_folder
+from feedback_etl.settings.keys import find_active_key, find_key, find_retired_folder
 from feedback_etl.transform.expressions import PSEUDONYM_LENGTH
 
 

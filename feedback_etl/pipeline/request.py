@@ -11,7 +11,7 @@ from feedback_etl.errors import UsageError
 from feedback_etl.exports.idempotency import request_details
 from feedback_etl.exports.incremental import IncrementalState, series_details
 from feedback_etl.exports.preconditions import TransactionOptions
-from feedback_etl.options.groups import OutputOptions
+from feedback_etl.options.output import OutputOptions
 from feedback_etl.pipeline.keys import available_keys
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.keys import get_key_id

@@ -37,7 +37,8 @@ from feedback_etl.records.layout import (
 )
 from feedback_etl.records.manifest import DataFile
 from feedback_etl.records.tombstones import Tombstones, read_tombstones
-from feedback_etl.settings import Settings, find_active_key, load_settings
+from feedback_etl.settings.keys import find_active_key
+from feedback_etl.settings.model import Settings, load_settings
 from feedback_etl.storage.base import STATE_FOLDER, Storage
 from feedback_etl.storage.location import open_storage
 

@@ -1,0 +1,56 @@
+"""Options for the destination and format of an export. Importing this module imports no third-party library."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from feedback_etl.clock import parse_lookback
+from feedback_etl.errors import UsageError
+
+if TYPE_CHECKING:
+    from feedback_etl.data_files.file_formats import FileFormat
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """Options for the destination and format of an export, and its relation to earlier exports.
+
+    Attributes:
+        output_dir: The folder of the exports (0700), or `s3://bucket/prefix`, where each is a folder of parts.
+        format: "csv" or "parquet" (compressed with zstd).
+        compression: "none", "gzip" or "zstd", for CSV.
+        formulas: What happens in CSV to a text that spreadsheets would run: "escape" puts an apostrophe before it,
+            "reject" rejects its row, "allow" writes it as it is.
+        incremental: Export the rows that are new since the folder's last incremental export with the same settings:
+            every row exactly once. Edits of exported rows are not followed.
+        lookback: How late rows may arrive, as "30m", "2h", "1d" or a timedelta: the next incremental export reads again
+            so far before this watermark. Later rows are counted in `late_records`.
+        lock_timeout: Seconds to wait for other programs that use the folder.
+        idempotency_key: An opaque id of the request, such as a task's UUID. For an id that already has an export
+            nothing is read, and its figures are returned. The folder is locked meanwhile.
+        allow_new_key: Export into a folder whose exports have pseudonyms of another key.
+    """
+
+    output_dir: str | Path = "ml/feedback_training"
+    format: Literal["csv", "parquet"] = "csv"
+    compression: Literal["none", "gzip", "zstd"] = "none"
+    formulas: Literal["escape", "reject", "allow"] = "escape"
+    incremental: bool = False
+    lookback: str | timedelta = "1h"
+    lock_timeout: float = 60.0
+    idempotency_key: str | None = None
+    allow_new_key: bool = False
+
+    def __post_init__(self) -> None:
+        parse_lookback(self.lookback)
+        self.file_format  # noqa: B018  it validates
+        if self.incremental and self.idempotency_key is not None:
+            raise UsageError("An incremental export never repeats a row: leave `idempotency_key` out.")
+
+    @property
+    def file_format(self) -> "FileFormat":
+        """The format of the data files."""
+        from feedback_etl.data_files.file_formats import FileFormat
+
+        return FileFormat(self.format, self.compression, self.formulas).checked()

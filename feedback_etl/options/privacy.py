@@ -1,0 +1,104 @@
+"""Options that select columns and protect people. Importing this module imports no third-party library."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal, Self
+
+from feedback_etl.errors import UsageError
+
+if TYPE_CHECKING:
+    from feedback_etl.columns import ExtraColumn
+    from feedback_etl.privacy.k_anonymity import KAnonymityPolicy
+
+SHARED_K = 5
+"""The minimum k of `PrivacyOptions.for_sharing`."""
+
+
+def _quasi_identifiers() -> tuple[str, ...]:
+    from feedback_etl.columns import QUASI_IDENTIFIERS
+
+    return QUASI_IDENTIFIERS
+
+
+def _age_edges() -> tuple[int, ...]:
+    from feedback_etl.columns import AGE_EDGES
+
+    return AGE_EDGES
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacyOptions:
+    """Options that select the columns of an export and protect the people in it.
+
+    Attributes:
+        hash_recommendation_id: Pseudonymise the recommendation as well.
+        pseudonym_length: Number of hex characters of a pseudonym; 32 for 100 million analyses or more.
+        timestamp_precision: "exact", or truncate feedback_timestamp to "minute", "hour" or "day".
+        k: Least number of people in each equivalence class (rows with equal quasi-identifiers); None only measures.
+        on_small_class: What happens to smaller classes: "suppress" their rows, or "fail" and publish nothing.
+        max_suppressed: Publish nothing if a larger share of the rows would be suppressed; 0 to 1.
+        quasi_identifiers: Columns of the export that an attacker may know about a person.
+        include_image_urls: Add the column image_url, filled where the user's `image_opt_in` is true.
+        include_subject_hash: Add the column subject_hash, the pseudonym of the user, to split data by person.
+        extra_columns: Columns that the query returns besides the canonical ones; they follow the twelve columns.
+        age_edges: The ages at which a new age range begins.
+    """
+
+    hash_recommendation_id: bool = False
+    pseudonym_length: Literal[16, 32] = 16
+    timestamp_precision: Literal["exact", "minute", "hour", "day"] = "exact"
+    k: int | None = None
+    on_small_class: Literal["suppress", "fail"] = "suppress"
+    max_suppressed: float = 1.0
+    quasi_identifiers: Sequence[str] = field(default_factory=_quasi_identifiers)
+    include_image_urls: bool = False
+    include_subject_hash: bool = False
+    extra_columns: "Sequence[ExtraColumn]" = ()
+    age_edges: Sequence[int] = field(default_factory=_age_edges)
+
+    def __post_init__(self) -> None:
+        from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH, require_declarations
+        from feedback_etl.transform.expressions import age_ranges
+        from feedback_etl.transform.transforms import is_coarse
+
+        if taken := {column.name for column in self.extra_columns} & {IMAGE_URL.name, SUBJECT_HASH.name}:
+            raise UsageError(f"An extra column cannot be called {taken.pop()}: that name is reserved.")
+        require_declarations(self.all_extra_columns)
+        is_coarse(self.timestamp_precision)
+        age_ranges(self.age_edges)
+        self.k_anonymity  # noqa: B018  it validates
+
+    @property
+    def all_extra_columns(self) -> "tuple[ExtraColumn, ...]":
+        """The columns of an export after the twelve."""
+        from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH
+
+        images = (IMAGE_URL,) if self.include_image_urls else ()
+        return (*self.extra_columns, *images, *((SUBJECT_HASH,) if self.include_subject_hash else ()))
+
+    @property
+    def k_anonymity(self) -> "KAnonymityPolicy":
+        """The k-anonymity policy; extra columns of role "quasi_identifier" are among its quasi-identifiers."""
+        from feedback_etl.columns import all_quasi_identifiers
+        from feedback_etl.privacy.k_anonymity import KAnonymityPolicy
+
+        names = all_quasi_identifiers(self.quasi_identifiers, self.all_extra_columns)
+        return KAnonymityPolicy(self.k, self.on_small_class, self.max_suppressed, names, self.all_extra_columns)
+
+    def for_sharing(self) -> Self:
+        """Return the options for data that leaves the organisation: at least k = 5, days, hashed recommendations.
+
+        Raises:
+            UsageError: Images, pseudonyms of users or free text are included.
+        """
+        if texts := [column.name for column in self.extra_columns if column.role == "free_text"]:
+            raise UsageError(f"Shared data must not contain free text: leave out {', '.join(texts)}.")
+        if self.include_image_urls or self.include_subject_hash:
+            raise UsageError("Shared data must not contain images or pseudonyms of users: leave both options out.")
+        return replace(
+            self,
+            hash_recommendation_id=True,
+            timestamp_precision="day",
+            k=max(SHARED_K, self.k or 0),
+            quasi_identifiers=tuple(dict.fromkeys((*self.quasi_identifiers, "feedback_timestamp"))),
+        )

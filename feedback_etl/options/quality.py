@@ -1,0 +1,33 @@
+"""Options that define valid rows. Importing this module imports no third-party library."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from feedback_etl.errors import UsageError
+
+if TYPE_CHECKING:
+    from feedback_etl.transform.training_schema import Model
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityOptions:
+    """Options that define valid rows, and how many rows may be rejected.
+
+    Attributes:
+        min_feedback_fields: Skip rows with fewer of the four ratings; 0 to 4.
+        strict: Publish nothing if any row is rejected.
+        max_rejected: Publish nothing if a larger share of the rows with enough ratings is rejected; 0 to 1.
+        row_model: A pandera model that every batch must also satisfy.
+    """
+
+    min_feedback_fields: int = 1
+    strict: bool = False
+    max_rejected: float = 0.5
+    row_model: "Model | None" = None
+
+    def __post_init__(self) -> None:
+        from feedback_etl.transform.transforms import has_min_ratings
+
+        has_min_ratings(self.min_feedback_fields)
+        if not 0 <= self.max_rejected <= 1:
+            raise UsageError("`max_rejected` must be a share from 0 to 1, for example 0.05.")
