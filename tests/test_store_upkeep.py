@@ -10,12 +10,12 @@ from typing import Any
 import polars as pl
 import pytest
 from databases import Database
+from exports_in_parts import export_parts, read_pairs
 from folders import FORMS, NOW, exported, people
 from object_store import Proxy, Trouble
 from polars.testing import assert_frame_equal
 from processes import Here
 from pseudonym_keys import KEY
-from stored import pairs_in, stored
 
 import feedback_etl as fe
 from feedback_etl.compliance.check import check
@@ -42,7 +42,7 @@ def database(sqlite_database: Database) -> Database:
 @pytest.fixture
 def url(bucket_url: str, database: Database) -> str:
     """An export of them, in parts."""
-    stored(database, bucket_url)
+    export_parts(database, bucket_url)
     return bucket_url
 
 
@@ -72,11 +72,11 @@ class TestErase:
     @pytest.mark.parametrize("form", FORMS, ids=str)
     def test_their_rows_leave_all_parts(self, bucket_url: str, database: Database, form: dict[str, str]) -> None:
         """By user ids, which are looked up."""
-        stored(database, bucket_url, **form)
-        before = pairs_in(ObjectStorage(bucket_url), only(bucket_url).all("pairs"))
+        export_parts(database, bucket_url, **form)
+        before = read_pairs(ObjectStorage(bucket_url), only(bucket_url).all("pairs"))
         done = fe.privacy.erase(bucket_url, user_ids=[2], database=database.url, keys=KEYS)
         manifest = only(bucket_url)
-        after = pairs_in(ObjectStorage(bucket_url), manifest.all("pairs"))
+        after = read_pairs(ObjectStorage(bucket_url), manifest.all("pairs"))
         assert (done.rows, done.not_found) == (4, [])
         assert (before.height, after.height, manifest.erased_rows, manifest.risk["stale"]) == (9, 6, 4, True)
         assert_frame_equal(before.filter(pl.col("analysis_hash").is_in(after["analysis_hash"].implode())), after)
@@ -131,7 +131,7 @@ class TestErase:
     def test_the_manifest_tells_of_many_parts_at_once(self, bucket_url: str, database: Database, proxy: Proxy) -> None:
         """What they become, and what they have become: it is not put twice for each."""
         fill_more(database)
-        stored(database, bucket_url)
+        export_parts(database, bucket_url)
         proxy.requests.clear()
         done = fe.privacy.erase(bucket_url, user_ids=[*range(1, 24)], database=database.url, keys=KEYS)
         puts = [request for request in proxy.requests if request.startswith("PUT")]
@@ -146,7 +146,7 @@ class TestErase:
     ) -> None:
         """One cannot be put: the next erasure takes that up, and nothing else."""
         fill_more(database)
-        stored(database, bucket_url)
+        export_parts(database, bucket_url)
         proxy.troubles = [Trouble("503", times=1000, holding="part-00002.parquet")]
         with pytest.raises(ExportFileError, match="failed repeatedly"):
             fe.privacy.erase(bucket_url, user_ids=[*range(1, 24)], database=database.url, keys=KEYS)
@@ -174,7 +174,7 @@ class TestErase:
     def test_many_at_once_erase_all(self, bucket_url: str, database: Database) -> None:
         """Who finds something changed begins again."""
         for _ in range(2):
-            stored(database, bucket_url)
+            export_parts(database, bucket_url)
         erased: list[int] = []
 
         def erase(analysis: int) -> None:
@@ -187,9 +187,9 @@ class TestErase:
 
     def test_exports_and_erasures_at_once(self, bucket_url: str, database: Database) -> None:
         """Whoever comes first: in the end nobody is in any export."""
-        stored(database, bucket_url)
+        export_parts(database, bucket_url)
         side_by_side(
-            *(lambda: stored(database, bucket_url) for _ in range(3)),
+            *(lambda: export_parts(database, bucket_url) for _ in range(3)),
             *(
                 lambda analysis=analysis: fe.privacy.erase(bucket_url, analysis_ids=[analysis], keys=KEYS)
                 for analysis in (102, 202, 302)
@@ -218,7 +218,7 @@ class TestPrune:
     @pytest.mark.served_store
     def test_parts_of_old_exports_go(self, url: str, database: Database) -> None:
         """By the manifest's age."""
-        stored(database, url, now=NOW + timedelta(days=9))
+        export_parts(database, url, now=NOW + timedelta(days=9))
         pruned = fe.exports.prune(url, keep_days=5, key=KEYS[0], now=NOW + timedelta(days=10))
         assert (len(pruned.exports), len(pruned.kept)) == (1, 1)
         old, new = list_manifests(url)
@@ -251,7 +251,7 @@ class TestScan:
         self, bucket_url: str, database: Database, tmp_path: Path, form: dict[str, str]
     ) -> None:
         """Row by row, whatever the form."""
-        stored(database, bucket_url, **form)
+        export_parts(database, bucket_url, **form)
         exported(database, tmp_path / "local", **form)
         here = fe.scan_training(tmp_path / "local").collect()
         assert_frame_equal(fe.scan_training(bucket_url).collect(), here)
@@ -259,7 +259,7 @@ class TestScan:
 
     def test_a_pattern_chooses_some(self, url: str, database: Database) -> None:
         """Of their names."""
-        stored(database, url, now=NOW + timedelta(days=1))
+        export_parts(database, url, now=NOW + timedelta(days=1))
         newest = f"{url}/feedback_training_20251026_120000"
         assert (
             fe.training.latest_export(url) == fe.training.latest_export(f"{url}/feedback_training_20251026*") == newest
