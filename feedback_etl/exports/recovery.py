@@ -127,8 +127,8 @@ def _recover_objects(
 
 def erase_digests(
     storage: Storage, manifest: Manifest, digests: Iterable[str], key: Key | None, signer: Key | None
-) -> int:
-    """Remove the rows of erased people from the files of an export and return their number.
+) -> None:
+    """Remove the rows of erased people from the files of an export.
 
     Args:
         storage: The object store.
@@ -155,7 +155,6 @@ def erase_digests(
     removal = remove_rows(storage, manifest, unwanted, signer, dry_run=False)
     if removal.conflict:
         raise removal.conflict
-    return sum(rows for _, rows in removal.rows)
 
 
 def abort_runs(storage: Storage, log: LockedAuditLog, started: Iterable[Record], signer: Key | None) -> None:
