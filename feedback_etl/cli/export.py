@@ -30,6 +30,7 @@ from feedback_etl.cli.options import (
     require_effective,
     require_one_start,
 )
+from feedback_etl.cli.series import Incremental, Lookback, NewSeries
 from feedback_etl.cli.summary import print_summary
 from feedback_etl.database.reader_pool import prestart
 from feedback_etl.errors import UsageError
@@ -107,16 +108,9 @@ def export(
     ] = False,
     include_image_urls: IncludeImageUrls = False,
     include_subject_hash: IncludeSubjectHash = False,
-    incremental: Annotated[
-        bool,
-        typer.Option(
-            "--incremental",
-            help="Export the rows that are new since the last incremental export; the first uses --days.",
-        ),
-    ] = False,
-    lookback: Annotated[
-        str, typer.Option(help="How late rows may arrive, for example 30m, 2h or 1d.", metavar="DURATION")
-    ] = str(OutputOptions.lookback),
+    incremental: Incremental = False,
+    lookback: Lookback = str(OutputOptions.lookback),
+    new_series: NewSeries = False,
     format: FileFormat = OutputOptions.format,  # noqa: A002  as the option
     compression: Compression = OutputOptions.compression,
     formulas: Formulas = None,
@@ -172,6 +166,7 @@ def export(
         include_subject_hash=include_subject_hash,
         incremental=incremental,
         lookback=lookback,
+        new_series=new_series,
         format=format,
         compression=compression,
         allow_new_key=allow_new_key,
@@ -180,6 +175,10 @@ def export(
     )
     options = replace(options, privacy=options.privacy.for_sharing()) if share else options
     report = _run_export(settings, options, unkeyed=unkeyed, executor=executor, quiet=quiet)
+    _print_report(report, min_fields, as_json=as_json, quiet=quiet)
+
+
+def _print_report(report: "ExportReport", min_fields: int, *, as_json: bool, quiet: bool) -> None:
     if as_json:
         print_json(report.to_dict())
     if not quiet:
@@ -193,7 +192,7 @@ def _require_effective_options(context: typer.Context, settings: "Settings", *, 
     require_effective(
         context,
         {
-            "lookback": ("--incremental", given["incremental"]),
+            **dict.fromkeys(("lookback", "new_series"), ("--incremental", given["incremental"])),
             "formulas": ("--format csv", given["format"] == "csv"),
             "workers": ("--bulk or --executor", is_parallel),
             "on_small_class": ("--k", settings.k or share),
