@@ -76,7 +76,7 @@ def export(
         ),
     ] = None,
     timestamp_precision: Annotated[
-        Literal["exact", "minute", "hour", "day"] | None,
+        Literal["exact", "minute", "hour", "day", "week", "month", "quarter"] | None,
         typer.Option(help="Truncate feedback_timestamp, after deduplication.  [default: exact]"),
     ] = None,
     k: Annotated[
