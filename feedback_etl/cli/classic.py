@@ -22,9 +22,10 @@ app = typer.Typer(
 
 @app.command(epilog="Example: python -m feedback_etl.processor --days 7")
 def export(
-    days: Annotated[
+    days_back: Annotated[
         int | None,
         typer.Option(
+            "--days",
             help="Days back from now, 24 hours each; -1 for all feedback.  [default: 1; with --bulk -1]",
             metavar="N",
         ),
@@ -33,17 +34,17 @@ def export(
         bool,
         typer.Option("--bulk", help="Export everything, unless --days is given, and read time ranges in parallel."),
     ] = False,
-    output: OutputFolder = None,
+    output_dir: OutputFolder = None,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Export the feedback of the last days."""
     from feedback_etl.processor import FeedbackProcessor
 
     settings = load_command_settings(database_url=database_url)
-    processor = FeedbackProcessor(settings.require_database_url(), output, bulk=bulk)
-    if days is None:
-        days = -1 if bulk else 1
-    stats = processor.process_and_export(days_back=days)
+    processor = FeedbackProcessor(settings.require_database_url(), output_dir, bulk=bulk)
+    if days_back is None:
+        days_back = -1 if bulk else 1
+    stats = processor.process_and_export(days_back=days_back)
     print_summary(cast("ExportReport", stats), min_fields=1)
     if stats.errors and not stats.export_filename:
         raise typer.Exit(AllRejectedError.exit_code)

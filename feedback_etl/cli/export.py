@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
 import typer
 
+from feedback_etl.cli import export_options
 from feedback_etl.cli.console import create_progress_line, print_json
 from feedback_etl.cli.keys import resolve_export_key
 from feedback_etl.cli.options import (
@@ -25,8 +26,9 @@ from feedback_etl.cli.options import (
     Since,
     Until,
     Workers,
+    find_given_options,
     is_given,
-    load_command_settings,
+    load_given_settings,
     require_effective,
     require_one_start,
 )
@@ -49,94 +51,37 @@ if TYPE_CHECKING:
 
 def export(
     context: typer.Context,
-    days: Days = ReadOptions.days_back,
+    days_back: Days = ReadOptions.days_back,
     since: Since = None,
     until: Until = None,
-    output: OutputFolder = None,
-    min_fields: MinFields = QualityOptions.min_feedback_fields,
+    output_dir: OutputFolder = None,
+    min_feedback_fields: MinFields = QualityOptions.min_feedback_fields,
     query: Query = None,
     allow_row_security: AllowRowSecurity = None,
-    row_model: Annotated[
-        str | None, typer.Option(help="Pandera model that every batch must also satisfy.", metavar="FILE.py:MODEL")
-    ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Publish nothing if any row is rejected.")] = False,
-    max_rejected: Annotated[
-        float,
-        typer.Option(
-            help="Publish nothing if a larger share of the rows is rejected, for example 0.05.", metavar="SHARE"
-        ),
-    ] = QualityOptions.max_rejected,
-    hash_recommendation_id: Annotated[
-        bool, typer.Option("--hash-recommendation-id", help="Pseudonymise recommendation_id as well.")
-    ] = False,
-    pseudonym_length: Annotated[
-        int | None,
-        typer.Option(
-            help="Hex digits of a pseudonym; 32 for 100 million analyses or more.  [default: 16]", metavar="16|32"
-        ),
-    ] = None,
-    timestamp_precision: Annotated[
-        Literal["exact", "minute", "hour", "day", "week", "month", "quarter"] | None,
-        typer.Option(help="Truncate feedback_timestamp, after deduplication.  [default: exact]"),
-    ] = None,
-    k: Annotated[
-        int | None,
-        typer.Option(
-            "--k",
-            help="Require at least N people in each equivalence class (equal quasi-identifiers).",
-            metavar="N",
-        ),
-    ] = None,
-    on_small_class: Annotated[
-        Literal["suppress", "fail"] | None,
-        typer.Option(help="Suppress the rows of smaller equivalence classes, or publish nothing.  [default: suppress]"),
-    ] = None,
-    max_suppressed: Annotated[
-        float | None,
-        typer.Option(
-            help="Publish nothing if a larger share of the rows would be suppressed.  [default: 1.0]", metavar="SHARE"
-        ),
-    ] = None,
-    share: Annotated[
-        bool,
-        typer.Option(
-            "--share",
-            help="Preset for sharing outside the organisation: k of at least 5, dates instead of times, hashed "
-            "recommendation ids.",
-        ),
-    ] = False,
+    row_model: export_options.RowModel = None,
+    strict: export_options.Strict = False,
+    max_rejected: export_options.MaxRejected = QualityOptions.max_rejected,
+    hash_recommendation_id: export_options.HashRecommendationId = False,
+    pseudonym_length: export_options.PseudonymLength = None,
+    timestamp_precision: export_options.TimestampPrecision = None,
+    k: export_options.K = None,
+    on_small_class: export_options.OnSmallClass = None,
+    max_suppressed: export_options.MaxSuppressed = None,
+    share: export_options.Share = False,
     include_image_urls: IncludeImageUrls = False,
     include_subject_hash: IncludeSubjectHash = False,
-    incremental: Annotated[
-        bool,
-        typer.Option(
-            "--incremental",
-            help="Export the rows that are new since the last incremental export; the first uses --days.",
-        ),
-    ] = False,
-    lookback: Annotated[
-        str, typer.Option(help="How late rows may arrive, for example 30m, 2h or 1d.", metavar="DURATION")
-    ] = str(OutputOptions.lookback),
+    incremental: export_options.Incremental = False,
+    lookback: export_options.Lookback = str(OutputOptions.lookback),
     format: FileFormat = OutputOptions.format,  # noqa: A002  as the option
     compression: Compression = OutputOptions.compression,
     formulas: Formulas = None,
-    unkeyed: Annotated[
-        bool,
-        typer.Option("--unkeyed", help="Use plain SHA-256 without a key: anyone who can list the ids can invert it."),
-    ] = False,
-    allow_new_key: Annotated[
-        bool, typer.Option("--allow-new-key", help="Export even if exports in the folder were made with another key.")
-    ] = False,
-    bulk: Annotated[
-        bool, typer.Option("--bulk", help="Read time ranges in parallel (PostgreSQL); the file is the same.")
-    ] = False,
+    unkeyed: export_options.Unkeyed = False,
+    allow_new_key: export_options.AllowNewKey = False,
+    bulk: export_options.Bulk = False,
     workers: Workers = None,
-    executor: Annotated[
-        str | None,
-        typer.Option(help="Run the export in parts on a cluster: dask=ADDRESS.", metavar="ENGINE"),
-    ] = None,
+    executor: export_options.Executor = None,
     as_json: JsonOutput = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no summary.")] = False,
+    quiet: export_options.Quiet = False,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Export feedback as a pseudonymised, deduplicated file.
@@ -145,50 +90,21 @@ def export(
     locked. The file is published completely or not at all.
     """
     prestart()
-    require_one_start(context, since)
-    settings = load_command_settings(
-        output,
-        database_url=database_url,
-        query=query,
-        allow_row_security=allow_row_security,
-        row_model=row_model,
-        pseudonym_length=pseudonym_length,
-        timestamp_precision=timestamp_precision,
-        k=k,
-        on_small_class=on_small_class,
-        max_suppressed=max_suppressed,
-        formulas=formulas,
-    )
-    _require_effective_options(context, settings, share=share)
-    options = settings.to_options(
-        days_back=days,
-        since=since,
-        until=until,
-        min_feedback_fields=min_fields,
-        strict=strict,
-        max_rejected=max_rejected,
-        hash_recommendation_id=hash_recommendation_id,
-        include_image_urls=include_image_urls,
-        include_subject_hash=include_subject_hash,
-        incremental=incremental,
-        lookback=lookback,
-        format=format,
-        compression=compression,
-        allow_new_key=allow_new_key,
-        bulk=bulk,
-        workers=workers,
-    )
+    require_one_start(context)
+    settings = load_given_settings(context)
+    _require_effective_options(context, settings)
+    options = settings.to_options(**find_given_options(context))
     options = replace(options, privacy=options.privacy.for_sharing()) if share else options
     report = _run_export(settings, options, unkeyed=unkeyed, executor=executor, quiet=quiet)
     if as_json:
         print_json(report.to_dict())
     if not quiet:
-        print_summary(report, min_fields)
+        print_summary(report, min_feedback_fields)
 
 
-def _require_effective_options(context: typer.Context, settings: "Settings", *, share: bool) -> None:
+def _require_effective_options(context: typer.Context, settings: "Settings") -> None:
     """Refuse options that would be ignored or overridden silently."""
-    given = context.params
+    given, share = context.params, context.params["share"]
     is_parallel = given["bulk"] or given["executor"] or is_object_store(str(settings.output_dir))
     require_effective(
         context,

@@ -9,9 +9,6 @@ from typer.main import get_command
 
 RENAMED = {
     "database": "--database-url",
-    "days_back": "--days",
-    "min_feedback_fields": "--min-fields",
-    "output_dir": "--output",
     "for_sharing": "--share",
     "user_ids": "--user-ids-file",
     "analysis_ids": "--analysis-ids-file",
@@ -22,8 +19,8 @@ RENAMED = {
 def name_options(message: str, app: object) -> str:
     """Replace the names of the library's options, which its messages quote with backticks, by those of an app.
 
-    >>> name_options("`days_back` must be 1 or more; `age_edges` must increase.", app=None)
-    '--days must be 1 or more; `age_edges` must increase.'
+    >>> name_options("Pass `database`; `age_edges` must increase.", app=None)
+    'Pass --database-url; `age_edges` must increase.'
     """
     return re.sub("`([a-z_]+)`", lambda quoted: _list_names(app).get(quoted[1], quoted[0]), message)
 

@@ -100,13 +100,13 @@ KeyFiles = Annotated[
 ]
 
 
-def require_one_start(context: typer.Context, since: str | None) -> None:
+def require_one_start(context: typer.Context) -> None:
     """Refuse --days together with --since.
 
     Raises:
         UsageError: Both were given.
     """
-    if since is not None and is_given(context, "days"):
+    if is_given(context, "since") and is_given(context, "days_back"):
         raise UsageError("--days and --since exclude each other: give one of them.")
 
 
@@ -156,6 +156,23 @@ def load_command_settings(output: str | None = None, **flags: Any) -> "Settings"
     if output == "":
         raise UsageError("--output is empty: name a folder, or omit the option.")
     return load_settings(output_dir=output, **flags)
+
+
+def load_given_settings(context: typer.Context) -> "Settings":
+    """Return the active settings for a command whose options have the names of settings; raises the same errors."""
+    from feedback_etl.settings.model import Settings
+
+    given = {name: value for name, value in context.params.items() if name in Settings.model_fields}
+    return load_command_settings(given.pop("output_dir", None), **given)
+
+
+def find_given_options(context: typer.Context) -> dict[str, Any]:
+    """Return the options of an export, without those that are settings, that have the names of a command's options."""
+    from feedback_etl.options.export import option_names
+    from feedback_etl.settings.model import Settings
+
+    names = {*option_names()} - {*Settings.model_fields}
+    return {name: value for name, value in context.params.items() if name in names}
 
 
 def open_output(settings: "Settings") -> "Storage":

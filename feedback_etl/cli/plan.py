@@ -16,7 +16,8 @@ from feedback_etl.cli.options import (
     Since,
     Until,
     Workers,
-    load_command_settings,
+    find_given_options,
+    load_given_settings,
     require_one_start,
 )
 from feedback_etl.database.reader_pool import prestart
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 def plan(
     context: typer.Context,
-    days: Days = ReadOptions.days_back,
+    days_back: Days = ReadOptions.days_back,
     since: Since = None,
     until: Until = None,
     workers: Workers = None,
@@ -51,11 +52,9 @@ def plan(
     prestart()
     from feedback_etl.pipeline.estimate import plan as plan_export
 
-    require_one_start(context, since)
-    settings = load_command_settings(database_url=database_url, query=query, allow_row_security=allow_row_security)
-    options = settings.to_options(
-        days_back=days, since=since, until=until, workers=workers, format=format, compression=compression
-    )
+    require_one_start(context)
+    settings = load_given_settings(context)
+    options = settings.to_options(**find_given_options(context))
     estimate = plan_export(settings.require_database_url(), options=options)
     if as_json:
         print_json(estimate.to_dict())

@@ -14,7 +14,8 @@ from feedback_etl.cli.options import (
     Query,
     Since,
     Until,
-    load_command_settings,
+    find_given_options,
+    load_given_settings,
     require_one_start,
     require_rows,
 )
@@ -25,11 +26,11 @@ from feedback_etl.options.read import ReadOptions
 
 def preview(
     context: typer.Context,
-    days: Days = ReadOptions.days_back,
+    days_back: Days = ReadOptions.days_back,
     since: Since = None,
     until: Until = None,
     rows: Annotated[int, typer.Option(help="Maximum number of rows to print.", metavar="N")] = 10,
-    min_fields: MinFields = QualityOptions.min_feedback_fields,
+    min_feedback_fields: MinFields = QualityOptions.min_feedback_fields,
     query: Query = None,
     allow_row_security: AllowRowSecurity = None,
     database_url: DatabaseUrl = None,
@@ -43,17 +44,15 @@ def preview(
     from feedback_etl.pipeline.load import load_with_report
     from feedback_etl.privacy.keys import generate_key
 
-    require_one_start(context, since)
+    require_one_start(context)
     require_rows(rows)
-    settings = load_command_settings(database_url=database_url, query=query, allow_row_security=allow_row_security)
-    options = settings.to_options(
-        days_back=days, since=since, until=until, min_feedback_fields=min_fields, max_rejected=1.0
-    )
+    settings = load_given_settings(context)
+    options = settings.to_options(**find_given_options(context), max_rejected=1.0)
     pairs, report = load_with_report(settings.require_database_url(), options, generate_key())
     csv = io.BytesIO()
     RowWriter(csv, options.output.file_format).append(pairs.head(rows))
     write_stdout(csv.getvalue())
-    for line in format_outcomes(report, min_fields):
+    for line in format_outcomes(report, min_feedback_fields):
         echo_err(line)
     limit, rated = QualityOptions.max_rejected, report.total_feedback_records - report.skipped_records
     if report.errors > limit * rated:

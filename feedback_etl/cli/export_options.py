@@ -1,0 +1,86 @@
+"""Options of the command that exports feedback; those that other commands have too are in `cli.options`."""
+
+from typing import Annotated, Literal
+
+import typer
+
+RowModel = Annotated[
+    str | None,
+    typer.Option("--row-model", help="Pandera model that every batch must also satisfy.", metavar="FILE.py:MODEL"),
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Publish nothing if any row is rejected.")]
+MaxRejected = Annotated[
+    float,
+    typer.Option(
+        "--max-rejected",
+        help="Publish nothing if a larger share of the rows is rejected, for example 0.05.",
+        metavar="SHARE",
+    ),
+]
+HashRecommendationId = Annotated[
+    bool, typer.Option("--hash-recommendation-id", help="Pseudonymise recommendation_id as well.")
+]
+PseudonymLength = Annotated[
+    int | None,
+    typer.Option(
+        "--pseudonym-length",
+        help="Hex digits of a pseudonym; 32 for 100 million analyses or more.  [default: 16]",
+        metavar="16|32",
+    ),
+]
+TimestampPrecision = Annotated[
+    Literal["exact", "minute", "hour", "day", "week", "month", "quarter"] | None,
+    typer.Option("--timestamp-precision", help="Truncate feedback_timestamp, after deduplication.  [default: exact]"),
+]
+K = Annotated[
+    int | None,
+    typer.Option(
+        "--k", help="Require at least N people in each equivalence class (equal quasi-identifiers).", metavar="N"
+    ),
+]
+OnSmallClass = Annotated[
+    Literal["suppress", "fail"] | None,
+    typer.Option(
+        "--on-small-class",
+        help="Suppress the rows of smaller equivalence classes, or publish nothing.  [default: suppress]",
+    ),
+]
+MaxSuppressed = Annotated[
+    float | None,
+    typer.Option(
+        "--max-suppressed",
+        help="Publish nothing if a larger share of the rows would be suppressed.  [default: 1.0]",
+        metavar="SHARE",
+    ),
+]
+Share = Annotated[
+    bool,
+    typer.Option(
+        "--share",
+        help="Preset for sharing outside the organisation: k of at least 5, dates instead of times, hashed "
+        "recommendation ids.",
+    ),
+]
+Incremental = Annotated[
+    bool,
+    typer.Option(
+        "--incremental",
+        help="Export the rows that are new since the last incremental export; the first uses --days.",
+    ),
+]
+Lookback = Annotated[
+    str, typer.Option("--lookback", help="How late rows may arrive, for example 30m, 2h or 1d.", metavar="DURATION")
+]
+Unkeyed = Annotated[
+    bool,
+    typer.Option("--unkeyed", help="Use plain SHA-256 without a key: anyone who can list the ids can invert it."),
+]
+AllowNewKey = Annotated[
+    bool, typer.Option("--allow-new-key", help="Export even if exports in the folder were made with another key.")
+]
+Bulk = Annotated[bool, typer.Option("--bulk", help="Read time ranges in parallel (PostgreSQL); the file is the same.")]
+Executor = Annotated[
+    str | None,
+    typer.Option("--executor", help="Run the export in parts on a cluster: dask=ADDRESS.", metavar="ENGINE"),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no summary.")]
