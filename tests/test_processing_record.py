@@ -11,6 +11,7 @@ from pseudonym_keys import KEY
 
 from feedback_etl.columns import ExtraColumn
 from feedback_etl.compliance.check import check
+from feedback_etl.compliance.context import CheckContext
 from feedback_etl.compliance.data_files import read_contents
 from feedback_etl.compliance.item import ChecklistItem
 from feedback_etl.compliance.record import RECORD, write_record
@@ -165,7 +166,8 @@ def test_free_text_of_an_earlier_version_is_reported(app: Database, settings: Se
     manifest.settings["extra_columns"] = [["comment", "insensitive", "text"]]
     contents = read_contents(storage, manifest)
     assert contents is not None
-    assert check_columns([contents], Remedies(settings)).detail.endswith(" contains free text in comment.")
+    context = CheckContext(storage=storage, remedies=Remedies(settings), files=[contents])
+    assert check_columns(context).detail.endswith(" contains free text in comment.")
 
 
 def test_free_text_over_several_exports_is_reported(app: Database, settings: Settings) -> None:

@@ -1,7 +1,6 @@
 """Test the ages in exports: ranges are allowed, ages and dates of birth are not."""
 
 import re
-from collections.abc import Sequence
 from datetime import datetime
 from itertools import pairwise
 from typing import NamedTuple
@@ -9,9 +8,9 @@ from typing import NamedTuple
 import polars as pl
 
 from feedback_etl.columns import AGE_EDGES
+from feedback_etl.compliance.context import CheckContext
 from feedback_etl.compliance.data_files import ExportContents, find_problems
 from feedback_etl.compliance.item import ChecklistItem, Finding, build_item
-from feedback_etl.compliance.remedies import Remedies
 from feedback_etl.transform.expressions import age_ranges
 
 MIN_RANGE_YEARS = 5
@@ -28,8 +27,9 @@ _MAX_AGE, _FIRST_YEAR = 130, 1900
 _DATE = r"^(\d{4}-\d{2}-\d{2}|\d{1,2}[./]\d{1,2}[./]\d{4})"
 
 
-def check_ages(exports: Sequence[ExportContents], remedies: Remedies) -> ChecklistItem:
+def check_ages(context: CheckContext) -> ChecklistItem:
     """Test that ages are ranges, and that no declared column contains ages or dates of birth."""
+    exports, remedies = context.files, context.remedies
     no_labels = pl.Series([], dtype=pl.String)
 
     def find_problem(export: ExportContents) -> str:
