@@ -64,8 +64,8 @@ def features(
     | `age_missing` | 1 if it is null or not in the vocabulary |
     | `timeframe_days` | with "timeframe", `2_weeks` is 14; a month has 30 days, a year 365; 0 if missing |
     | `timeframe_missing` | with "timeframe", 1 if it is null or has another form |
-    | `hour_sin`, `hour_cos` | with "time", the time of day (UTC) on a circle; not from precision "day" on |
-    | `weekday_sin`, `weekday_cos` | with "time", the weekday (UTC) likewise, from Monday; not from precision "week" on |
+    | `hour_sin`, `hour_cos` | with "time", the time of day (UTC) on a circle; not with a precision from "day" |
+    | `weekday_sin`, `weekday_cos` | with "time", the weekday (UTC) likewise, from Monday; not from "week" |
     | NAME, NAME`_missing` for each of `ratings` | the rating, 0 if missing; 1 if missing |
 
     Args:
