@@ -227,8 +227,20 @@ def test_declared_free_text_is_said_loudly(app: Database, settings: Settings) ->
         ("datetime('1970-01-01', f.user_id || ' days')", ("x", "insensitive", "time")),
         ("20 + f.user_id", ("age", "insensitive", "integer")),
         ("'4' || f.user_id", ("person_alter", "sensitive")),
+        ("CASE WHEN f.user_id = 7 THEN 'n/a' ELSE '1951-03-0' || f.user_id END", ("x", "insensitive")),
+        ("'195103' || (10 + f.user_id)", ("x", "insensitive")),
+        ("19510310 + f.user_id", ("x", "insensitive", "integer")),
+        ("'1951-0' || (f.user_id % 9 + 1)", ("x", "insensitive")),
+        ("240 + f.user_id", ("age_months", "insensitive", "integer")),
+        ("CASE WHEN f.user_id = 7 THEN 'n/a' ELSE '' || (20 + f.user_id) END", ("age", "insensitive")),
+        ("(20 + f.user_id) || ' years old'", ("age", "insensitive")),
+        ("f.user_id || ' March 1951'", ("x", "insensitive")),
     ],
-    ids=["ISO dates", "other dates", "a name", "times", "ages", "ages as text"],
+    ids=[
+        *("ISO dates", "other dates", "a name", "times", "ages", "ages as text"),
+        *("n/a among dates", "compact dates", "compact integers", "months of birth", "named months"),
+        *("n/a among ages", "ages with a unit", "words"),
+    ],
 )
 def test_ages_and_dates_of_birth_are_reported(
     app: Database, settings: Settings, expression: str, column: tuple[str, ...]
@@ -248,6 +260,11 @@ def test_ages_and_dates_of_birth_are_reported(
         ("1950 + f.user_id", ("x", "insensitive", "integer"), "skipped"),
         ("f.id", ("x", "insensitive", "integer"), "ok"),
         ("f.user_id % 5", ("x", "insensitive", "integer"), "ok"),
+        ("CASE WHEN f.user_id = 7 THEN 'n/a' ELSE '' || f.id % 97 END", ("x", "insensitive"), "skipped"),
+        ("(f.id % 97) || ' years'", ("x", "insensitive"), "skipped"),
+        ("240 + 7 * f.user_id", ("x", "insensitive", "integer"), "skipped"),
+        ("20240100 + f.user_id % 28", ("x", "insensitive", "integer"), "ok"),
+        ("'type ' || f.user_id % 5", ("x", "insensitive"), "ok"),
         ("'2024-03-02'", ("joined", "insensitive"), "ok"),
         ("'18-25'", ("age_group", "insensitive"), "ok"),
     ],

@@ -29,7 +29,7 @@ PseudonymLength = Annotated[
     ),
 ]
 TimestampPrecision = Annotated[
-    Literal["exact", "minute", "hour", "day"] | None,
+    Literal["exact", "minute", "hour", "day", "week", "month", "quarter"] | None,
     typer.Option("--timestamp-precision", help="Truncate feedback_timestamp, after deduplication.  [default: exact]"),
 ]
 K = Annotated[
