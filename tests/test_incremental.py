@@ -178,14 +178,14 @@ class TestSeries:
         export_next(app, folder, NOW)
         add(app, row(2, NOW + MINUTE))
         assert exported(app, folder, now=NOW + HOUR).exported_records == 2
-        other = {"hash_recommendation_id": True, "new_series": True}
+        other: dict[str, Any] = {"hash_recommendation_id": True, "new_series": True}
         assert export_next(app, folder, NOW + HOUR, **other).exported_records == 2
         assert export_next(app, folder, NOW + 2 * HOUR, format="parquet").exported_records == 1
 
     def test_other_options_begin_a_new_series_only_if_that_is_intended(self, app: Database, folder: Path) -> None:
         """The message names the change and both ways on; a series that has begun is continued without the option."""
         add(app, row(1, NOW - HOUR), row(2, NOW - DAY))
-        other = {"include_subject_hash": True, "min_feedback_fields": 2}
+        other: dict[str, Any] = {"include_subject_hash": True, "min_feedback_fields": 2}
         assert export_next(app, folder, NOW).advice == ""
         before = visible(folder)
         with pytest.raises(
@@ -208,7 +208,7 @@ class TestSeries:
         """Its first run needs the option, the runs after it do not."""
         add(app, row(1, NOW - MINUTE))
         export_next(app, folder, NOW)
-        few = {"min_feedback_fields": 4, "days_back": 1, "now": NOW + 2 * DAY}
+        few: dict[str, Any] = {"min_feedback_fields": 4, "days_back": 1, "now": NOW + 2 * DAY}
         assert export_next(app, folder, **few, new_series=True).exported_records == 0
         assert export_next(app, folder, **few).exported_records == 0
 
