@@ -25,8 +25,8 @@ def to_naive_utc(time: datetime) -> datetime:
         raise UsageError("A time must lie in the years 1 to 9999, also in UTC.") from None
 
 
-def parse_lookback(lookback: str | timedelta) -> timedelta:
-    """Parse a lookback: a timedelta, or text such as 30m, 2h or 1d.
+def parse_lookback(lookback: str | timedelta, option: str = "lookback") -> timedelta:
+    """Parse a lookback, or a duration of another option: a timedelta, or text such as 30m, 2h or 1d.
 
     Raises:
         UsageError: It is neither, or negative.
@@ -40,5 +40,5 @@ def parse_lookback(lookback: str | timedelta) -> timedelta:
         with suppress(OverflowError, ValueError):  # int() refuses thousands of digits by a ValueError
             span = timedelta(**{units[span[-1]]: int(span[:-1])})
     if not isinstance(span, timedelta) or span < timedelta(0):
-        raise UsageError("`lookback` must be a duration such as 30m, 2h or 1d, or a timedelta, not negative.")
+        raise UsageError(f"`{option}` must be a duration such as 30m, 2h or 1d, or a timedelta, not negative.")
     return span

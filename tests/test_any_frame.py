@@ -16,7 +16,17 @@ from polars.testing import assert_frame_equal
 import feedback_etl as fe
 from feedback_etl.errors import UsageError, ValidationError
 from feedback_etl.privacy import coarsen, risk
-from feedback_etl.training import Vocabulary, features, label, latest_per_recommendation, one_horizon, split_by_hash
+from feedback_etl.training import (
+    Vocabulary,
+    features,
+    k_folds,
+    label,
+    latest_per_recommendation,
+    one_horizon,
+    rolling_origins,
+    split_by_hash,
+    split_by_time,
+)
 from feedback_etl.transform.dataframes import accepts_any_dataframe, to_polars
 
 LABELS = ["first", "second", "third", "fourth"]
@@ -51,6 +61,12 @@ TRANSFORMS: dict[str, tuple[pl.DataFrame, Callable[[Any], Any]]] = {
     "label": (PAIRS, lambda frame: label(frame, "helpful")),
     "latest_per_recommendation": (PAIRS, latest_per_recommendation),
     "one_horizon": (PAIRS, lambda frame: one_horizon(frame, "2_weeks")),
+    "k_folds": (PAIRS, lambda frame: k_folds(frame, by="timeframe")),
+    "rolling_origins": (
+        PAIRS,
+        lambda frame: rolling_origins(frame, at=["2025-10-01", "2025-11-01"], by="timeframe", exclude_seen=True)[0],
+    ),
+    "split_by_time": (PAIRS, lambda frame: split_by_time(frame, at="2025-10-01", by="timeframe", exclude_seen=True)),
     "split_by_hash": (PAIRS, lambda frame: split_by_hash(frame, {"a": 0.5, "b": 0.5}, by="timeframe")),
     "split_valid": (RAW, fe.split_valid),
     "validate": (pair_frame({}, {"helpful_rating": None}), fe.validate),

@@ -64,6 +64,7 @@ PURE = [
     "training.feature_matrix",
     "training.labels",
     "training.splits",
+    "training.time_splits",
 ]
 PURE_LIBRARIES = {"math", "polars", "polars.selectors", "polars_hash", "warnings"}
 IMPURE = {"open", "Path", "collect", "collect_all", "fetch", "item", "map_elements", "map_batches", "iter_rows", "rows"}

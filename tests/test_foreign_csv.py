@@ -15,11 +15,13 @@ from processes import Here
 from pseudonym_keys import KEY
 
 import feedback_etl as fe
+from feedback_etl.compliance.context import CheckContext
 from feedback_etl.compliance.data_files import read_contents
 from feedback_etl.compliance.remedies import Remedies
 from feedback_etl.compliance.rows import check_duplicates, check_pseudonyms
 from feedback_etl.data_files.csv_files import iter_lines, iter_records, without_empty_lines
 from feedback_etl.data_files.row_filter import count_rows, read_columns, write_without
+from feedback_etl.database.lookups import ApplicationSummary
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import list_manifests, replace_manifest
 from feedback_etl.records.manifest import Manifest
@@ -110,7 +112,9 @@ class TestAdopted:
         assert facts is not None
         assert (facts.repeated, facts.without_analysis, facts.rows.collect().height) == (0, 0, 6)
         remedies = Remedies(load_settings(output_dir=folder.path))
-        items = (check_duplicates([facts], remedies), check_pseudonyms([facts], [], remedies))
+        database = ApplicationSummary([], [], [], [], (), None)
+        context = CheckContext(storage=folder, remedies=remedies, files=[facts], database=database)
+        items = (check_duplicates(context), check_pseudonyms(context))
         assert [item.passed for item in items] == [True, True]
         assert json.loads(here("risk", adopted, "--json").out)["rows"] == 6
 

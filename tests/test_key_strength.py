@@ -1,6 +1,7 @@
 """Keys that can be guessed are refused, and random ones are not."""
 
 import base64
+import hashlib
 import random
 import subprocess
 from collections.abc import Callable
@@ -69,11 +70,49 @@ WEAK_KEYS = [
     "insert your own secret key here please",
 ]
 
+PUBLISHED_TEXTS = [
+    hashlib.md5(b"password").hexdigest(),
+    hashlib.md5(b"1").hexdigest().upper(),
+    hashlib.sha1(b"test\n").hexdigest(),
+    hashlib.sha256(b"").hexdigest(),
+    hashlib.sha256(b"Secret").hexdigest(),
+    hashlib.sha512(b"admin").hexdigest()[:64],
+    base64.b64encode(hashlib.sha256(b"hello").digest()).decode(),
+    base64.urlsafe_b64encode(hashlib.sha256(b"feedback_etl\n").digest()).decode(),
+    "31415926535897932384626433832795",
+    "3.14159265358979323846264338327950288",
+    "141592653589793238462643383279502884197",
+    "27182818284590452353602874713526",
+    "1.4142135623730950488016887242096980785696",
+    "243f6a8885a308d313198a2e03707344",
+    "2357111317192329313741434753596167",
+    "11235813213455891442333776109871597",
+    "000102030405060708090a0b0c0d0e0f",
+    "101112131415161718191a1b1c1d1e1f2021",
+    "0001000200030004000500060007000800090010",
+    "1234567891011121314151617181920212223",
+    "1-2-3-4-5-6-7-8-9-10-11-12-13-14-15-16",
+    "00000001000000020000000300000004",
+    "99989796959493929190898786858483",
+    "key-1000100110021003100410051006100710081009",
+    "0x00,0x01,0x02,0x03,0x04,0x05,0x06,0x07,0x08",
+    "102030405060708090100110120130140",
+    base64.b64encode(bytes(range(32))).decode(),
+    bytes(range(16, 48)).hex(),
+    base64.b64encode(bytes(32)).decode(),
+    base64.b64encode(b"my secret password of 2025").decode(),
+    b"password password".hex(),
+]
+
 
 def random_bytes(size: int, count: int = 1_000) -> list[bytes]:
     """Draw `count` random values from OpenSSL."""
     done = subprocess.run(["openssl", "rand", str(size * count)], capture_output=True, check=True)
     return [done.stdout[start : start + size] for start in range(0, size * count, size)]
+
+
+def encode_base64(value: bytes) -> str:
+    return base64.b64encode(value).decode()
 
 
 class TestWeakKeys:
@@ -84,7 +123,7 @@ class TestWeakKeys:
         assert len({*WEAK_KEYS}) >= 40
         assert min(len(key.encode()) for key in WEAK_KEYS) >= 32
 
-    @pytest.mark.parametrize("text", WEAK_KEYS)
+    @pytest.mark.parametrize("text", [*WEAK_KEYS, *PUBLISHED_TEXTS])
     def test_weak_key_is_refused(self, text: str) -> None:
         """As a key and as the argument of `hash_id`; the message names the remedy and not the key."""
         for use in (Key, lambda key: hash_id("id", key=key)):
@@ -143,8 +182,8 @@ class TestStrongKeys:
 
     @pytest.mark.parametrize(
         ("size", "encode"),
-        [(16, bytes.hex), (32, bytes.hex), (32, lambda value: base64.b64encode(value).decode())],
-        ids=["-hex 16", "-hex 32", "-base64 32"],
+        [(16, bytes.hex), (32, bytes.hex), (24, encode_base64), (32, encode_base64)],
+        ids=["-hex 16", "-hex 32", "-base64 24", "-base64 32"],
     )
     def test_keys_of_openssl_are_accepted(self, size: int, encode: Callable[[bytes], str]) -> None:
         """A thousand of each form."""

@@ -11,6 +11,7 @@ from pseudonym_keys import KEY
 
 from feedback_etl.columns import ExtraColumn
 from feedback_etl.compliance.check import check
+from feedback_etl.compliance.context import CheckContext
 from feedback_etl.compliance.data_files import read_contents
 from feedback_etl.compliance.item import ChecklistItem
 from feedback_etl.compliance.record import RECORD, write_record
@@ -165,7 +166,8 @@ def test_free_text_of_an_earlier_version_is_reported(app: Database, settings: Se
     manifest.settings["extra_columns"] = [["comment", "insensitive", "text"]]
     contents = read_contents(storage, manifest)
     assert contents is not None
-    assert check_columns([contents], Remedies(settings)).detail.endswith(" contains free text in comment.")
+    context = CheckContext(storage=storage, remedies=Remedies(settings), files=[contents])
+    assert check_columns(context).detail.endswith(" contains free text in comment.")
 
 
 def test_free_text_over_several_exports_is_reported(app: Database, settings: Settings) -> None:
@@ -225,8 +227,20 @@ def test_declared_free_text_is_said_loudly(app: Database, settings: Settings) ->
         ("datetime('1970-01-01', f.user_id || ' days')", ("x", "insensitive", "time")),
         ("20 + f.user_id", ("age", "insensitive", "integer")),
         ("'4' || f.user_id", ("person_alter", "sensitive")),
+        ("CASE WHEN f.user_id = 7 THEN 'n/a' ELSE '1951-03-0' || f.user_id END", ("x", "insensitive")),
+        ("'195103' || (10 + f.user_id)", ("x", "insensitive")),
+        ("19510310 + f.user_id", ("x", "insensitive", "integer")),
+        ("'1951-0' || (f.user_id % 9 + 1)", ("x", "insensitive")),
+        ("240 + f.user_id", ("age_months", "insensitive", "integer")),
+        ("CASE WHEN f.user_id = 7 THEN 'n/a' ELSE '' || (20 + f.user_id) END", ("age", "insensitive")),
+        ("(20 + f.user_id) || ' years old'", ("age", "insensitive")),
+        ("f.user_id || ' March 1951'", ("x", "insensitive")),
     ],
-    ids=["ISO dates", "other dates", "a name", "times", "ages", "ages as text"],
+    ids=[
+        *("ISO dates", "other dates", "a name", "times", "ages", "ages as text"),
+        *("n/a among dates", "compact dates", "compact integers", "months of birth", "named months"),
+        *("n/a among ages", "ages with a unit", "words"),
+    ],
 )
 def test_ages_and_dates_of_birth_are_reported(
     app: Database, settings: Settings, expression: str, column: tuple[str, ...]
@@ -246,6 +260,11 @@ def test_ages_and_dates_of_birth_are_reported(
         ("1950 + f.user_id", ("x", "insensitive", "integer"), "skipped"),
         ("f.id", ("x", "insensitive", "integer"), "ok"),
         ("f.user_id % 5", ("x", "insensitive", "integer"), "ok"),
+        ("CASE WHEN f.user_id = 7 THEN 'n/a' ELSE '' || f.id % 97 END", ("x", "insensitive"), "skipped"),
+        ("(f.id % 97) || ' years'", ("x", "insensitive"), "skipped"),
+        ("240 + 7 * f.user_id", ("x", "insensitive", "integer"), "skipped"),
+        ("20240100 + f.user_id % 28", ("x", "insensitive", "integer"), "ok"),
+        ("'type ' || f.user_id % 5", ("x", "insensitive"), "ok"),
         ("'2024-03-02'", ("joined", "insensitive"), "ok"),
         ("'18-25'", ("age_group", "insensitive"), "ok"),
     ],

@@ -13,8 +13,10 @@ from pseudonym_keys import KEY
 
 import feedback_etl as fe
 from feedback_etl.compliance import application as checks
-from feedback_etl.compliance.application import check_collisions, hash_by_key
+from feedback_etl.compliance.application import check_collisions
 from feedback_etl.compliance.check import check
+from feedback_etl.compliance.context import CheckContext
+from feedback_etl.compliance.data_files import hash_by_key
 from feedback_etl.compliance.item import ChecklistItem
 from feedback_etl.compliance.remedies import Remedies
 from feedback_etl.database.lookups import ApplicationSummary
@@ -25,6 +27,7 @@ from feedback_etl.processor import FeedbackProcessor
 from feedback_etl.records.audit_verification import verify_folder
 from feedback_etl.records.catalog import list_manifests
 from feedback_etl.settings.model import load_settings
+from feedback_etl.storage.location import open_storage
 from feedback_etl.transform.expressions import hash_id
 
 LONG: dict[str, Any] = {"pseudonym_length": 32}
@@ -150,7 +153,15 @@ def test_two_ids_with_one_pseudonym_are_reported(application: Database, monkeypa
 
     def find() -> ChecklistItem:
         found = ApplicationSummary([], [str(user * 100 + n) for user in range(4) for n in range(3)], [], [], (), None)
-        return check_collisions(found, list_manifests(FOLDER), [Key(KEY)], Remedies(settings))
+        return check_collisions(
+            CheckContext(
+                storage=open_storage(FOLDER),
+                remedies=Remedies(settings),
+                exports=list_manifests(FOLDER),
+                database=found,
+                keys=[Key(KEY)],
+            )
+        )
 
     assert (find().status, find().detail) == ("ok", "12 analyses of the application have different pseudonyms.")
     monkeypatch.setattr(

@@ -11,12 +11,12 @@ from typing import Any
 import pandas as pd
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from feedback_etl.errors import UsageError
-from feedback_etl.training.splits import NullGroupWarning, PersonOverlapWarning, split_by_hash
+from feedback_etl.training.splits import NullGroupWarning, PersonOverlapWarning, k_folds, split_by_hash
 
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 values = st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cs"]), max_size=5))
@@ -26,11 +26,12 @@ def find_part(value: str | None, shares: dict[str, float], seed: int = 0) -> str
     """Return the part of a value, computed with the standard library."""
     text = str(seed) if value is None else f"{seed}|{value}"
     fraction, end = Fraction(int(hashlib.sha256(text.encode()).hexdigest()[:15], 16), 16**15), Fraction(0)
-    for name in sorted(shares):
-        end += Fraction(shares[name]) / sum(map(Fraction, shares.values()))
+    first, *others = shares
+    for name in reversed(others):
+        end += Fraction(shares[name])
         if fraction < end:
             return name
-    raise AssertionError("the shares have a sum below 1")
+    return first
 
 
 class TestParts:
@@ -39,9 +40,19 @@ class TestParts:
     def test_golden_split(self) -> None:
         """It never changes, so that models stay comparable."""
         frame = pl.DataFrame({"group": [f"{number:016x}" for number in range(12)] + [None]}).with_row_index("n")
-        parts = split_by_hash(frame.lazy(), {"a": 0.5, "b": 0.3, "c": 0.2}, by="group")
+        parts = split_by_hash(frame.lazy(), {"c": 0.2, "b": 0.3, "a": 0.5}, by="group")
         rows = {name: part.collect()["n"].to_list() for name, part in parts.items()}
         assert rows == {"a": [0, 1, 4, 5, 6, 7, 11, 12], "b": [2, 8, 10], "c": [3, 9]}
+
+    @pytest.mark.parametrize(
+        "shares",
+        [{"train": 0.8, "test": 0.2}, {"train": 0.7, "val": 0.1, "test": 0.2}, {"fit": 0.5, "x": 0.3, "a": 0.2}],
+    )
+    def test_golden_test_part(self, shares: dict[str, float]) -> None:
+        """The last part is the same whatever precedes it and whatever it is called."""
+        frame = pl.DataFrame({"group": [f"{number:016x}" for number in range(12)]}).with_row_index("n")
+        last = [*shares][-1]
+        assert split_by_hash(frame, shares, by="group")[last]["n"].to_list() == [4, 7]
 
     @given(st.lists(values, max_size=30), st.integers(0, 3))
     def test_random_groups_agree_with_the_standard_library(self, groups: list[str | None], seed: int) -> None:
@@ -119,6 +130,99 @@ class TestParts:
         assert all(isinstance(part, pl.LazyFrame) for part in split_by_hash(lazy, SHARES, by="group").values())
         part = split_by_hash(frame.lazy(), SHARES, by="group")["test"].collect()
         assert_frame_equal(part, split_by_hash(frame, SHARES, by="group")["test"])
+
+
+@given(st.data())
+def test_growth_renaming_and_carving_never_move_people_out_of_test(data: st.DataObject) -> None:
+    """Nor into it."""
+    require_the_same_test_people(data)
+
+
+@pytest.mark.slow
+@settings(max_examples=1000)
+@given(st.data())
+def test_a_thousand_sequences_of_changes_never_move_people_out_of_test(data: st.DataObject) -> None:
+    """Nor into it."""
+    require_the_same_test_people(data)
+
+
+def require_the_same_test_people(data: st.DataObject) -> None:
+    """Grow, rename and carve: a share of the first part becomes a new part directly after it."""
+    people, parts = 20, [("train", Fraction(4, 5)), ("test", Fraction(1, 5))]
+    tested: set[int] = set()
+    known = 0
+    for step in ["grow", *data.draw(st.lists(st.sampled_from(["grow", "rename", "carve"]), min_size=1, max_size=6))]:
+        if step == "grow":
+            people += data.draw(st.integers(1, 30))
+        elif step == "rename":
+            names = data.draw(st.permutations([f"{data.draw(st.sampled_from('aqz'))}{n}" for n in range(len(parts))]))
+            parts = [(name, share) for name, (_, share) in zip(names, parts, strict=True)]
+        else:
+            (name, share), *others = parts
+            kept = share * Fraction(data.draw(st.integers(1, 99)), 100)
+            parts = [(name, kept), (f"new {len(parts)}", share - kept), *others]
+        frame = pl.DataFrame({"person": range(people)})
+        split = split_by_hash(frame, {name: float(share) for name, share in parts}, by="person")
+        test = {*split[parts[-1][0]]["person"]}
+        assert {person for person in test if person < known} == tested
+        assert sum(part.height for part in split.values()) == people
+        tested, known = test, people
+
+
+class TestFolds:
+    """Numbers of folds for cross-validation."""
+
+    def test_folds_keep_groups_together_and_are_of_equal_size(self) -> None:
+        """Up to chance; null is a value of its own."""
+        frame = pl.DataFrame({"group": [*range(10_000), *range(10_000)]})
+        numbered = k_folds(frame, 7, by="group")
+        assert numbered["fold"].dtype == pl.Int8
+        assert numbered["fold"][:10_000].equals(numbered["fold"][10_000:])
+        counts = numbered.group_by("fold").len().sort("fold")
+        assert counts["fold"].to_list() == [*range(7)]
+        assert all(abs(rows / 20_000 - 1 / 7) < 0.02 for rows in counts["len"])
+
+    def test_golden_folds(self) -> None:
+        """They never change; computed with the standard library."""
+        groups = [f"{number:016x}" for number in range(12)]
+        wanted = [
+            int(hashlib.sha256(f"fold 3|{group}".encode()).hexdigest()[:15], 16) * 5 // 16**15 for group in groups
+        ]
+        assert k_folds(pl.DataFrame({"group": groups}), by="group", seed=3)["fold"].to_list() == wanted
+
+    @pytest.mark.parametrize("folds", range(2, 101))
+    def test_every_number_of_folds_is_met(self, folds: int) -> None:
+        """No fold is lost, and none is added by rounding."""
+        numbered = k_folds(pl.DataFrame({"group": range(3000)}), folds, by="group", name="f")
+        assert {*numbered["f"]} == {*range(folds)}
+
+    def test_folds_are_independent_of_a_split_with_the_same_seed(self) -> None:
+        """Otherwise training rows would lack a fold."""
+        train = split_by_hash(pl.DataFrame({"group": range(5000)}), SHARES, by="group")["train"]
+        counts = k_folds(train, by="group").group_by("fold").len()["len"]
+        assert len(counts) == 5
+        assert all(abs(rows / train.height - 0.2) < 0.03 for rows in counts)
+
+    def test_lazy_frame_is_not_collected(self) -> None:
+        """As for a split."""
+        lazy = pl.LazyFrame({"group": [1]}).map_batches(lambda _: pytest.fail("it was collected"))
+        assert isinstance(k_folds(lazy, by="group"), pl.LazyFrame)
+
+    @pytest.mark.parametrize("folds", [1, 0, 101, 2.0, True, "5", None])
+    def test_other_numbers_of_folds_are_refused(self, folds: Any) -> None:
+        """A fold without rows tests nothing."""
+        with pytest.raises(UsageError, match="folds must be an integer from 2 to 100"):
+            k_folds(pl.DataFrame({"group": [1]}), folds, by="group")
+
+    def test_other_arguments_are_refused_and_people_are_warned_of(self) -> None:
+        """As for a split."""
+        name: Any = 1
+        with pytest.raises(UsageError, match="name must be text"):
+            k_folds(pl.DataFrame({"group": [1]}), by="group", name=name)
+        with pytest.raises(UsageError, match=r"has no column subject_hash.* Exports with --include-subject-hash"):
+            k_folds(pl.DataFrame({"group": [1]}), by="subject_hash")
+        with pytest.warns(PersonOverlapWarning):
+            k_folds(pl.DataFrame({"analysis_hash": ["a"]}), by="analysis_hash")
 
 
 class TestPeople:
@@ -209,7 +313,10 @@ class TestRefusals:
     def test_message_does_not_repeat_values_read_as_column_names(self) -> None:
         """As of a CSV file without a header."""
         frame = pl.read_csv(b"anna@example.org,42\nbob@example.org,7\n")
-        with pytest.raises(UsageError, match=r"^The frame has no column subject_hash\. It has: 2 others\.$"):
+        message = (
+            r"^The frame has no column subject_hash\. It has: 2 others\. Exports with --include-subject-hash .*\.$"
+        )
+        with pytest.raises(UsageError, match=message):
             split_by_hash(frame, SHARES, by="subject_hash")
 
     @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def adopt(
     database, if one is configured, and in the exports of the folder: if fewer than half are known, erase cannot search
     the file.
     """
-    from feedback_etl.compliance.check import summarize_database
+    from feedback_etl.compliance.application_database import summarize_database
     from feedback_etl.exports.adoption import UNKNOWN_SCHEME
     from feedback_etl.exports.adoption import adopt as adopt_file
     from feedback_etl.settings.keys import find_key

@@ -1,7 +1,6 @@
 """Test the ages in exports: ranges are allowed, ages and dates of birth are not."""
 
 import re
-from collections.abc import Sequence
 from datetime import datetime
 from itertools import pairwise
 from typing import NamedTuple
@@ -9,9 +8,9 @@ from typing import NamedTuple
 import polars as pl
 
 from feedback_etl.columns import AGE_EDGES
+from feedback_etl.compliance.context import CheckContext
 from feedback_etl.compliance.data_files import ExportContents, find_problems
 from feedback_etl.compliance.item import ChecklistItem, Finding, build_item
-from feedback_etl.compliance.remedies import Remedies
 from feedback_etl.transform.expressions import age_ranges
 
 MIN_RANGE_YEARS = 5
@@ -23,13 +22,30 @@ MIN_DISTINCT_AGES = 20
 _MIN_YEARS_SINCE_BIRTH = 13
 """Years after which most dates of a column are dates of birth, whatever it is called."""
 
+_MIN_SHARE = 0.2
+"""Share of the distinct values of a column from which they count; the others may be missing values or labels."""
+
+_MIN_POSSIBLE_SHARE = 0.8
+"""The same for numbers that only may be ages."""
+
 _AGE_NAME = re.compile(r"(^|_)(age|alter|born|dob|yob|birth\w*|geburt\w*)(_|$)")
 _MAX_AGE, _FIRST_YEAR = 130, 1900
-_DATE = r"^(\d{4}-\d{2}-\d{2}|\d{1,2}[./]\d{1,2}[./]\d{4})"
+_MONTHS = 216, 960
+"""Bounds of the median of ages in months: 18 and 80 years."""
+
+_YEAR_PATTERNS = (
+    r"^(\d{4})[-/.](?:0?[1-9]|1[0-2])(?:[-/. T]|$)",  # 1951-01-31, 1951-01
+    r"^\d{1,2}[-/. ]{1,2}(?:\d{1,2}|\pL{3,})[-/. ]{1,2}(\d{4})\b",  # 31.01.1951, 31 January 1951
+    r"^\pL{3,}\.? \d{1,2},? (\d{4})\b",  # January 31, 1951
+    r"^(?:0?[1-9]|1[0-2])[-/.](\d{4})$",  # 01/1951
+    r"^((?:19|20)\d{2})(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])$",  # 19510131
+)
+_NUMBER = r"(?i)^(-?\d+(?:\.\d+)?) ?(?:y|yrs?|years?(?: old)?|j|jahre?|mo|mos|months?|monate?)?$"
 
 
-def check_ages(exports: Sequence[ExportContents], remedies: Remedies) -> ChecklistItem:
+def check_ages(context: CheckContext) -> ChecklistItem:
     """Test that ages are ranges, and that no declared column contains ages or dates of birth."""
+    exports, remedies = context.files, context.remedies
     no_labels = pl.Series([], dtype=pl.String)
 
     def find_problem(export: ExportContents) -> str:
@@ -81,20 +97,23 @@ def _find_age_columns(export: ExportContents) -> _AgeColumns:
         if values is None or values.is_empty() or role == "identifier" or kind == "boolean":
             continue
         is_named = _AGE_NAME.search(name) is not None
-        years = values.str.extract(_DATE).str.extract(r"(\d{4})").cast(pl.Int64)
-        numbers = values.cast(pl.Float64, strict=False)
-        if not years.has_nulls():
-            median = years.median()
-            is_birth = isinstance(median, float) and median < year - _MIN_YEARS_SINCE_BIRTH
-            found.certain.extend([name] if is_named or is_birth else [])
-        elif is_named and not numbers.has_nulls():
+        years = values.to_frame().select(pl.coalesce(values.str.extract(each) for each in _YEAR_PATTERNS)).to_series()
+        births, numbers = years.cast(pl.Int64).drop_nulls(), values.str.extract(_NUMBER).cast(pl.Float64).drop_nulls()
+        are_dates, are_numbers = (len(each) >= _MIN_SHARE * len(values) for each in (births, numbers))
+        median = births.median()
+        is_birth = are_dates and isinstance(median, float) and median < year - _MIN_YEARS_SINCE_BIRTH
+        if is_birth or (is_named and (are_dates or are_numbers)):
             found.certain.append(name)
-        elif not numbers.has_nulls() and _may_be_ages(numbers, year):
+        elif _may_be_ages(numbers, year, len(values)):
             found.possible.append(name)
     return found
 
 
-def _may_be_ages(numbers: pl.Series, year: int) -> bool:
-    """Return whether many distinct whole numbers are all possible ages, or all possible years of birth."""
-    in_range = numbers.is_between(0, _MAX_AGE).all() or numbers.is_between(_FIRST_YEAR, year).all()
-    return len(numbers) >= MIN_DISTINCT_AGES and in_range and bool((numbers == numbers.round()).all())
+def _may_be_ages(numbers: pl.Series, year: int, values: int) -> bool:
+    """Return whether most of so many distinct values are whole numbers that are all possible ages or years of birth."""
+    whole = numbers.filter(numbers == numbers.round())
+    median = whole.median()
+    if len(whole) < MIN_DISTINCT_AGES or not isinstance(median, float):
+        return False
+    ranges = [(0, _MAX_AGE), (_FIRST_YEAR, year), *([(0, 12 * _MAX_AGE)] if _MONTHS[0] <= median <= _MONTHS[1] else [])]
+    return any(whole.is_between(*bounds).sum() >= _MIN_POSSIBLE_SHARE * values for bounds in ranges)

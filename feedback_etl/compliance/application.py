@@ -7,27 +7,26 @@ from pathlib import Path
 
 import polars as pl
 
-from feedback_etl.compliance.data_files import ExportContents, explain_unknown_pseudonyms
+from feedback_etl.compliance.context import CheckContext
+from feedback_etl.compliance.data_files import ExportContents, explain_unknown_pseudonyms, hash_by_key
 from feedback_etl.compliance.item import ChecklistItem, Finding, build_item
 from feedback_etl.compliance.remedies import Remedies
-from feedback_etl.database.lookups import ApplicationSummary
 from feedback_etl.errors import FeedbackError
 from feedback_etl.exports.adoption import UNKNOWN_SCHEME
 from feedback_etl.privacy.eraser import ErasureResult
 from feedback_etl.privacy.erasure import erase
-from feedback_etl.privacy.keys import Key, get_key_id
-from feedback_etl.records.manifest import Manifest
-from feedback_etl.storage.base import Storage
+from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.location import open_storage
 from feedback_etl.transform.expressions import hash_id
 
 
-def check_index(found: ApplicationSummary) -> ChecklistItem:
+def check_index(context: CheckContext) -> ChecklistItem:
     """Test that created_at has an index; the tables of a custom query or of a view are not known."""
-    if found.missing_index is None:
+    statement = context.application.missing_index
+    if statement is None:
         detail = "Not tested: the tables behind a --query or a view are not known. EXPLAIN the query in the database."
         return ChecklistItem("index", "skipped", detail)
-    problems = [Finding("created_at has no index", found.missing_index)] if found.missing_index else []
+    problems = [Finding("created_at has no index", statement)] if statement else []
     return build_item("index", problems, passed="created_at has an index.")
 
 
@@ -35,20 +34,18 @@ _CONSENT = re.compile(r"consent|einwillig|6\(1\)(lit\.?)?\(?a\)?|9\(2\)(lit\.?)?
 """Wordings of a legal basis that is consent (GDPR, Articles 6(1)(a) and 9(2)(a)), without spaces."""
 
 
-def check_consent(
-    found: ApplicationSummary, files: Sequence[ExportContents], keys: Sequence[Key], remedies: Remedies
-) -> ChecklistItem:
+def check_consent(context: CheckContext) -> ChecklistItem:
     """Test that consent is recorded, and that no export contains anyone who has withdrawn it.
 
     Consent need not be recorded if the record of processing names another legal basis.
     """
-    if found.is_partial:
+    if context.application.is_partial:
         detail = "Row-level security hides people from this role, who may have withdrawn (allow_row_security)."
         remedy = "run the check as a role with BYPASSRLS, without allow_row_security"
         return ChecklistItem("consent", "failed", detail, remedy)
-    if found.consent:
-        return _check_withdrawals(found, files, keys, remedies)
-    settings = remedies.settings
+    if context.application.consent:
+        return _check_withdrawals(context)
+    settings = context.remedies.settings
     basis = "".join((settings.legal_basis or "").lower().split())
     if basis and not _CONSENT.search(basis):
         detail = "No column records consent, and the record of processing names another legal basis."
@@ -58,11 +55,10 @@ def check_consent(
     return ChecklistItem("consent", "failed", detail, remedy)
 
 
-def _check_withdrawals(
-    found: ApplicationSummary, files: Sequence[ExportContents], keys: Sequence[Key], remedies: Remedies
-) -> ChecklistItem:
+def _check_withdrawals(context: CheckContext) -> ChecklistItem:
+    found, files, remedies = context.application, context.files, context.remedies
     consenting = {*found.consenting}
-    withdrawn = hash_by_key([analysis for analysis in found.analyses if analysis not in consenting], keys)
+    withdrawn = hash_by_key([analysis for analysis in found.analyses if analysis not in consenting], context.keys)
     problems, untested = [], []
     for export in files:
         name, origin = export.path.name, export.manifest.pseudonyms
@@ -78,16 +74,15 @@ def _check_withdrawals(
     return build_item("consent", problems, passed=passed if len(untested) < len(files) else "", untested=untested)
 
 
-def check_collisions(
-    found: ApplicationSummary, exports: Sequence[Manifest], keys: Sequence[Key], remedies: Remedies
-) -> ChecklistItem:
+def check_collisions(context: CheckContext) -> ChecklistItem:
     """Test that no two analyses of the application have one pseudonym, which would make them one in exports."""
-    pseudonyms = hash_by_key(found.analyses, keys)
-    newest = {export.pseudonyms: export for export in exports}
+    analyses = context.application.analyses
+    pseudonyms = hash_by_key(analyses, context.keys)
+    newest = {export.pseudonyms: export for export in context.exports}
     problems = []
     for origin in newest.keys() & pseudonyms.keys():
         if shared := pseudonyms[origin].len() - pseudonyms[origin].n_unique():
-            remedy = remedies.replace(newest[origin], unkeyed=False, allow_new_key=True)
+            remedy = context.remedies.replace(newest[origin], unkeyed=False, allow_new_key=True)
             detail = f"{shared:,} analyses have the pseudonym of another one in {newest[origin].stem}"
             problems.append(Finding(detail, f"set pseudonym_length = 32\n{remedy}"))
     untested = [
@@ -95,28 +90,14 @@ def check_collisions(
         for origin, export in newest.items()
         if origin not in pseudonyms
     ]
-    passed = f"{len(found.analyses):,} analyses of the application have different pseudonyms."
+    passed = f"{len(analyses):,} analyses of the application have different pseudonyms."
     is_tested = len(untested) < len(newest)
     return build_item("collisions", problems, passed=passed if is_tested else "", untested=untested)
 
 
-def hash_by_key(analyses: Sequence[str], keys: Sequence[Key]) -> dict[str | None, pl.Series]:
-    """Return the pseudonyms of analyses under each available key and without a key, by key id."""
-    ids = pl.DataFrame({"analysis_id": analyses}, schema={"analysis_id": pl.String})
-    known: list[Key | None] = [None, *keys]
-    return {
-        get_key_id(key): ids.select(hash_id("analysis_id", key=key, unkeyed=key is None)).to_series() for key in known
-    }
-
-
-def check_erasure(
-    storage: Storage,
-    exports: Sequence[ExportContents],
-    found: ApplicationSummary,
-    keys: Sequence[Key],
-    remedies: Remedies,
-) -> ChecklistItem:
+def check_erasure(context: CheckContext) -> ChecklistItem:
     """Test, with a dry run, that an erasure would find a person of the newest export."""
+    exports, keys, remedies = context.files, context.keys, context.remedies
     if unknown := [export.manifest for export in exports if export.manifest.scheme == UNKNOWN_SCHEME]:
         problems = [
             Finding(
@@ -136,7 +117,7 @@ def check_erasure(
     if key is None and newest.manifest.key_id is not None:
         detail = f"The key {newest.manifest.key_id} is not available."
         return ChecklistItem("erasure", "failed", detail, remedies.pass_key())
-    analysis = _find_analysis(newest, found.analyses, key)
+    analysis = _find_analysis(newest, context.application.analyses, key)
     if analysis is None:
         detail = (
             f"No one in {newest.path.name} was found in the database: its key is another one, the database is another "
@@ -147,7 +128,7 @@ def check_erasure(
         )
         return ChecklistItem("erasure", "failed", detail, remedy)
     try:
-        result = erase(storage, analysis_ids=[analysis], keys=keys, dry_run=True)
+        result = erase(context.storage, analysis_ids=[analysis], keys=keys, dry_run=True)
     except FeedbackError as error:
         return ChecklistItem("erasure", "failed", str(error), remedies.command("audit", "verify"))
     passed = "A person in the newest export would be found, and all files were searched."

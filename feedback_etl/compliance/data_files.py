@@ -12,8 +12,10 @@ from feedback_etl.compliance.remedies import Remedies
 from feedback_etl.data_files.csv_files import scan_text
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.adoption import UNKNOWN_SCHEME
+from feedback_etl.privacy.keys import Key, get_key_id
 from feedback_etl.records.manifest import DataFile, Manifest
 from feedback_etl.storage.base import Storage
+from feedback_etl.transform.expressions import hash_id
 from feedback_etl.transform.transforms import PAIR_KEY
 
 
@@ -93,6 +95,15 @@ def read_contents(storage: Storage, manifest: Manifest) -> ExportContents | None
         imaged.unique(),
         values,
     )
+
+
+def hash_by_key(analyses: Sequence[str], keys: Sequence[Key]) -> dict[str | None, pl.Series]:
+    """Return the pseudonyms of analyses under each available key and without a key, by key id."""
+    ids = pl.DataFrame({"analysis_id": analyses}, schema={"analysis_id": pl.String})
+    known: list[Key | None] = [None, *keys]
+    return {
+        get_key_id(key): ids.select(hash_id("analysis_id", key=key, unkeyed=key is None)).to_series() for key in known
+    }
 
 
 def explain_unknown_pseudonyms(manifest: Manifest) -> str:

@@ -2,24 +2,23 @@
 
 import shlex
 import stat
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from feedback_etl.compliance.context import CheckContext
 from feedback_etl.compliance.item import ChecklistItem, Finding, build_item
-from feedback_etl.compliance.remedies import Remedies
 from feedback_etl.demo.sample import DEMO_KEY
-from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit_verification import verify_folder
 from feedback_etl.records.layout import PREFIX, REJECTED_FOLDER
 from feedback_etl.records.manifest import Manifest
-from feedback_etl.storage.base import STATE_FOLDER, Storage
+from feedback_etl.storage.base import STATE_FOLDER
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
-def check_keys(exports: Sequence[Manifest], remedies: Remedies) -> ChecklistItem:
+def check_keys(context: CheckContext) -> ChecklistItem:
     """Test that ids are hashed with a key that is not published."""
+    exports, remedies = context.exports, context.remedies
     faults: dict[str | None, str] = {None: "is unkeyed"}
     faults |= dict.fromkeys((DEMO_KEY.id, DEMO_KEY.legacy_id), "uses the published demo key")
     problems = [
@@ -33,9 +32,9 @@ def check_keys(exports: Sequence[Manifest], remedies: Remedies) -> ChecklistItem
     return build_item("keys", problems, passed=f"Ids are hashed with {', '.join(key_ids)}.")
 
 
-def check_modes(storage: Storage) -> ChecklistItem:
+def check_modes(context: CheckContext) -> ChecklistItem:
     """Test that only the owner has access: files 0600, folders 0700."""
-    top = storage.local_path()
+    top = context.storage.local_path()
     if top is None:
         detail = "Not tested: the policies of the object store control access."
         return ChecklistItem("modes", "skipped", detail)
@@ -55,13 +54,14 @@ def _format_mode(path: Path) -> str:
     return stat.filemode(path.stat().st_mode)[1:]
 
 
-def check_retention(exports: Sequence[Manifest], now: datetime, remedies: Remedies) -> ChecklistItem:
+def check_retention(context: CheckContext) -> ChecklistItem:
     """Test that a retention period is set and kept, and that no window reaches further back."""
+    exports, remedies = context.exports, context.remedies
     days = remedies.settings.retention_days
     if days is None:
         return ChecklistItem("retention", "failed", "No retention period is set.", "set retention_days in the settings")
     period = timedelta(days=days)
-    old = [export.stem for export in exports if datetime.fromisoformat(export.created_at) < now - period]
+    old = [export.stem for export in exports if datetime.fromisoformat(export.created_at) < context.now - period]
     if old:
         detail = f"Exports older than {days} days: {', '.join(old)}."
         return ChecklistItem("retention", "failed", detail, remedies.command("prune", "--keep-days", str(days)))
@@ -84,15 +84,10 @@ def _reaches_back(manifest: Manifest, period: timedelta) -> bool:
     )
 
 
-def check_audit_log(storage: Storage, keys: Sequence[Key], remedies: Remedies) -> ChecklistItem:
-    """Test that audit log, manifests and tombstones were not changed, and that a key protects them.
-
-    Args:
-        storage: The folder.
-        keys: Available keys.
-        remedies: Commands for the folder.
-    """
-    result = verify_folder(storage, keys)
+def check_audit_log(context: CheckContext) -> ChecklistItem:
+    """Test that audit log, manifests and tombstones were not changed, and that a key protects them."""
+    remedies = context.remedies
+    result = verify_folder(context.storage, context.keys)
     if result.problems and result.unknown == len(result.problems):
         remedy = remedies.pass_key()
     else:

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from contextlib import suppress
 
+from feedback_etl.compliance.context import CheckContext
 from feedback_etl.compliance.item import ChecklistItem, Finding, build_item
 from feedback_etl.compliance.processing import describe_processing
-from feedback_etl.compliance.remedies import Remedies
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.settings.model import Settings
@@ -74,8 +74,9 @@ def list_current_exports(storage: Storage) -> list[Manifest]:
     return [manifest for manifest in exports if not manifest.pruned_at]
 
 
-def check_record(storage: Storage, exports: Sequence[Manifest], remedies: Remedies) -> ChecklistItem:
+def check_record(context: CheckContext) -> ChecklistItem:
     """Test that the record exists, is complete and matches the settings and the exports."""
+    storage, remedies = context.storage, context.remedies
     settings, path = remedies.settings, storage.uri(RECORD)
     remedy, problems, text = remedies.command("check", "--write-record"), [], b""
     if missing := [name for name in _TITLES if not getattr(settings, name)]:
@@ -85,6 +86,6 @@ def check_record(storage: Storage, exports: Sequence[Manifest], remedies: Remedi
         text = storage.read(RECORD)
     if not text:
         problems.append(Finding(f"{path} is missing", remedy))
-    elif text != render_record(settings, exports).encode():
+    elif text != render_record(settings, context.exports).encode():
         problems.append(Finding(f"{path} does not match the settings and the exports", remedy))
     return build_item("record", problems, passed=f"{path} is complete and matches the settings and the exports.")

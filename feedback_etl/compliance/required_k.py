@@ -1,33 +1,31 @@
 """Test the k of exports: each is held to the k that the settings require or that it was made with."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 import polars as pl
 
 from feedback_etl.columns import SUBJECT_HASH, all_quasi_identifiers
+from feedback_etl.compliance.application_database import fetch_settings_owners
+from feedback_etl.compliance.context import CheckContext
 from feedback_etl.compliance.data_files import ExportContents
 from feedback_etl.compliance.item import ChecklistItem, Finding, build_item
 from feedback_etl.compliance.remedies import SET_DATABASE, Remedies
 from feedback_etl.data_files.row_filter import PSEUDONYM
 from feedback_etl.plurals import pluralize
-from feedback_etl.privacy.remaining_classes import measure_remaining_k
+from feedback_etl.privacy.keys import Key
+from feedback_etl.privacy.remaining_classes import hash_owners, measure_remaining_k
 from feedback_etl.privacy.risk_measures import linkage_risk
 from feedback_etl.records.manifest import Manifest
 
-OwnerLookup = Callable[[Manifest], pl.LazyFrame | None]
-"""Returns the users of the pseudonyms of an export; None without a database or its key."""
 
-
-def check_k(exports: Sequence[ExportContents], find_owners: OwnerLookup, remedies: Remedies) -> ChecklistItem:
+def check_k(context: CheckContext) -> ChecklistItem:
     """Test the k of the exports, and measure the risk of linking their rows by a pseudonym.
 
     An export is held to the k of the settings or its own, whichever is greater. After an erasure k is measured again.
-
-    Args:
-        exports: Exports, the newest last.
-        find_owners: Finds the users of an export whose k has to be measured again.
-        remedies: Commands for the folder; their settings require a k and quasi-identifiers.
     """
+    exports, remedies = context.files, context.remedies
+    find_owners = _create_owner_lookup(context)
     problems, untested, required = [], [], 0
     for export in exports:
         k = max(remedies.settings.k or 0, export.manifest.settings.get("k") or 0)
@@ -51,7 +49,22 @@ def check_k(exports: Sequence[ExportContents], find_owners: OwnerLookup, remedie
     return build_item("k", problems, passed=passed, untested=untested)
 
 
-def _measure(export: ExportContents, find_owners: OwnerLookup) -> int | None:
+def _create_owner_lookup(context: CheckContext) -> Callable[[Manifest], pl.LazyFrame | None]:
+    """Return a function that finds the users of an export; None without a database or its key.
+
+    The database is read at its first call.
+    """
+    keys: dict[str | None, Key | None] = {None: None} | {key.id: key for key in context.keys}
+    read_owners = functools.cache(lambda: fetch_settings_owners(context.remedies.settings))
+
+    def find_owners(manifest: Manifest) -> pl.LazyFrame | None:
+        is_known = context.database is not None and manifest.pseudonyms in keys
+        return hash_owners(read_owners(), keys[manifest.pseudonyms]) if is_known else None
+
+    return find_owners
+
+
+def _measure(export: ExportContents, find_owners: Callable[[Manifest], pl.LazyFrame | None]) -> int | None:
     owners = None if SUBJECT_HASH.name in export.columns else find_owners(export.manifest)
     return measure_remaining_k(export.rows, export.manifest.risk["quasi_identifiers"], owners)
 

@@ -1,19 +1,19 @@
 """Tests of the rows of exports."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 
 import polars as pl
 
 from feedback_etl.columns import IMAGE_URL, TRAINING_COLUMNS, training_columns
-from feedback_etl.compliance.data_files import ExportContents, explain_unknown_pseudonyms, find_problems
+from feedback_etl.compliance.context import CheckContext
+from feedback_etl.compliance.data_files import ExportContents, explain_unknown_pseudonyms, find_problems, hash_by_key
 from feedback_etl.compliance.free_text import find_declared_free_texts, find_free_texts, find_scattered_free_texts
 from feedback_etl.compliance.item import ChecklistItem, Finding, build_item
-from feedback_etl.compliance.remedies import SET_DATABASE, Remedies
+from feedback_etl.compliance.remedies import SET_DATABASE
 from feedback_etl.demo.sample import DEMO_KEY
 from feedback_etl.exports.adoption import UNKNOWN_SCHEME
 from feedback_etl.plurals import pluralize
 from feedback_etl.records.manifest import Manifest
-from feedback_etl.storage.base import Storage
 from feedback_etl.transform.expressions import PSEUDONYM_LENGTH, hash_id
 from feedback_etl.transform.identifiers import bounded, unbroken
 from feedback_etl.transform.training_schema import PSEUDONYM_PATTERN
@@ -29,8 +29,9 @@ _FORMS = (bounded, unbroken)
 _IMAGE = r"(?i)^[a-z0-9]+://|\.(jpe?g|png|webp|heic|gif)\b"
 
 
-def check_columns(exports: Sequence[ExportContents], remedies: Remedies) -> ChecklistItem:
+def check_columns(context: CheckContext) -> ChecklistItem:
     """Test that files have only columns of the contract, and free text only where it is declared."""
+    exports, remedies = context.files, context.remedies
 
     def find_problem(export: ExportContents) -> str:
         unknown = [name for name in export.columns if name not in _contract_columns(export.manifest)]
@@ -45,15 +46,10 @@ def check_columns(exports: Sequence[ExportContents], remedies: Remedies) -> Chec
     return build_item("columns", problems, passed=passed, untested=find_declared_free_texts(exports))
 
 
-def check_pseudonyms(exports: Sequence[ExportContents], ids: Iterable[str] | None, remedies: Remedies) -> ChecklistItem:
-    """Test that no pseudonym is the plain hash of an id that an attacker knows or guesses.
-
-    Args:
-        exports: The contents of the exports.
-        ids: The ids of the application; None if they are not known.
-        remedies: Commands for the folder.
-    """
-    known = pl.Series("id", list(ids or []), dtype=pl.String)
+def check_pseudonyms(context: CheckContext) -> ChecklistItem:
+    """Test that no pseudonym is the plain hash of an id that an attacker knows or guesses."""
+    exports = context.files
+    known = pl.Series("id", [*context.application.users, *context.application.analyses], dtype=pl.String)
     guessed = pl.select(pl.int_range(GUESSED_IDS).cast(pl.String).alias("id")).to_series()
     ids_tried = pl.concat([known, guessed]).to_frame()
     plain = ids_tried.select(hash_id("id", unkeyed=True)).to_series().implode()
@@ -76,7 +72,7 @@ def check_pseudonyms(exports: Sequence[ExportContents], ids: Iterable[str] | Non
         if "hash_id" not in export.manifest.overridden or export.manifest.scheme == UNKNOWN_SCHEME
     ]
     untested = [Finding(f"{export.path.name}, {explain_unknown_pseudonyms(export.manifest)}") for export in own]
-    if ids is None:
+    if context.database is None:
         untested.append(Finding("the ids of the application, no database is configured", SET_DATABASE))
     passed = (
         f"No pseudonym is the plain hash of {len(known):,} ids of the application or of 0 to {GUESSED_IDS - 1:,}, or "
@@ -84,15 +80,19 @@ def check_pseudonyms(exports: Sequence[ExportContents], ids: Iterable[str] | Non
     )
     return build_item(
         "pseudonyms",
-        find_problems(testable, find_problem, remedies),
+        find_problems(testable, find_problem, context.remedies),
         passed=passed if testable else "",
         untested=untested,
     )
 
 
-def check_raw_ids(exports: Sequence[ExportContents], private_ids: Iterable[str], remedies: Remedies) -> ChecklistItem:
-    """Test that no text contains one of the ids; ids that are short enough to occur by chance cannot be tested."""
-    distinct = dict.fromkeys(private_ids)
+def check_raw_ids(context: CheckContext) -> ChecklistItem:
+    """Test that no text contains the id of a user or an analysis.
+
+    Ids that are short enough to occur by chance cannot be tested, nor numbers of analyses, which are many.
+    """
+    exports, remedies, application = context.files, context.remedies, context.application
+    distinct = dict.fromkeys([*application.users, *(id_ for id_ in application.analyses if not id_.isdigit())])
     ids = [id_ for id_ in distinct if len(id_) >= MIN_ID_LENGTH]
     id_frame = pl.DataFrame({"id": ids}, schema={"id": pl.String})
     patterns = {form: id_frame.select(form("id")).to_series().drop_nulls().to_list() for form in _FORMS}
@@ -123,16 +123,10 @@ def _contains_any(texts: pl.Series, ids: Sequence[str]) -> bool:
     return any(texts.str.contains_any(batch).any() for batch in batches)
 
 
-def check_images(
-    exports: Sequence[ExportContents], agreed: Mapping[str | None, pl.Series] | None, remedies: Remedies
-) -> ChecklistItem:
-    """Test that image URLs are exported only if requested, and only of users who (still) agree.
-
-    Args:
-        exports: The contents of the exports.
-        agreed: Pseudonyms of the analyses of users who agree, by key id; None without a database.
-        remedies: Commands for the folder.
-    """
+def check_images(context: CheckContext) -> ChecklistItem:
+    """Test that image URLs are exported only if requested, and only of users who (still) agree."""
+    exports, remedies = context.files, context.remedies
+    agreed = hash_by_key(context.application.imaged, context.keys)
 
     def find_unrequested(export: ExportContents) -> str:
         requested = {IMAGE_URL.name}.intersection(_contract_columns(export.manifest))
@@ -142,7 +136,7 @@ def check_images(
     problems, untested = find_problems(exports, find_unrequested, remedies), []
     for export in (export for export in exports if not export.imaged.is_empty()):
         name, origin = export.path.name, export.manifest.pseudonyms
-        if agreed is None:
+        if context.database is None:
             untested.append(Finding(f"consent to the images in {name}, no database is configured", SET_DATABASE))
         elif "hash_id" in export.manifest.overridden:
             untested.append(Finding(f"consent to the images in {name}, {explain_unknown_pseudonyms(export.manifest)}"))
@@ -155,10 +149,10 @@ def check_images(
     return build_item("images", problems, passed="No image is from a user without opt-in.", untested=untested)
 
 
-def check_contents(storage: Storage, manifests: Sequence[Manifest], remedies: Remedies) -> ChecklistItem:
+def check_contents(context: CheckContext) -> ChecklistItem:
     """Test that the data files and the lists of rejected rows exist and match their manifests."""
-    problems = []
-    for manifest in manifests:
+    storage, problems = context.storage, []
+    for manifest in context.exports:
         files = [*manifest.all("pairs"), *manifest.all("rejected")]
         existing = storage.stat_files(file.path for file in files)
         missing = [file.path for file in files if file.path not in existing]
@@ -169,21 +163,19 @@ def check_contents(storage: Storage, manifests: Sequence[Manifest], remedies: Re
             and storage.stat_with_digest(file.path)[1] not in (file.sha256, file.becoming.get("sha256"))
         ]
         for names, clause in ((missing, "missing"), (changed, "changed: it does not match its manifest")):
-            problems += [Finding(f"{name} is {clause}", remedies.replace(manifest)) for name in names]
-    return build_item(
-        "contents",
-        problems,
-        passed=f"Files of {pluralize(len(manifests), 'export')} and lists of rejected rows match their manifests.",
-    )
+            problems += [Finding(f"{name} is {clause}", context.remedies.replace(manifest)) for name in names]
+    exports = pluralize(len(context.exports), "export")
+    passed = f"Files of {exports} and lists of rejected rows match their manifests."
+    return build_item("contents", problems, passed=passed)
 
 
-def check_duplicates(exports: Sequence[ExportContents], remedies: Remedies) -> ChecklistItem:
+def check_duplicates(context: CheckContext) -> ChecklistItem:
     """Test that files have no duplicate pairs.
 
     Exports with truncated times, or of an application that recognises duplicates itself, cannot be tested.
     """
     exact, untested = [], []
-    for export in exports:
+    for export in context.files:
         if export.manifest.settings.get("timestamp_precision", "exact") != "exact":
             untested.append(Finding(f"{export.path.name}, whose times are truncated"))
         elif "pair_hash" in export.manifest.overridden:
@@ -194,7 +186,7 @@ def check_duplicates(exports: Sequence[ExportContents], remedies: Remedies) -> C
     def find_problem(export: ExportContents) -> str:
         return f"has {export.repeated:,} duplicate rows" if export.repeated else ""
 
-    problems = find_problems(exact, find_problem, remedies)
+    problems = find_problems(exact, find_problem, context.remedies)
     passed = f"No file has duplicates: {pluralize(len(exact), 'file')} with exact times." if exact else ""
     return build_item("duplicates", problems, passed=passed, untested=untested)
 

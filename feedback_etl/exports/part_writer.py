@@ -11,8 +11,8 @@ import polars as pl
 from feedback_etl.data_files.file_formats import FileFormat, RowWriter
 from feedback_etl.data_files.row_filter import list_pseudonyms
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.incremental import SupersededError
 from feedback_etl.exports.rewrite import write_remaining
+from feedback_etl.exports.series_conflicts import SupersededError
 from feedback_etl.records.catalog import read_manifest
 from feedback_etl.records.layout import REJECTED_FOLDER, rejected_path, seen_rows_path, spool_path, staged_path
 from feedback_etl.records.manifest import DataFile

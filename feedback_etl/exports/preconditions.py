@@ -10,8 +10,8 @@ from typing import Any
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.guards import require_consent, require_intact_log, require_recorded, require_same_key
 from feedback_etl.exports.idempotency import DuplicateRequestError, find_outcome
-from feedback_etl.exports.incremental import require_latest
 from feedback_etl.exports.recovery import erase_digests
+from feedback_etl.exports.series_conflicts import require_latest
 from feedback_etl.privacy.keys import Key, get_key_id
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.audit_records import Line, Record, is_swept_since

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from feedback_etl.training.labels import label as label
     from feedback_etl.training.splits import NullGroupWarning as NullGroupWarning
     from feedback_etl.training.splits import PersonOverlapWarning as PersonOverlapWarning
+    from feedback_etl.training.splits import k_folds as k_folds
     from feedback_etl.training.splits import split_by_hash as split_by_hash
+    from feedback_etl.training.time_splits import NullTimeWarning as NullTimeWarning
+    from feedback_etl.training.time_splits import rolling_origins as rolling_origins
+    from feedback_etl.training.time_splits import split_by_time as split_by_time
     from feedback_etl.training.transformer import FeedbackFeatures as FeedbackFeatures
     from feedback_etl.training.vocabulary import Vocabulary as Vocabulary
 else:
@@ -30,15 +34,19 @@ else:
             "FeedbackFeatures": "training.transformer",
             "LeakWarning": "training.feature_matrix",
             "NullGroupWarning": "training.splits",
+            "NullTimeWarning": "training.time_splits",
             "PersonOverlapWarning": "training.splits",
             "Vocabulary": "training.vocabulary",
             "features": "training.feature_matrix",
+            "k_folds": "training.splits",
             "label": "training.labels",
             "latest_export": "training.dataset",
             "latest_per_recommendation": "training.answers",
             "one_horizon": "training.answers",
+            "rolling_origins": "training.time_splits",
             "scan_training": "training.dataset",
             "split_by_hash": "training.splits",
+            "split_by_time": "training.time_splits",
         },
     )
     if find_spec("sklearn") is None:  # `help`, `dir` and `import *` use every listed name, and this one needs it

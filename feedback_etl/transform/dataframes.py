@@ -31,7 +31,7 @@ def accepts_any_dataframe(transform: Transform) -> Transform:
 
     A column whose name and Polars dtype are unchanged keeps its pandas or Arrow dtype. New pandas columns of integers
     and booleans are nullable (Int8, boolean), since NaN would turn them into floats. Rows of pandas keep their index
-    labels. The result may be a frame, or a dict or a named tuple of frames; other values are returned unchanged.
+    labels. The result may be a frame, or a dict, list or named tuple of frames; other values are returned unchanged.
 
     >>> import pandas as pd
     >>> @accepts_any_dataframe
@@ -142,6 +142,8 @@ def _map_frames(result: Any, restore: Callable[[pl.DataFrame], Any]) -> Any:
         return restore(result)
     if isinstance(result, dict):
         return {name: _map_frames(value, restore) for name, value in result.items()}
+    if isinstance(result, list):
+        return [_map_frames(value, restore) for value in result]
     if isinstance(result, tuple):
         return type(result)(*(_map_frames(value, restore) for value in result))
     return result

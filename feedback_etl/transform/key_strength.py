@@ -3,6 +3,10 @@
 import math
 import re
 from collections import Counter
+from collections.abc import Iterable
+from itertools import pairwise
+
+from feedback_etl.transform.published_texts import decode_text, is_digest_of_a_word, list_sequences, measure_counter
 
 MIN_KEY_BITS = 90
 """The least estimate of a usable key, in bits. 32 random hex characters (128 bits) are estimated at 124 on average, and
@@ -20,38 +24,66 @@ _KNOWN = " ".join([_COLUMNS, *_ROWS, *(row[::-1] for row in _ROWS)])
 """Alphabet, digits, and rows and columns of keyboards: a piece of them counts as a repetition."""
 
 _MIN_REPETITION = 3
+_MIN_SEQUENCE = 8
+"""Digits of a published sequence that do not occur by chance."""
+
+_BITS_PER_SEQUENCE = 20
+"""About a million positions in published sequences, or forms of counters."""
+
 _MAX_CHARACTERS = 256
 
 _DATE = re.compile(r"(?:19|20)\d\d[-/. ]?(?:0[1-9]|1[0-2])[-/. ]?(?:0[1-9]|[12]\d|3[01])")
 _HEX = re.compile(r"[0-9a-f]+|[0-9A-F]+")
 _SEPARATOR = re.compile(r"[\W_]+")
+_BIGRAMS = frozenset(
+    re.findall(
+        "..",
+        "thheineranrendatonnthaesstenedtoitoueahiisortiasteetngofaldeselesasiarveraldurroriicllnemelicemaomioecchusulelco"
+        "laeeottasssowobetrachoutpemonofodifiprcaowamayeyookeemimiladabdogogewawersnscklyqunminapapoeiiesc",
+    )
+)
+"""Common pairs of letters in English and German: seven in ten of their texts, one in six of random letters."""
+
+_MIN_BIGRAMS = 0.5
+"""The share of common pairs from which runs of letters are words."""
+
 _WORD = re.compile(r"[A-Z][a-z]{2,}|[a-z]{4,}|[A-Z]{4,}|\b[A-Za-z]{1,3}\b")
 
 
 def estimate_key_bits(text: str) -> float:
     """Estimate the entropy of a key's text in bits, by its form alone.
 
-    Only the first 256 characters count.
+    Only the first 256 characters count. The estimate is the smallest of those of the text, of the text without
+    separators, and of what it encodes in hex or base64. A digest of a common word is estimated at 0.
 
-    The text is cut into pieces from left to right, and the estimate is the sum of their costs:
+    A text is cut into pieces from left to right, and the estimate is the sum of their costs:
 
     - a repetition of three or more earlier characters, or a part of the alphabet, of the digits or of a row of a
       keyboard, upper and lower case alike: log2(number of positions it could start at) + log2(its length);
+    - eight or more digits of a published sequence (pi, primes and others), or five or more numbers in equal steps: 20;
     - a date: 15;
     - a word (a run of four letters, a capital and two, or fewer between separators): 1.5 a letter, if words have three
-      quarters of the letters, and the text is not of hex digits alone;
+      quarters of the letters and enough common pairs of letters, and the text is not of hex digits alone;
     - separators behind a word: 1;
     - any other character: the smaller of log2(size of the character classes of the text) and the text's entropy of
       single characters with Miller and Madow's correction for short texts, H + (distinct - 1) / (2 n ln 2).
 
-    Limits: no dictionary is consulted, so words with digits in place of letters, a quotation longer than about 70
-    characters, a published key or the output of a weak generator may be estimated too high. A passphrase of random
-    words is estimated too low.
+    Limits: only digests of some hundred words are known, and no dictionary is consulted, so words with digits in place
+    of letters, a quotation longer than about 70 characters, a published key or the output of a weak generator may be
+    estimated too high. A passphrase of random words is estimated too low.
 
     >>> round(estimate_key_bits("password" * 4)), round(estimate_key_bits("daa0871acd4ebc9edb39ffe5bb8b89c8"))
-    (48, 124)
+    (46, 124)
     """
     text = text[:_MAX_CHARACTERS]
+    compact = _SEPARATOR.sub("", text)
+    if any(map(is_digest_of_a_word, (text, compact))):
+        return 0.0
+    return min(_estimate_form(form) if form else 0.0 for form in {text, compact, *decode_text(text)})
+
+
+def _estimate_form(text: str) -> float:
+    """Estimate the entropy of a text as it is."""
     folded = text.lower()
     context = f"{_KNOWN} {folded}"
     offset = len(context) - len(folded)
@@ -64,6 +96,9 @@ def estimate_key_bits(text: str) -> float:
         repetition = math.log2(offset + position) + math.log2(max(length, 1))
         if length >= _MIN_REPETITION and repetition / length < cost / (end - position):
             end, cost = position + length, repetition
+        length = max(_longest_sequence(folded, position), measure_counter(folded, position))
+        if length > end - position and _BITS_PER_SEQUENCE / length < cost / (end - position):
+            end, cost = position + length, _BITS_PER_SEQUENCE
         position, bits = end, bits + cost
     return bits
 
@@ -72,13 +107,28 @@ def _find_cheap_pieces(text: str) -> dict[int, tuple[int, float]]:
     """Return end and cost of each date, word and separators behind a word, by its start."""
     pieces: dict[int, tuple[int, float]] = {}
     words = [] if _HEX.fullmatch(text) else list(_WORD.finditer(text))
-    if 4 * sum(len(word[0]) for word in words) >= 3 * sum(map(str.isalpha, text)):
+    are_most = 4 * sum(len(word[0]) for word in words) >= 3 * sum(map(str.isalpha, text))
+    if are_most and _have_common_pairs(word[0].lower() for word in words):
         for word in words:
             pieces[word.start()] = word.end(), _BITS_PER_WORD_LETTER * len(word[0])
             if separator := _SEPARATOR.match(text, word.end()):
                 pieces[word.end()] = separator.end(), 1.0
     pieces |= {date.start(): (date.end(), _BITS_PER_DATE) for date in _DATE.finditer(text)}
     return pieces
+
+
+def _have_common_pairs(words: Iterable[str]) -> bool:
+    """Return whether enough pairs of letters in words are common ones."""
+    pairs = ["".join(pair) for word in words for pair in pairwise(word)]
+    return sum(pair in _BIGRAMS for pair in pairs) >= _MIN_BIGRAMS * len(pairs)
+
+
+def _longest_sequence(text: str, start: int) -> int:
+    """Return the length of the longest piece at `start` that is a part of a published sequence."""
+    if not any(text[start : start + _MIN_SEQUENCE] in sequence for sequence in list_sequences()):
+        return 0
+    lengths = range(_MIN_SEQUENCE, len(text) - start + 1)
+    return max((n for n in lengths if any(text[start : start + n] in each for each in list_sequences())), default=0)
 
 
 def _longest_repetition(context: str, start: int) -> int:
