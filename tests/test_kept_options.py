@@ -37,7 +37,7 @@ WRONG: list[dict[str, Any]] = [
     {"min_feedback_fields": 5},
     {"hash_recommendation_ids": True},
     {"max_rejected": 5},
-    {"timestamp_precision": "week"},
+    {"timestamp_precision": "year"},
     {"k": 0},
     {"on_small_class": "warn"},
     {"max_suppressed": 2},

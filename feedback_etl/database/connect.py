@@ -81,6 +81,21 @@ def open_connection(
             yield source
 
 
+def find_dialect(database: Database) -> str:
+    """Return the dialect of a database without connecting, as `DatabaseConnection` names it.
+
+    Raises:
+        UsageError: The URL is not valid, the database is not supported, or a session is bound to no engine.
+    """
+    bind = _unwrap(database)
+    if isinstance(bind, sa.URL):
+        return normalize_dialect(bind.get_backend_name())
+    try:
+        return normalize_dialect((bind.get_bind() if isinstance(bind, Session) else bind).dialect.name)
+    except SQLAlchemyError:
+        raise UsageError("The session is bound to no engine, or unusable; pass the engine itself.") from None
+
+
 @contextmanager
 def _open_bind(
     bind: sa.URL | sa.Engine | sa.Connection, connect_timeout: float, settings: tuple[str, ...], db_schema: str | None

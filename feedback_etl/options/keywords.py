@@ -47,7 +47,7 @@ class TrainingKeywords(ReadKeywords, total=False):
     row_model: "Model | None"
     hash_recommendation_id: bool
     pseudonym_length: Literal[16, 32]
-    timestamp_precision: Literal["exact", "minute", "hour", "day"]
+    timestamp_precision: Literal["exact", "minute", "hour", "day", "week", "month", "quarter"]
     k: int | None
     on_small_class: Literal["suppress", "fail"]
     max_suppressed: float
@@ -67,6 +67,7 @@ class ExportKeywords(TrainingKeywords, total=False):
     formulas: Literal["escape", "reject", "allow"]
     incremental: bool
     lookback: str | timedelta
+    new_series: bool
     lock_timeout: float
     idempotency_key: str | None
     allow_new_key: bool

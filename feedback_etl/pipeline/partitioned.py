@@ -21,7 +21,7 @@ from feedback_etl.database.ranges import group_batches
 from feedback_etl.database.read import FeedbackStream, ReadRequest, open_feedback, retry_with_sqlalchemy
 from feedback_etl.database.watermark import Watermark
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.incremental import detect_abort
+from feedback_etl.exports.series_conflicts import detect_abort
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.pipeline.batch_processor import BatchProcessor
 from feedback_etl.pipeline.request import ExportRequest

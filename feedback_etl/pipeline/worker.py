@@ -37,7 +37,7 @@ from feedback_etl.records.layout import (
     spooled_part_path,
 )
 from feedback_etl.records.manifest import DataFile
-from feedback_etl.records.tombstones import Tombstones, read_tombstones
+from feedback_etl.records.tombstones import TombstoneFile, Tombstones
 from feedback_etl.settings.keys import find_active_key
 from feedback_etl.settings.model import Settings, load_settings
 from feedback_etl.storage.base import STATE_FOLDER, Storage
@@ -146,7 +146,7 @@ def _open_storage(destination: str) -> Storage:
 def _read_tombstones(destination: str, keys: tuple[Key | None, ...], erasures: frozenset[str]) -> list[Tombstones]:
     """Read the tombstones once per process: those of an erasure do not change."""
     storage, others = _open_storage(destination), [key for key in keys if key]
-    return read_tombstones(storage, [*keys[:1], *bind_keys(storage, others)], only=erasures)
+    return TombstoneFile(storage).select([*keys[:1], *bind_keys(storage, others)], only=erasures)
 
 
 @lru_cache(maxsize=1)

@@ -57,7 +57,9 @@ class Settings(BaseSettings):
     read_timeout: float = Field(ReadOptions.read_timeout, gt=0, description="seconds to wait for the next row")
     batch_size: int = Field(ReadOptions.batch_size, gt=0, description="rows per batch")
     lock_timeout: float = Field(OutputOptions.lock_timeout, ge=0, description="seconds to wait for a locked folder")
-    timestamp_precision: Literal["exact", "minute", "hour", "day"] = PrivacyOptions.timestamp_precision
+    timestamp_precision: Literal["exact", "minute", "hour", "day", "week", "month", "quarter"] = (
+        PrivacyOptions.timestamp_precision
+    )
     pseudonym_length: int = Field(PrivacyOptions.pseudonym_length, ge=16, le=32, multiple_of=16, description="16 or 32")
     k: int | None = Field(None, ge=1, le=MAX_K, description="minimum number of people in an equivalence class")
     on_small_class: Literal["suppress", "fail"] = PrivacyOptions.on_small_class
