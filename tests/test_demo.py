@@ -1,4 +1,4 @@
-"""The sample database: the same each time, true to life, and never written over somebody's file."""
+"""The sample database: the same each time, realistic, and never written over another file."""
 
 import sqlite3
 import stat
@@ -231,7 +231,7 @@ def test_users_come_back_and_profiles_have_gaps(query: Query) -> None:
 
 
 def test_ratings_can_be_learned(query: Query) -> None:
-    """What people did, what skin and age they have and whether they would recommend tell the rating."""
+    """Behaviour, skin, age and recommendation predict the rating."""
 
     def mean(condition: str, column: str = "helpful_rating") -> float:
         ((value,),) = query(
