@@ -11,7 +11,7 @@ from pathlib import Path
 
 from feedback_etl.data_files.row_filter import find_analyses, list_pseudonyms
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.adoption import UNKNOWN_SCHEME
+from feedback_etl.exports.adoption import UNKNOWN_PSEUDONYMS, UNKNOWN_SCHEME, has_unknown_rows
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.recovery import recover_storage
 from feedback_etl.exports.rewrite import fetch_if_present, finish_rewrites, map_files, remove_rows
@@ -47,6 +47,8 @@ class ErasureResult:
             pseudonyms itself.
         unknown_scheme: Exports that could not be searched because `adopt` did not recognise their pseudonyms: people to
             erase may be in them.
+        partly_searched: Adopted exports with rows that could not be searched, because `adopt` did not recognise their
+            pseudonyms (which `not_in_database` removes), or they have none: people to erase may be in them.
         damaged: Files that could not be read, or differ from their manifest; they are left as they are.
         unmanaged: Data files without a manifest, which were not searched.
         not_inspected: All other files below the folder that are not of an export, whatever they are called: copies,
@@ -65,6 +67,7 @@ class ErasureResult:
     unfinished: list[str] = field(default_factory=list)
     not_inspected: list[str] = field(default_factory=list)
     unknown_scheme: list[str] = field(default_factory=list)
+    partly_searched: list[str] = field(default_factory=list)
 
     def summarize_not_inspected(self) -> str:
         """Return the first names of `not_inspected`, and the number of the others."""
@@ -134,14 +137,11 @@ class Eraser:
                 "backup; `feedback-etl audit verify` shows all problems."
             )
 
-    def _signing_keys(self) -> Sequence[Key | None]:
-        return self._keys or [None]
-
     def _find_erased_before(self) -> set[str]:
         """Return the given ids that have a tombstone."""
         erased = set[str]()
         users, analyses = self._request.users, self._request.analyses
-        for key in self._signing_keys():
+        for key in self._keys or [None]:
             digests = list_digests(self._storage, key)
             for user, given in users.items():
                 erased |= given if hash_identity("user", user, key) in digests else set()
@@ -152,7 +152,7 @@ class Eraser:
     def _write_tombstones(self) -> None:
         """Write the tombstones before any file changes: a running export reads them before it is published."""
         users = list(self._request.users)
-        pseudonyms_by_key = {key: list(map_pseudonyms(self._request.rows, key)) for key in self._signing_keys()}
+        pseudonyms_by_key = {key: list(map_pseudonyms(self._request.rows, key)) for key in self._keys or [None]}
         if all(
             {hash_identity("user", user, key) for user in users}
             | {hash_identity("pseudonym", each, key) for each in pseudonyms}
@@ -215,6 +215,8 @@ class Eraser:
         suppressed = 0
         if self._owners is not None and not self._result.damaged:
             suppressed = add_small_classes(self._storage, manifest, hash_owners(self._owners, key), unwanted)
+        if self._request.is_sweep:  # which removes what is not of the database
+            manifest.statistics.pop(UNKNOWN_PSEUDONYMS, None)
         removal = remove_rows(self._storage, manifest, unwanted, self._signer, dry_run=self._dry_run)
         for file, removed_rows in removal.rows:
             if file.kind != "rows":
@@ -224,6 +226,7 @@ class Eraser:
             raise removal.conflict
         self._result.suppressed += suppressed
         self._erased_from.append(manifest)
+        self._result.partly_searched += [manifest.stem] if has_unknown_rows(manifest) else []
 
     def _require_current(self, manifest: Manifest) -> None:
         """Raise ConflictError if another process replaced the manifest, so that files may differ from this one."""
