@@ -34,7 +34,7 @@ def salted(analyses: list[int]) -> list[str]:
 
 def write(path: Path, hashes: list[str]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("analysis_hash,timeframe\n" + "".join(f"{each},week\n" for each in hashes))
+    path.write_text("analysis_hash,timeframe\n" + "".join(f"{hash_},week\n" for hash_ in hashes))
     return path
 
 
@@ -136,7 +136,7 @@ def test_rows_without_a_pseudonym_are_never_called_clean(sqlite_database: Databa
 @pytest.mark.parametrize(("known", "is_recognized"), [(0, False), (2, False), (3, True), (6, True)])
 def test_half_of_the_pseudonyms_must_be_known(tmp_path: Path, known: int, is_recognized: bool) -> None:
     """Since others may have left the database; upper case makes no difference."""
-    hashes = [each.upper() for each in pseudonyms(ANALYSES[:known])] + salted(ANALYSES[known:])
+    hashes = [pseudonym.upper() for pseudonym in pseudonyms(ANALYSES[:known])] + salted(ANALYSES[known:])
     manifest = adopt(write(tmp_path / "old.csv", hashes), key=Key(KEY), analyses=map(str, ANALYSES))
     assert (manifest.scheme != UNKNOWN_SCHEME) == is_recognized
 

@@ -77,19 +77,13 @@ def erase(
 
 def _erase(settings: "Settings", **request: Any) -> "ErasureResult":
     """Erase people from the exports of the settings' folder, with the database of the settings."""
-    from feedback_etl.database.custom_query import read_query_file
     from feedback_etl.privacy.erasure import erase as erase_people
 
     return erase_people(
         settings.output_dir,
         database=settings.database_url.get_secret_value() if settings.database_url else None,
-        query=read_query_file(settings.query) if settings.query else None,
-        db_schema=settings.db_schema,
-        opt_in_column=settings.opt_in_column,
-        opt_out_column=settings.opt_out_column,
-        connect_timeout=settings.connect_timeout,
-        allow_row_security=settings.allow_row_security,
         lock_timeout=settings.lock_timeout,
+        **settings.to_database_keywords(),
         **request,
     )
 

@@ -25,11 +25,11 @@ def list_folder(output: OutputFolder = None, as_json: JsonOutput = False) -> Non
     """
     from feedback_etl.exports.maintenance import list_exports
     from feedback_etl.records.audit import AuditLog
-    from feedback_etl.records.audit_records import list_unfinished_stems
+    from feedback_etl.records.audit_records import list_unfinished
 
     storage = open_existing_output(load_command_settings(output))
     exports, unmanaged = list_exports(storage)
-    unfinished_stems = list_unfinished_stems(AuditLog(storage).records())
+    unfinished_stems = [run["stem"] for run in list_unfinished(AuditLog(storage).records())]
     if as_json:
         listing = {
             "exports": [manifest.to_dict() for manifest in exports],

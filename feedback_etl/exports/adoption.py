@@ -21,7 +21,7 @@ from feedback_etl.records.catalog import list_manifests
 from feedback_etl.records.key_binding import bind_key
 from feedback_etl.records.layout import DATA_SUFFIXES, manifest_path
 from feedback_etl.records.manifest import ADOPTED, DataFile, Manifest
-from feedback_etl.records.tombstones import hash_identity, list_digests
+from feedback_etl.records.tombstones import TombstoneFile, hash_identity
 from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.local import LocalStorage
 from feedback_etl.storage.location import open_storage
@@ -120,7 +120,7 @@ def has_unknown_rows(manifest: Manifest) -> bool:
 
 def _require_no_erased(path: Path, key: Key | None) -> None:
     """Raise if a file contains an analysis that was erased from its folder: the person would be back."""
-    erased = list_digests(path.parent, key)
+    erased = TombstoneFile(path.parent).list_digests(key)
     pseudonyms = list_pseudonyms(path, path.name) if erased else set()
     if found := sum(hash_identity("pseudonym", pseudonym, key) in erased for pseudonym in pseudonyms):
         raise ExportFileError(

@@ -20,13 +20,12 @@ from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.remaining_classes import Owners, add_small_classes, hash_owners
 from feedback_etl.privacy.uninspected_files import list_not_inspected
 from feedback_etl.records.audit import AuditLog
-from feedback_etl.records.audit_records import Line, list_unfinished_stems
+from feedback_etl.records.audit_records import Line, list_unfinished
 from feedback_etl.records.audit_verification import verify_exports, verify_folder
 from feedback_etl.records.catalog import read_manifest
 from feedback_etl.records.manifest import DataFile, Manifest
 from feedback_etl.records.manifest_details import summarize_revisions
-from feedback_etl.records.tombstone_verification import get_state
-from feedback_etl.records.tombstones import add_tombstones, hash_identity, list_digests
+from feedback_etl.records.tombstones import TombstoneFile, add_tombstones, hash_identity
 from feedback_etl.storage.base import ConflictError, Storage
 from feedback_etl.storage.errors import refuse_links
 from feedback_etl.storage.posix import hash_file
@@ -104,9 +103,10 @@ class Eraser:
         exports, self._result.unmanaged = list_exports(self._storage)
         self._require_intact(lines, exports)
         keys: dict[str | None, Key | None] = {None: None} | {key.id: key for key in self._keys}
-        self._found_ids = self._find_erased_before()
+        tombstones = TombstoneFile(self._storage)
+        self._found_ids = self._find_erased_before(tombstones)
         if not self._dry_run:
-            self._write_tombstones()
+            self._write_tombstones(tombstones)
             if not self._storage.has_locks:  # an export published before these tombstones has not read them
                 self._log_sweep()
                 exports = list_exports(self._storage).exports
@@ -118,7 +118,7 @@ class Eraser:
                 self._result.unknown_scheme += [manifest.stem] if remains else []
             else:
                 self._result.without_key.append(manifest.stem)
-        running = list_unfinished_stems(self._log.records())
+        running = [run["stem"] for run in list_unfinished(self._log.records())]
         self._result.unfinished = [] if self._storage.has_locks else running
         self._result.not_inspected = list_not_inspected(self._storage, exports, self._result.unmanaged, running)
         self._result.not_found = [given for given in self._request.given_ids if given not in self._found_ids]
@@ -137,26 +137,26 @@ class Eraser:
                 "backup; `feedback-etl audit verify` shows all problems."
             )
 
-    def _find_erased_before(self) -> set[str]:
+    def _find_erased_before(self, tombstones: TombstoneFile) -> set[str]:
         """Return the given ids that have a tombstone."""
         erased = set[str]()
         users, analyses = self._request.users, self._request.analyses
         for key in self._keys or [None]:
-            digests = list_digests(self._storage, key)
+            digests = tombstones.list_digests(key)
             for user, given in users.items():
                 erased |= given if hash_identity("user", user, key) in digests else set()
             for pseudonym, analysis in map_pseudonyms(analyses, key).items():
                 erased |= analyses[analysis] if hash_identity("pseudonym", pseudonym, key) in digests else set()
         return erased
 
-    def _write_tombstones(self) -> None:
+    def _write_tombstones(self, tombstones: TombstoneFile) -> None:
         """Write the tombstones before any file changes: a running export reads them before it is published."""
         users = list(self._request.users)
         pseudonyms_by_key = {key: list(map_pseudonyms(self._request.rows, key)) for key in self._keys or [None]}
         if all(
             {hash_identity("user", user, key) for user in users}
-            | {hash_identity("pseudonym", each, key) for each in pseudonyms}
-            <= list_digests(self._storage, key)
+            | {hash_identity("pseudonym", pseudonym, key) for pseudonym in pseudonyms}
+            <= tombstones.list_digests(key)
             for key, pseudonyms in pseudonyms_by_key.items()
         ):
             return
@@ -171,7 +171,7 @@ class Eraser:
                 log.append("erasing", self._signer, swept=True)
 
     def _log_erasure(self) -> None:
-        result, tombstones = self._result, list(get_state(self._storage))
+        result, tombstones = self._result, list(TombstoneFile(self._storage).state)
         with self._log.lock() as log:
             log.append(
                 "erased",
@@ -200,7 +200,9 @@ class Eraser:
         """Rewrite the files of an export that contain matching rows."""
         if top := self._storage.local_path():
             paths = [top / file.path for file in manifest.files]
-            refuse_links(*paths, *(top / each for path in paths for each in path.relative_to(top).parents if each.name))
+            refuse_links(
+                *paths, *(top / parent for path in paths for parent in path.relative_to(top).parents if parent.name)
+            )
         finish_rewrites(self._storage, manifest, self._signer)
         search = partial(self._search, request=self._request.with_key(key))
         matches = map_files(self._storage, manifest.files, search)
