@@ -71,9 +71,8 @@ class ErasureResult:
     def summarize_not_inspected(self) -> str:
         """Return the first names of `not_inspected`, and the number of the others."""
         more = len(self.not_inspected) - _MAX_NAMES
-        return ", ".join(self.not_inspected[:_MAX_NAMES]) + (
-            f" and {more:,} more (--json lists all)" if more > 0 else ""
-        )
+        others = f" and {more:,} more (--json lists all)" if more > 0 else ""
+        return f"{', '.join(self.not_inspected[:_MAX_NAMES])}{others}"
 
 
 class Eraser:
@@ -89,9 +88,8 @@ class Eraser:
         owners: Owners | None = None,
     ) -> None:
         self._storage, self._keys, self._request, self._dry_run = storage, keys, request, dry_run
-        self._owners = owners
-        self._log = AuditLog(storage)
-        self._signer = keys[0] if keys else None
+        self._signing_keys: Sequence[Key | None] = keys or [None]
+        self._owners, self._log, self._signer = owners, AuditLog(storage), keys[0] if keys else None
         self._result, self._found_ids = ErasureResult(), set[str]()
         self._erased_from = list[Manifest]()
 
@@ -141,7 +139,7 @@ class Eraser:
         """Return the given ids that have a tombstone."""
         erased = set[str]()
         users, analyses = self._request.users, self._request.analyses
-        for key in self._keys or [None]:
+        for key in self._signing_keys:
             digests = tombstones.list_digests(key)
             for user, given in users.items():
                 erased |= given if hash_identity("user", user, key) in digests else set()
@@ -152,7 +150,7 @@ class Eraser:
     def _write_tombstones(self, tombstones: TombstoneFile) -> None:
         """Write the tombstones before any file changes: a running export reads them before it is published."""
         users = list(self._request.users)
-        pseudonyms_by_key = {key: list(map_pseudonyms(self._request.rows, key)) for key in self._keys or [None]}
+        pseudonyms_by_key = {key: list(map_pseudonyms(self._request.rows, key)) for key in self._signing_keys}
         if all(
             {hash_identity("user", user, key) for user in users}
             | {hash_identity("pseudonym", pseudonym, key) for pseudonym in pseudonyms}
