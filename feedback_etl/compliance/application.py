@@ -141,6 +141,11 @@ def check_erasure(context: CheckContext) -> ChecklistItem:
         result = erase(context.storage, analysis_ids=[analysis], keys=keys, dry_run=True)
     except FeedbackError as error:
         return ChecklistItem("erasure", "failed", str(error), remedies.command("audit", "verify"))
+    return _judge_erasure(result, exports, remedies)
+
+
+def _judge_erasure(result: ErasureResult, exports: Sequence[ExportContents], remedies: Remedies) -> ChecklistItem:
+    """Build the item from a dry run."""
     passed = "A person in the newest export would be found, and all files were searched."
     untested = [
         Finding(
@@ -148,12 +153,8 @@ def check_erasure(context: CheckContext) -> ChecklistItem:
         )
         for stem in result.partly_searched
     ]
-    return build_item(
-        "erasure",
-        _list_erasure_problems(result, exports, remedies),
-        passed="" if untested else passed,
-        untested=untested,
-    )
+    problems = _list_erasure_problems(result, exports, remedies)
+    return build_item("erasure", problems, passed="" if untested else passed, untested=untested)
 
 
 def _list_erasure_problems(
