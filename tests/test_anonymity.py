@@ -131,7 +131,7 @@ class TestEnforcedK:
             {"max_suppressed": 1.5},
             {"quasi_identifiers": ["zip"]},
             {"quasi_identifiers": []},
-            {"timestamp_precision": "week"},
+            {"timestamp_precision": "year"},
         ],
     )
     def test_invalid_options_are_refused(self, tmp_path: Path, wrong: dict[str, Any]) -> None:
@@ -222,6 +222,17 @@ class TestTimes:
         times = rows_of(Path(report.export_filename))["feedback_timestamp"]
         assert (times.to_list(), report.deduplicated_records) == (["2025-10-25T11:00:00"] * 6, 0)
         assert list_manifests(tmp_path)[0].settings["timestamp_precision"] == "hour"
+
+    @pytest.mark.parametrize(
+        ("precision", "start"), [("week", "2025-10-20"), ("month", "2025-10-01"), ("quarter", "2025-10-01")]
+    )
+    def test_coarse_precisions_are_starts_of_periods(
+        self, sqlite_database: Database, tmp_path: Path, precision: Any, start: str
+    ) -> None:
+        """25 October 2025 is a Saturday; a week begins on Monday."""
+        sqlite_database.fill(**feedback((20, 3, 2)))
+        report = exported(sqlite_database, tmp_path, timestamp_precision=precision)
+        assert {*rows_of(Path(report.export_filename))["feedback_timestamp"]} == {f"{start}T00:00:00"}
 
     def test_documented_share_of_unique_times(self) -> None:
         """At 1,000 rows a day at random: what docs/privacy.md says."""

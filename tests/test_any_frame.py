@@ -103,7 +103,7 @@ def test_risk_takes_all_of_them(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    ("transform", "told"),
+    ("transform", "message"),
     [
         (fe.deduplicate, r"has no column analysis_hash, feedback_timestamp\. It has: feedback_id, .*`anonymize` makes"),
         (
@@ -126,9 +126,9 @@ def test_risk_takes_all_of_them(kind: str) -> None:
         (risk, r"^The frame has no column age_range, conditions_detected\. It has: feedback_id,"),
     ],
 )
-def test_raw_feedback_where_pairs_belong(kind: str, transform: Callable[[Any], Any], told: str) -> None:
+def test_raw_feedback_where_pairs_belong(kind: str, transform: Callable[[Any], Any], message: str) -> None:
     """Says which columns are missing and what makes them, before anything is run."""
-    with pytest.raises((UsageError, ValidationError), match=told):
+    with pytest.raises((UsageError, ValidationError), match=message):
         transform(KINDS[kind][1](RAW))
 
 

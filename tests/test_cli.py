@@ -311,8 +311,8 @@ class TestExportHere:
             (["--bulk", "--workers", "0"], "--workers must be a whole number, 1 or more."),
             (["--max-rejected", "nan"], "--max-rejected must be a share from 0 to 1"),
             (
-                ["--timestamp-precision", "week"],
-                "Invalid value for '--timestamp-precision': 'week' is not one of 'exact', ",
+                ["--timestamp-precision", "year"],
+                "Invalid value for '--timestamp-precision': 'year' is not one of 'exact', ",
             ),
             (["--query", "missing.sql"], "There is no query file missing.sql."),
             (["--database-url", ""], "The database URL is not valid"),

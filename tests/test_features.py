@@ -140,6 +140,12 @@ class TestColumns:
         names = features(pair_frame({}), timestamp_precision="day", **WHOLE).columns
         assert [name for name in names if name.startswith(("hour", "weekday"))] == ["weekday_sin", "weekday_cos"]
 
+    @pytest.mark.parametrize("precision", ["week", "month", "quarter"])
+    def test_coarser_precisions_have_no_weekday(self, precision: Any) -> None:
+        """All times would be a Monday, or the first day of a month."""
+        names = features(pair_frame({}), timestamp_precision=precision, **WHOLE).columns
+        assert not [name for name in names if name.startswith(("hour", "weekday"))]
+
     @pytest.mark.parametrize("precision", ["exact", "day"])
     @pytest.mark.parametrize("include", [[], ["timeframe"], ["time"]])
     def test_features_known_later_are_included_by_request(self, include: list[Any], precision: Any) -> None:
@@ -366,7 +372,7 @@ class TestRefusals:
         with pytest.raises(UsageError, match="helpful is not a rating; use helpful_rating"):
             features(pair_frame({}), ratings=["helpful"])
         with pytest.raises(UsageError, match="timestamp_precision"):
-            features(pair_frame({}), timestamp_precision="week")  # type: ignore[arg-type]
+            features(pair_frame({}), timestamp_precision="year")  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("ratings", ["helpful_rating", ["helpful_rating", "helpful_rating"], None, 1])
     def test_ratings_must_be_a_list_of_distinct_names(self, ratings: Any) -> None:

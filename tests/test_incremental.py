@@ -33,6 +33,7 @@ from sqlalchemy.pool import StaticPool
 
 import feedback_etl as fe
 from feedback_etl.clock import parse_lookback
+from feedback_etl.columns import RATING_FIELDS
 from feedback_etl.errors import ExportFileError, FolderLockedError, UsageError, ValidationError
 from feedback_etl.exports.incremental import MAX_COUNTED_WINDOWS
 from feedback_etl.privacy.keys import Key
@@ -71,7 +72,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "exports"
 
 
-def export_next(database: Database, folder: Path, now: datetime, **options: Any) -> ExportReport:
+def export_next(database: Database, folder: Path, now: datetime = NOW, **options: Any) -> ExportReport:
     """Run the next incremental export."""
     return exported(database, folder, **{"incremental": True, "now": now, "days_back": 30, **options})
 
@@ -79,7 +80,7 @@ def export_next(database: Database, folder: Path, now: datetime, **options: Any)
 def count_pairs(folder: Path, stem: str = "") -> int:
     """Return the number of rows in the data files."""
     manifests = [manifest for manifest in list_manifests(folder) if stem in manifest.stem]
-    files = [file for manifest in manifests if (file := manifest.file("pairs"))]
+    files = [file for manifest in manifests for file in manifest.all("pairs")]
     return sum(rows_of(folder / file.path).height for file in files if (folder / file.path).exists())
 
 
@@ -177,18 +178,59 @@ class TestSeries:
         export_next(app, folder, NOW)
         add(app, row(2, NOW + MINUTE))
         assert exported(app, folder, now=NOW + HOUR).exported_records == 2
-        assert export_next(app, folder, NOW + HOUR, hash_recommendation_id=True).exported_records == 2
+        other: dict[str, Any] = {"hash_recommendation_id": True, "new_series": True}
+        assert export_next(app, folder, NOW + HOUR, **other).exported_records == 2
         assert export_next(app, folder, NOW + 2 * HOUR, format="parquet").exported_records == 1
 
-    @pytest.mark.any_database
-    def test_other_options_begin_a_new_series_and_report_it(self, app: Database, folder: Path) -> None:
-        """Rows of the first series are exported again."""
+    def test_other_options_begin_a_new_series_only_if_that_is_intended(self, app: Database, folder: Path) -> None:
+        """The message names the change and both ways on; a series that has begun is continued without the option."""
         add(app, row(1, NOW - HOUR), row(2, NOW - DAY))
-        first = export_next(app, folder, NOW)
-        other = export_next(app, folder, NOW + timedelta(minutes=1), include_subject_hash=True)
-        assert (first.advice, first.exported_records, other.exported_records) == ("", 2, 2)
-        assert other.advice.startswith("this began a new series")
-        assert export_next(app, folder, NOW + timedelta(minutes=2), include_subject_hash=True).advice == ""
+        other: dict[str, Any] = {"include_subject_hash": True, "min_feedback_fields": 2}
+        assert export_next(app, folder, NOW).advice == ""
+        before = visible(folder)
+        with pytest.raises(
+            UsageError,
+            match=r"again: min_feedback_fields was 1, is 2, extra_columns was not set, is subject_hash\. Pass "
+            r"--new-series \(new_series=True\) to begin it, or name another folder \(--output\)\.$",
+        ):
+            export_next(app, folder, NOW + MINUTE, **other)
+        assert visible(folder) == before
+        begun = export_next(app, folder, NOW + MINUTE, **other, new_series=True)
+        assert (begun.exported_records, begun.advice) == (
+            2,
+            "this began a new series, since the folder's other exports have other settings: it repeats their rows",
+        )
+        for new_series in (False, True):
+            continued = export_next(app, folder, NOW + 2 * MINUTE, **other, new_series=new_series)
+            assert (continued.exported_records, continued.advice) == (0, "")
+
+    def test_series_that_has_found_nothing_yet_is_continued(self, app: Database, folder: Path) -> None:
+        """Its first run needs the option, the runs after it do not."""
+        add(app, row(1, NOW - MINUTE))
+        export_next(app, folder, NOW)
+        few: dict[str, Any] = {"min_feedback_fields": 4, "days_back": 1, "now": NOW + 2 * DAY}
+        assert export_next(app, folder, **few, new_series=True).exported_records == 0
+        assert export_next(app, folder, **few).exported_records == 0
+
+    def test_comments_and_white_space_of_a_query_make_no_difference(self, app: Database, folder: Path) -> None:
+        """Another query does; its text is not shown. A series of an earlier version, by the text, is continued."""
+        add(app, row(1, NOW - MINUTE))
+        names = "'[]' AS conditions_analyzed, '[]' AS rules_applied, 30 AS age, 'rec_1' AS recommendation_id"
+        columns = ", ".join(("user_id", "analysis_id", *RATING_FIELDS, "timeframe", "created_at"))
+        query = f"SELECT id AS feedback_id, {columns}, {names} FROM recommendation_feedbacks"
+        assert export_next(app, folder, NOW, query=query).exported_records == 1
+        spaced = f"-- nightly\n{query.replace(', ', ' ,  ')} /* all */ ;\n"
+        assert export_next(app, folder, NOW + MINUTE, query=spaced).exported_records == 0
+        with pytest.raises(UsageError, match=r"again: the query is another one\. Pass --new-series"):
+            export_next(app, folder, NOW + MINUTE, query=f"{query} WHERE id > 0")
+        with pytest.raises(UsageError, match=r"again: query was set, is not set\. Pass"):
+            export_next(app, folder, NOW + MINUTE)
+        earlier = folder.with_name("earlier")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("feedback_etl.pipeline.request.normalize_query", lambda _, text: text)
+            export_next(app, earlier, NOW, query=spaced)
+        assert export_next(app, earlier, NOW + MINUTE, query=spaced).exported_records == 0
+        assert len({manifest.settings_digest for manifest in list_manifests(earlier)}) == 1
 
     @pytest.mark.any_database
     def test_number_of_counted_windows_is_bounded(self, app: Database, folder: Path) -> None:
@@ -317,8 +359,8 @@ class Model:
 
 
 CHAINS: list[dict[str, Any]] = [
-    {"min_feedback_fields": 1},
-    {"min_feedback_fields": 2, "format": "parquet", "lookback": "10m"},
+    {"min_feedback_fields": 1, "new_series": True},
+    {"min_feedback_fields": 2, "format": "parquet", "lookback": "10m", "new_series": True},
 ]
 
 
@@ -473,8 +515,7 @@ class Exports(RuleBasedStateMachine):
         for model in self.models:
             counts = Counter[tuple[str, str]]()
             for manifest in self._manifests(model):
-                file = manifest.file("pairs")
-                if file and not manifest.pruned_at:
+                for file in manifest.all("pairs") if not manifest.pruned_at else []:
                     rows = rows_of(self.folder / file.path)
                     assert rows.height == file.rows
                     times = rows["feedback_timestamp"].str.slice(0, 19).str.replace(" ", "T")

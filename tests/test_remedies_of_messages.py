@@ -195,6 +195,10 @@ def folder_is_empty(case: Case) -> None:
     FOLDER.mkdir()
 
 
+def series_has_begun(case: Case) -> None:
+    assert case.run("export --incremental").code == 0
+
+
 def folder_is_a_file(case: Case) -> None:
     FOLDER.write_text("mine")
 
@@ -304,6 +308,8 @@ MESSAGES = [
     Message(erasure_is_of_another_key, f"{EXPORT} --allow-new-key", ("--output",)),
     Message(state_of_the_series_is_changed, "export --incremental", ("--output",)),
     Message(seen_rows_are_gone, "export --incremental", ("--output",)),
+    Message(series_has_begun, "export --incremental --include-subject-hash", ("--new-series",)),
+    Message(series_has_begun, "export --incremental --include-subject-hash", ("--output",)),
     Message(folder_is_a_file, EXPORT, ("--output",)),
     Message(folder_is_empty, "contracts --croissant", ("feedback-etl export",)),
     Message(folder_is_empty, "report", ("feedback-etl export",)),

@@ -29,7 +29,7 @@ PseudonymLength = Annotated[
     ),
 ]
 TimestampPrecision = Annotated[
-    Literal["exact", "minute", "hour", "day"] | None,
+    Literal["exact", "minute", "hour", "day", "week", "month", "quarter"] | None,
     typer.Option("--timestamp-precision", help="Truncate feedback_timestamp, after deduplication.  [default: exact]"),
 ]
 K = Annotated[
@@ -70,6 +70,13 @@ Incremental = Annotated[
 ]
 Lookback = Annotated[
     str, typer.Option("--lookback", help="How late rows may arrive, for example 30m, 2h or 1d.", metavar="DURATION")
+]
+NewSeries = Annotated[
+    bool,
+    typer.Option(
+        "--new-series",
+        help="Begin a series with other settings than the folder's existing one; it exports the rows again.",
+    ),
 ]
 Unkeyed = Annotated[
     bool,

@@ -68,6 +68,34 @@ def extract_select(dialect: str, sql: str) -> str:
     return sql[:end].strip()
 
 
+def normalize_query(dialect: str, sql: str) -> str:
+    """Return a query without comments, its closing semicolon, and white space that makes no difference.
+
+    Queries with equal results of this function yield the same rows. A query that `extract_select` refuses is returned
+    as it is.
+
+    >>> normalize_query("postgresql", "SELECT a, 'x  -- y' FROM t  -- all of them")
+    "SELECT a,'x  -- y' FROM t"
+    """
+    try:
+        select = extract_select(dialect, sql)
+    except UsageError:
+        return sql
+    quoted = list[str]()
+
+    def set_aside(token: re.Match[str]) -> str:
+        if token["open"] or token["close"]:
+            return token[0]
+        if token[0][0] in "-/#":  # a comment
+            return " "
+        quoted.append(token[0])
+        return f"\0{len(quoted) - 1}\0"  # no query contains this character
+
+    text = _TOKEN["postgresql" if dialect == "duckdb" else dialect].sub(set_aside, select)
+    text = re.sub(" ?([(),]) ?", r"\1", re.sub(r"[ \t\n\r\f\v]+", " ", text)).strip()
+    return re.sub("\0([0-9]+)\0", lambda number: quoted[int(number[1])], text)
+
+
 def _unquoted(token: re.Match[str]) -> str:
     return token[0] if token["open"] or token["close"] else " "
 

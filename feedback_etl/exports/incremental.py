@@ -5,26 +5,27 @@ Rows may arrive late, so an incremental export reads again from the lookback bef
 the manifest contains the row count of each older window, so that later rows show up in the next count.
 
 The manifest of an export contains the whole state, so that export and state are committed by one write. A folder is
-locked from the reading of the state to the commit. In an object store, which has no locks, runs may overlap: before a
-commit there, `require_latest` aborts earlier runs, and refuses it if one was committed; the export is then repeated.
+locked from the reading of the state to the commit. In an object store, which has no locks, runs may overlap: see
+`series_conflicts`.
+
+A series is identified by the settings that decide its rows. A run whose settings differ from those of the existing
+series would export all their rows again, so it is refused unless it is meant.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
-from itertools import takewhile
 from typing import Any, NamedTuple, Self
 
 import polars as pl
 
 from feedback_etl.data_files.seen_rows import read_seen_rows
-from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.recovery import abort_runs
-from feedback_etl.privacy.keys import Key
-from feedback_etl.records.audit import AuditLog, LockedAuditLog
-from feedback_etl.records.audit_records import END_EVENTS, Record, has_valid_stem
-from feedback_etl.records.catalog import list_manifests, read_manifest
-from feedback_etl.records.manifest import ABANDONED, Manifest
+from feedback_etl.errors import ExportFileError, UsageError
+from feedback_etl.exports.series_settings import list_changes
+from feedback_etl.records.audit import AuditLog
+from feedback_etl.records.canonical_json import hash_settings
+from feedback_etl.records.catalog import list_manifests
+from feedback_etl.records.manifest import Manifest
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.errors import explain_write_errors
 
@@ -41,14 +42,11 @@ class WindowCount(NamedTuple):
     rows: int
 
 
-class SupersededError(ExportFileError):
-    """Report that another run of the series was committed meanwhile, or has aborted this one."""
-
-
 class IncrementalState(NamedTuple):
     """Contain the state of an incremental series: the exports of a storage with the same settings.
 
     Attributes:
+        settings: The settings that identify it.
         number: The number of exports.
         known_since: Rows from this time on are remembered, and read again; None for all of them.
         counted: The windows before that, the oldest first.
@@ -57,9 +55,10 @@ class IncrementalState(NamedTuple):
         stems: The stems of the exports.
         last: The manifest of the last one, which contains the state; None for a series without exports.
         attempts: The starts of the windows of first exports that found nothing or failed.
-        others: Whether a first export begins a series beside others, with other settings.
+        others: The settings of the other series of the storage, the newest last; empty for a series that has begun.
     """
 
+    settings: Mapping[str, Any]
     number: int
     known_since: datetime | None
     counted: tuple[WindowCount, ...]
@@ -68,31 +67,36 @@ class IncrementalState(NamedTuple):
     stems: frozenset[str]
     last: Manifest | None
     attempts: tuple[datetime | None, ...]
-    others: bool
+    others: tuple[Mapping[str, Any], ...] = ()
 
     @classmethod
-    def load(cls, storage: Storage, settings_digest: str) -> Self:
+    def load(cls, storage: Storage, candidates: Sequence[Mapping[str, Any]]) -> Self:
         """Load the state of a series from its manifests.
+
+        Args:
+            storage: The storage of the exports.
+            candidates: The settings of the series; then equivalent ones, by which earlier versions identified it.
 
         Raises:
             ExportFileError: A manifest or a file of seen rows is missing or was changed.
         """
         increments = [manifest for manifest in list_manifests(storage) if manifest.chain]
-        links = [manifest for manifest in increments if manifest.settings_digest == settings_digest]
+        digests = {manifest.settings_digest for manifest in increments}
+        settings = next((each for each in candidates if hash_settings(each) in digests), candidates[0])
+        links = [manifest for manifest in increments if manifest.settings_digest == hash_settings(settings)]
         if not links:
-            starts = [record for record in AuditLog(storage).records() if record.get("chain") == settings_digest]
-            attempts = tuple(_parse_time(record["begins"]) for record in starts)
-            return cls(0, None, (), read_seen_rows(storage, ()), (), frozenset(), None, attempts, bool(increments))
+            return cls._begin(storage, settings, increments)
         links.sort(key=lambda manifest: int(manifest.chain["number"]))
         last = links[-1]
         known_since = _parse_time(last.chain["known_since"])
         try:
             seen_rows = read_seen_rows(storage, last.all("rows"), known_since)
         except ExportFileError:
-            if storage.has_locks or not _has_successor(storage, last):
+            if not _has_successor(storage, last):  # a folder is locked, so that it has none
                 raise
-            return cls.load(storage, settings_digest)
+            return cls.load(storage, candidates)
         return cls(
+            settings,
             last.chain["number"],
             known_since,
             tuple(
@@ -104,7 +108,35 @@ class IncrementalState(NamedTuple):
             frozenset(manifest.stem for manifest in links),
             last,
             (),
-            others=False,
+        )
+
+    @classmethod
+    def _begin(cls, storage: Storage, settings: Mapping[str, Any], increments: Sequence[Manifest]) -> Self:
+        """Return the state of a series without exports."""
+        digest = hash_settings(settings)
+        starts = [record for record in AuditLog(storage).records() if record.get("chain") == digest]
+        attempts = tuple(_parse_time(record["begins"]) for record in starts)
+        others = {manifest.settings_digest: manifest.settings for manifest in increments} if not attempts else {}
+        seen_rows = read_seen_rows(storage, ())
+        return cls(settings, 0, None, (), seen_rows, (), frozenset(), None, attempts, tuple(others.values()))
+
+    def require_intended(self, *, new_series: bool, new_key: bool) -> None:
+        """Refuse to begin a series beside others, whose rows it would export again, unless that is intended.
+
+        A series that differs from another only in its key is left to the check of the folder's key, or to `new_key`.
+
+        Raises:
+            UsageError: The message names the settings that differ from those of the most similar series.
+        """
+        if new_series or not self.others:
+            return
+        changes = min((list_changes(before, self.settings) for before in reversed(self.others)), key=len)
+        if "key_id" in changes and (len(changes) == 1 or not new_key):
+            return
+        listed = ", ".join(changes.values())
+        raise UsageError(
+            f"This run would begin a new series beside an existing one and export its rows again: {listed}. Pass "
+            "--new-series (new_series=True) to begin it, or name another folder (--output)."
         )
 
     def find_start(self, first: datetime | None, now: datetime) -> datetime | None:
@@ -158,15 +190,21 @@ class IncrementalState(NamedTuple):
         """Return the number of late-arriving rows in windows that are not read again."""
         return sum(max(0, now - then.rows) for now, then in zip(counts, self.counted, strict=False))
 
+    @property
+    def digest(self) -> str:
+        """The digest of the settings that identify the series."""
+        return hash_settings(self.settings)
 
-def series_details(start: datetime | None, settings_digest: str) -> dict[str, Any]:
-    """Return the details of an incremental export for the audit record `started`."""
-    return {"chain": settings_digest, "begins": start.isoformat() if start else None}
+    def audit_details(self, start: datetime | None) -> dict[str, Any]:
+        """Return the details of an incremental export for the audit record `started`."""
+        return {"chain": self.digest, "begins": start.isoformat() if start else None}
 
 
 @contextmanager
-def lock_series(storage: Storage, settings_digest: str, lock_timeout: float) -> Iterator[IncrementalState]:
-    """Yield the state of a series; a folder is locked meanwhile.
+def lock_series(
+    storage: Storage, candidates: Sequence[Mapping[str, Any]], lock_timeout: float
+) -> Iterator[IncrementalState]:
+    """Yield the state of a series; a folder is locked meanwhile. The arguments are those of `IncrementalState.load`.
 
     Raises:
         ExportFileError: The storage cannot be used, or the series is broken.
@@ -175,70 +213,8 @@ def lock_series(storage: Storage, settings_digest: str, lock_timeout: float) -> 
     with ExitStack() as stack:
         with explain_write_errors(storage):
             stack.enter_context(storage.lock(lock_timeout))
-            series = IncrementalState.load(storage, settings_digest)
+            series = IncrementalState.load(storage, candidates)
         yield series
-
-
-def require_latest(storage: Storage, log: LockedAuditLog, run: str, stems: frozenset[str], signer: Key | None) -> None:
-    """Abort the runs of a series that began before this one, so that no other one continues the same state.
-
-    Of two runs, the later one sees the record of the earlier one and aborts it before it commits, unless the earlier
-    one has been committed. So at most one of them continues a state.
-
-    Args:
-        storage: The object store.
-        log: Its log, opened.
-        run: The id of the run that is about to be committed.
-        stems: The stems of the exports of the series that it continues.
-        signer: The key that signs audit records.
-
-    Raises:
-        SupersededError: Another run has been committed, or an export that this one continues was rolled back.
-        ExportFileError: It is uncertain whether such an export will be rolled back.
-    """
-    records = log.records()
-    earlier = [*takewhile(lambda record: record.get("run") != run, records)]
-    settings_digest = records[len(earlier)]["chain"]
-    starts = [record for record in earlier if record.get("chain") == settings_digest and has_valid_stem(record)]
-    ends = {record.get("run"): record for record in records if record["event"] in END_EVENTS}
-    others = [record for record in starts if record["stem"] not in stems and _may_be_committed(record, ends)]
-    if unfinished := [record for record in others if record["run"] not in ends]:
-        abort_runs(storage, log, unfinished, signer)
-    if any(_is_committed(storage, record) for record in others):
-        raise SupersededError("Meanwhile another run of the series was committed: nothing was published. Run again.")
-    for record in starts:
-        end = ends.get(record["run"])
-        if record["stem"] not in stems or (end and end["event"] == "committed"):
-            continue
-        if not _is_committed(storage, record):
-            raise SupersededError(f"Meanwhile {record['stem']} was rolled back: nothing was published. Run again.")
-        if end is None:
-            raise ExportFileError(
-                f"{storage} was swept while {record['stem']} was being committed, so its run may take it back: nothing "
-                "was published. Run again after it has ended; a dead run is undone after a day."
-            )
-
-
-@contextmanager
-def detect_abort(storage: Storage, stem: str) -> Iterator[None]:
-    """Raise a SupersededError for the failure of a run that another run has aborted, and whose parts it has removed."""
-    try:
-        yield
-    except (ExportFileError, OSError) as error:
-        marker = None if storage.has_locks or isinstance(error, SupersededError) else read_manifest(storage, stem)
-        if marker is None or marker.mode != ABANDONED:
-            raise
-        raise SupersededError("Meanwhile another run aborted this one: nothing was published. Run again.") from None
-
-
-def _may_be_committed(started: Record, ends: dict[Any, Record]) -> bool:
-    end = ends.get(started["run"])
-    return end is None or bool(end.get("files")) or end.get("outcome") == "committed"
-
-
-def _is_committed(storage: Storage, started: Record) -> bool:
-    manifest = read_manifest(storage, started["stem"])
-    return manifest is not None and manifest.run == started["run"] and manifest.mode != ABANDONED
 
 
 def _has_successor(storage: Storage, manifest: Manifest) -> bool:

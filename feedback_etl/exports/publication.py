@@ -13,9 +13,9 @@ from pathlib import Path
 
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.cleanup import remove_parts, remove_unlisted
-from feedback_etl.exports.incremental import SupersededError
 from feedback_etl.exports.part_writer import ExportFiles
 from feedback_etl.exports.recovery import put_abort_marker
+from feedback_etl.exports.series_conflicts import SupersededError
 from feedback_etl.records.audit import LockedAuditLog
 from feedback_etl.records.audit_records import Line, Record
 from feedback_etl.records.catalog import read_manifest
@@ -236,4 +236,4 @@ def require_parts(storage: Storage, stem: str, parts: Sequence[DataFile]) -> lis
             f"{len(missing):,} of {len(parts):,} parts are not in {storage} as they were written ({missing[0]} is not "
             "there, or has another size): do all workers share it? Nothing was published."
         )
-    return [part if storage.has_locks else replace(part, etag=listed[part.path].version) for part in parts]
+    return [replace(part, etag=storage.etag(listed[part.path].version)) for part in parts]

@@ -12,18 +12,26 @@ if TYPE_CHECKING:
     from feedback_etl.transform.training_schema import Model
 
 
-class ReadKeywords(TypedDict, total=False):
-    """Keywords of `ReadOptions`."""
-
+class _WindowKeywords(TypedDict, total=False):
     days_back: int
     since: Time | None
     until: Time | None
+
+
+class DatabaseKeywords(TypedDict, total=False):
+    """Keywords of `ReadOptions` that describe the database."""
+
     query: str | None
     db_schema: str | None
     opt_in_column: str
     opt_out_column: str
     connect_timeout: float
     allow_row_security: bool
+
+
+class ReadKeywords(_WindowKeywords, DatabaseKeywords, total=False):
+    """Keywords of `ReadOptions`."""
+
     bulk: bool
     workers: int | None
     batch_size: int
@@ -39,7 +47,7 @@ class TrainingKeywords(ReadKeywords, total=False):
     row_model: "Model | None"
     hash_recommendation_id: bool
     pseudonym_length: Literal[16, 32]
-    timestamp_precision: Literal["exact", "minute", "hour", "day"]
+    timestamp_precision: Literal["exact", "minute", "hour", "day", "week", "month", "quarter"]
     k: int | None
     on_small_class: Literal["suppress", "fail"]
     max_suppressed: float
@@ -59,6 +67,7 @@ class ExportKeywords(TrainingKeywords, total=False):
     formulas: Literal["escape", "reject", "allow"]
     incremental: bool
     lookback: str | timedelta
+    new_series: bool
     lock_timeout: float
     idempotency_key: str | None
     allow_new_key: bool

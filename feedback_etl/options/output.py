@@ -26,6 +26,8 @@ class OutputOptions:
             every row exactly once. Edits of exported rows are not followed.
         lookback: How late rows may arrive, as "30m", "2h", "1d" or a timedelta: the next incremental export reads again
             so far before this watermark. Later rows are counted in `late_records`.
+        new_series: Begin a series whose settings differ from those of the folder's other series, which exports their
+            rows again; refused otherwise. A series that has begun is continued.
         lock_timeout: Seconds to wait for other programs that use the folder.
         idempotency_key: An opaque id of the request, such as a task's UUID. For an id that already has an export
             nothing is read, and its figures are returned. The folder is locked meanwhile.
@@ -38,6 +40,7 @@ class OutputOptions:
     formulas: Literal["escape", "reject", "allow"] = "escape"
     incremental: bool = False
     lookback: str | timedelta = "1h"
+    new_series: bool = False
     lock_timeout: float = 60.0
     idempotency_key: str | None = None
     allow_new_key: bool = False
@@ -47,6 +50,8 @@ class OutputOptions:
         self.file_format  # noqa: B018  it validates
         if self.incremental and self.idempotency_key is not None:
             raise UsageError("An incremental export never repeats a row: leave `idempotency_key` out.")
+        if self.new_series and not self.incremental:
+            raise UsageError("`new_series` has no effect without `incremental`.")
 
     @property
     def file_format(self) -> "FileFormat":

@@ -33,7 +33,8 @@ class PrivacyOptions:
     Attributes:
         hash_recommendation_id: Pseudonymise the recommendation as well.
         pseudonym_length: Number of hex characters of a pseudonym; 32 for 100 million analyses or more.
-        timestamp_precision: "exact", or truncate feedback_timestamp to "minute", "hour" or "day".
+        timestamp_precision: "exact", or the period to whose start feedback_timestamp is truncated (UTC); weeks begin on
+            Monday.
         k: Least number of people in each equivalence class (rows with equal quasi-identifiers); None only measures.
         on_small_class: What happens to smaller classes: "suppress" their rows, or "fail" and publish nothing.
         max_suppressed: Publish nothing if a larger share of the rows would be suppressed; 0 to 1.
@@ -46,7 +47,7 @@ class PrivacyOptions:
 
     hash_recommendation_id: bool = False
     pseudonym_length: Literal[16, 32] = 16
-    timestamp_precision: Literal["exact", "minute", "hour", "day"] = "exact"
+    timestamp_precision: Literal["exact", "minute", "hour", "day", "week", "month", "quarter"] = "exact"
     k: int | None = None
     on_small_class: Literal["suppress", "fail"] = "suppress"
     max_suppressed: float = 1.0

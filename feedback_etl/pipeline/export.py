@@ -13,7 +13,8 @@ from feedback_etl.database.watermark import WatermarkRequest
 from feedback_etl.database.window import Window
 from feedback_etl.errors import AllRejectedError
 from feedback_etl.exports.idempotency import DuplicateRequestError, deduplicate_request
-from feedback_etl.exports.incremental import IncrementalState, SupersededError, lock_series
+from feedback_etl.exports.incremental import IncrementalState, lock_series
+from feedback_etl.exports.series_conflicts import SupersededError
 from feedback_etl.options.export import ExportOptions
 from feedback_etl.options.keywords import ExportKeywords
 from feedback_etl.pipeline.keys import resolve_key
@@ -22,7 +23,6 @@ from feedback_etl.pipeline.selection import select
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.pipeline.write import write_export
 from feedback_etl.privacy.keys import Key
-from feedback_etl.records.canonical_json import hash_settings
 from feedback_etl.results import ExportReport
 from feedback_etl.storage.location import open_storage
 from feedback_etl.transform.fork_guard import require_usable_polars
@@ -152,8 +152,10 @@ def export_incremental(request: ExportRequest) -> ExportReport:
 
     In an object store, a concurrent run of the series may commit first; then the new state is continued.
     """
+    output = request.output
     while True:
-        with lock_series(request.storage, hash_settings(request.settings), request.output.lock_timeout) as series:
+        with lock_series(request.storage, request.candidate_settings, output.lock_timeout) as series:
+            series.require_intended(new_series=output.new_series, new_key=output.allow_new_key)
             try:
                 report = export_full(_select_increment(request, series))
             except SupersededError:

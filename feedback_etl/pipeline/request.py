@@ -6,16 +6,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from feedback_etl.columns import AGE_EDGES
+from feedback_etl.database.connect import find_dialect
+from feedback_etl.database.custom_query import normalize_query
 from feedback_etl.database.read import ReadRequest
 from feedback_etl.errors import UsageError
 from feedback_etl.exports.idempotency import request_details
-from feedback_etl.exports.incremental import IncrementalState, series_details
+from feedback_etl.exports.incremental import IncrementalState
 from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.options.output import OutputOptions
 from feedback_etl.pipeline.keys import available_keys
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.keys import get_key_id
-from feedback_etl.records.canonical_json import hash_settings
 from feedback_etl.records.key_binding import bind_key
 from feedback_etl.storage.base import Storage
 
@@ -100,16 +101,28 @@ class ExportRequest:
         """Further details of the audit record of the start."""
         if self.series is None:
             return request_details(self.output.idempotency_key)
-        return series_details(self.selection.window.start, hash_settings(self.settings))
+        return self.series.audit_details(self.selection.window.start)
 
     @property
     def settings(self) -> dict[str, Any]:
         """Settings that decide the rows of an export and their form; they identify an incremental series."""
-        options, query = self.transform_options, self.selection.query
+        return self.candidate_settings[0] if self.series is None else dict(self.series.settings)
+
+    @property
+    def candidate_settings(self) -> list[dict[str, Any]]:
+        """The settings with the normalised query; then with its text, by which earlier versions identified a series."""
+        query = self.selection.options.query
+        if not query:
+            return [self._settings(None)]
+        normalized = normalize_query(find_dialect(self.selection.database), query)
+        return [self._settings(text) for text in dict.fromkeys((normalized, query))]
+
+    def _settings(self, query: str | None) -> dict[str, Any]:
+        options = self.transform_options
         optional = {
             "extra_columns": [list(column) for column in options.extra_columns],
             "age_edges": list(options.age_edges) if options.age_edges != AGE_EDGES else [],
-            "allow_row_security": self.selection.allow_row_security,
+            "allow_row_security": self.selection.options.allow_row_security,
             "overridden": options.overrides.names(),
             "formulas": "reject" if options.reject_formulas else "",
         }
@@ -120,6 +133,6 @@ class ExportRequest:
             "k": options.k_policy.k,
             "quasi_identifiers": list(options.k_policy.quasi_identifiers),
             "query_sha256": hashlib.sha256(query.encode()).hexdigest() if query else None,
-            "db_schema": self.selection.db_schema,
+            "db_schema": self.selection.options.db_schema,
             "key_id": get_key_id(options.key),
         }

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import TypeVar
 
 from feedback_etl.errors import ExportFileError, FeedbackError, SourceError, UsageError
-from feedback_etl.exports.incremental import SupersededError
+from feedback_etl.exports.series_conflicts import SupersededError
 from feedback_etl.pipeline.executors import has_lost_scheduler
 from feedback_etl.pipeline.tasks import Task, TaskResult
 

@@ -45,7 +45,7 @@ def scan_training(
     Only files with a manifest are read: no hidden, temporary, rejected or unmanaged file. CSV, compressed or not, and
     Parquet can be mixed. If several exports contain a pair, the copy of the newest is kept, with the `subject_hash` of
     the newest that has one. This deduplication reads the columns of the pair, and is skipped if the windows of the
-    exports do not overlap. With times truncated to the minute, hour or day, equal rows of one file are different
+    exports do not overlap. With truncated times, equal rows of one file are different
     feedback, and all are kept; so are those of an application that recognises duplicates itself. If the application
     names age ranges itself, `age_range` is text.
 

@@ -21,6 +21,8 @@ _LISTS = ("conditions_detected", "rules_applied")
 _TEXTS = (*_LISTS, "age_range")
 _TIME = "feedback_timestamp"
 _TIMEFRAME_COLUMN = "timeframe"
+_WITHOUT = {"hour": ("day", "week", "month", "quarter"), "weekday": ("week", "month", "quarter")}
+"""The precisions of times that have no such part."""
 
 LateFeature = Literal["timeframe", "time"]
 """What is known only when feedback is given: "timeframe", and with "time" its hour and weekday."""
@@ -62,8 +64,8 @@ def features(
     | `age_missing` | 1 if it is null or not in the vocabulary |
     | `timeframe_days` | with "timeframe", `2_weeks` is 14; a month has 30 days, a year 365; 0 if missing |
     | `timeframe_missing` | with "timeframe", 1 if it is null or has another form |
-    | `hour_sin`, `hour_cos` | with "time", the time of day (UTC) on a circle; not with precision "day" |
-    | `weekday_sin`, `weekday_cos` | with "time", the weekday (UTC) likewise, from Monday |
+    | `hour_sin`, `hour_cos` | with "time", the time of day (UTC) on a circle; not with a precision from "day" |
+    | `weekday_sin`, `weekday_cos` | with "time", the weekday (UTC) likewise, from Monday; not from "week" |
     | NAME, NAME`_missing` for each of `ratings` | the rating, 0 if missing; 1 if missing |
 
     Args:
@@ -200,11 +202,11 @@ def _one_hot(column: str, prefix: str, names: Sequence[str]) -> Iterator[pl.Expr
 
 
 def _times(precision: TimestampPrecision) -> Iterator[pl.Expr]:
-    """Return hour and weekday as points on the circles of the day and of the week."""
+    """Return hour and weekday as points on the circles of the day and of the week, unless the precision hides them."""
     time = pl.col(_TIME)
     parts = {"hour": (time.dt.hour() + time.dt.minute() / 60, 24), "weekday": (time.dt.weekday() - 1, 7)}
     for name, (part, whole) in parts.items():
-        if name != "hour" or precision != "day":
+        if precision not in _WITHOUT[name]:
             angle = part.cast(pl.Float32) * (math.tau / whole)
             yield angle.sin().alias(f"{name}_sin")
             yield angle.cos().alias(f"{name}_cos")

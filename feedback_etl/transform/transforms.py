@@ -7,7 +7,7 @@ pairs = raw.pipe(anonymize, key=key, now=now).pipe(deduplicate)
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal
+from typing import Literal, get_args
 
 import polars as pl
 
@@ -32,7 +32,7 @@ from feedback_etl.transform.identifiers import contains_id
 from feedback_etl.transform.json_lists import join_list
 from feedback_etl.transform.timestamps import readable
 
-TimestampPrecision = Literal["exact", "minute", "hour", "day"]
+TimestampPrecision = Literal["exact", "minute", "hour", "day", "week", "month", "quarter"]
 
 PAIR_KEY = ("analysis_hash", "recommendation_id", "feedback_timestamp")
 """The columns that identify a feedback; `expressions.pair_hash` is their digest."""
@@ -40,7 +40,7 @@ PAIR_KEY = ("analysis_hash", "recommendation_id", "feedback_timestamp")
 RAW_KEY = ("analysis_id", "recommendation_id", "created_at")
 """The same for raw rows: `anonymize` maps these columns to `PAIR_KEY`, one to one."""
 
-_TRUNCATED = {"exact": "", "minute": "1m", "hour": "1h", "day": "1d"}
+_TRUNCATED = dict(zip(get_args(TimestampPrecision), ("", "1m", "1h", "1d", "1w", "1mo", "1q"), strict=True))
 _JOINED = {"conditions_analyzed": "conditions_joined", "rules_applied": "rules_joined"}
 
 
@@ -100,7 +100,7 @@ def anonymize(  # noqa: PLR0913  public, flat
     recommendation = pl.col("recommendation_id").cast(pl.String)
     if hash_recommendation_id:
         recommendation = hash_id("recommendation_id", key=key, unkeyed=unkeyed)
-    known = frame.select(*RAW_COLUMNS, *(each.name for each in raw_extra_columns(extra_columns)))
+    known = frame.select(*RAW_COLUMNS, *(column.name for column in raw_extra_columns(extra_columns)))
     for column, joined in _JOINED.items():
         known = _add_joined(known, column, joined)
     pairs: Frame = known.select(
@@ -114,7 +114,7 @@ def anonymize(  # noqa: PLR0913  public, flat
         age_range=bucket_age("age", edges=age_edges, plausible_only=True),
         feedback_timestamp=_utc(pl.col("created_at")),
         export_date=_utc(pl.lit(to_naive_utc(now).replace(microsecond=0))),
-        **{each.name: _convert_extra(each, key=key, unkeyed=unkeyed) for each in extra_columns},
+        **{column.name: _convert_extra(column, key=key, unkeyed=unkeyed) for column in extra_columns},
     ).select(training_columns(extra_columns))
     return pairs
 
@@ -134,9 +134,9 @@ def _convert_extra(column: ExtraColumn, *, key: KeyLike | str | None, unkeyed: b
 
 @accepts_any_dataframe
 def coarsen(frame: Frame, precision: TimestampPrecision, *, also: Sequence[str] = ()) -> Frame:
-    """Truncate feedback_timestamp (and other times) to the minute, the hour or the day.
+    """Truncate feedback_timestamp (and other times) to the start of a period, from the minute to the quarter.
 
-    Drop duplicates before: rows that differ only in their exact times become equal.
+    A week begins on Monday. Drop duplicates before: rows that differ only in their exact times become equal.
 
     Raises:
         UsageError: There is no such precision.
