@@ -354,7 +354,7 @@ def test_what_is_not_ours_is_left_alone(tmp_path: Path, make: Callable[[Path], N
         return {p: (p.lstat().st_ino, p.read_bytes() if p.is_file() else b"") for p in tmp_path.iterdir()}
 
     before = state()
-    with pytest.raises(ExportFileError, match="choose another place"):
+    with pytest.raises(ExportFileError, match="choose another path"):
         create_sample_database(path, rows=5, now=NOW)
     assert state() == before
 

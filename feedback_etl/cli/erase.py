@@ -112,6 +112,11 @@ def _print_result(result: "ErasureResult", *, dry_run: bool) -> None:
             f"not inspected, adopted with pseudonyms of an unknown scheme: {', '.join(result.unknown_scheme)}. "
             "People to erase may remain there; prune removes it."
         )
+    if result.partly_searched:
+        echo_err(
+            f"not inspected: rows of {', '.join(result.partly_searched)} with unknown pseudonyms, or without one. "
+            "People to erase may remain there."
+        )
     if result.unfinished:
         echo_err(
             f"not inspected, unfinished: {', '.join(result.unfinished)}. A run that still publishes excludes these "
@@ -137,6 +142,11 @@ def _require_complete(result: "ErasureResult") -> None:
     if result.unknown_scheme:
         raise CheckFailedError(
             "Not every export could be inspected: remove those of an unknown scheme (feedback-etl prune --export NAME)."
+        )
+    if result.partly_searched:
+        raise CheckSkippedError(
+            "People to erase may remain in rows of adopted files with unknown pseudonyms: erase what is not in the "
+            "database (feedback-etl erase --not-in-database), or remove the files (feedback-etl prune --export NAME)."
         )
     if not_searched := len(result.unmanaged) + len(result.not_inspected):
         raise CheckSkippedError(

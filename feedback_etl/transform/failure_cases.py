@@ -53,9 +53,8 @@ def require_none(cases: pl.DataFrame, table: pl.DataFrame) -> None:
     """Raise if there are failure cases, with the broken rules and the number of rows that break each."""
     if cases.is_empty():
         return
-    # A failure case of the frame's columns has no row index, and the name of the schema instead of the column's name.
-    # The message must contain no value of a row. Failure cases of a custom model about whole rows may contain values,
-    # and so may the name of an unknown column: in a file without a header, the names are values.
+    # A failure case of the frame's columns has no row index, and the schema's name instead of the column's. The message
+    # must contain no value: a custom model's case of whole rows may, and in a file without a header, names are values.
     of_frame, of_columns = pl.col("schema_context") == "DataFrameSchema", pl.col("check").str.starts_with("column")
     is_unknown = (pl.col("check") == "column_in_schema") & ~pl.col("failure_case").is_in(KNOWN)
     named = pl.when(is_unknown).then(pl.lit("unknown")).otherwise("failure_case")
@@ -65,4 +64,4 @@ def require_none(cases: pl.DataFrame, table: pl.DataFrame) -> None:
     counts = cases.group_by(rule.alias("rule")).agg(rows=rows).sort("rows", "rule", descending=[True, False])
     reasons = dict(counts.iter_rows())
     listed = ", ".join(f"{name} ({pluralize(rows, 'row')})" for name, rows in reasons.items())
-    raise ValidationError(f"The training set breaks its rules and was not written: {listed}.", reasons)
+    raise ValidationError(f"The training set breaks its rules: {listed}.", reasons)

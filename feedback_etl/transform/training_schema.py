@@ -1,7 +1,4 @@
-"""Validate training sets: every batch must satisfy `TrainingPair`, a pandera model, before it is written or returned.
-
-Raw rows are validated in `raw_schema`.
-"""
+"""Validate training sets: every batch must satisfy `TrainingPair`, a pandera model, before it is written or returned."""
 
 from collections.abc import Collection, Sequence
 from functools import lru_cache
@@ -11,6 +8,7 @@ import pandera.polars as pa
 import polars as pl
 
 from feedback_etl.columns import AGE_EDGES, IMAGE_URL, SUBJECT_HASH, ExtraColumn
+from feedback_etl.transform.column_transforms import with_age_ranges
 from feedback_etl.transform.combined_checks import combine_checks
 from feedback_etl.transform.dataframes import Frame, collect_if_lazy, lazy_like, to_polars
 from feedback_etl.transform.expressions import AGE_RANGE, age_ranges
@@ -115,8 +113,9 @@ def _own_text_checks(column: str) -> list[pa.Check]:
 
 
 def _refuse_formulas(formulas: pl.Expr) -> pa.Check:
-    is_allowed = ~formulas.fill_null(value=False)
-    return pa.Check(lambda data: data.lazyframe.select(is_allowed), name="formula", error="formula")
+    return pa.Check(
+        lambda data: data.lazyframe.select(~formulas.fill_null(value=False)), name="formula", error="formula"
+    )
 
 
 @lru_cache
@@ -146,7 +145,7 @@ def validate(
     """Return the frame if it satisfies `TrainingPair`.
 
     Args:
-        frame: The twelve columns of `TrainingPair`, as `anonymize` returns them. A lazy frame is collected.
+        frame: The twelve columns of `TrainingPair`; age_range may be text. A lazy frame is collected.
         extra_columns: The extra columns that follow the twelve, such as `columns.SUBJECT_HASH`.
         age_edges: The ages at which a new range begins.
         row_model: A custom pandera model that the frame must satisfy as well; it does not change the frame.
@@ -164,9 +163,10 @@ def validate(
     """
     table = collect_if_lazy(to_polars(frame))
     rules = (tuple(extra_columns), tuple(age_edges), frozenset(overridden))
-    cases = failure_cases(_combined_schema(*rules), table)
+    typed = table if "bucket_age" in overridden else with_age_ranges(table, age_ranges(age_edges))
+    cases = failure_cases(_combined_schema(*rules), typed)
     if not cases.is_empty():  # the combined check does not tell which rule is broken
-        cases = failure_cases(training_schema(*rules), table)
+        cases = failure_cases(training_schema(*rules), typed)
     if row_model is not None:
         cases = pl.concat([cases, model_failure_cases(row_model, table)], how="diagonal_relaxed")
     require_none(cases, table)
@@ -176,8 +176,7 @@ def validate(
 def validate_classic(pairs: pl.DataFrame) -> pl.DataFrame:
     """Return training pairs that an application created without `anonymize`, if they are valid.
 
-    Pseudonyms and labels may be any text, and lists may have empty elements; no text may be a formula. Other rules are
-    those of `validate`.
+    Pseudonyms and labels may be any text, lists may have empty elements, no text may be a formula; else as `validate`.
 
     Raises:
         ValidationError: As `validate` does.
