@@ -1,4 +1,4 @@
-"""Validate training sets: every batch must satisfy `TrainingPair`, a pandera model, before it is written or returned."""
+"""Validate training sets: every batch must satisfy `TrainingPair`, a pandera model, before it is written."""
 
 from collections.abc import Collection, Sequence
 from functools import lru_cache
