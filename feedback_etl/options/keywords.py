@@ -71,3 +71,5 @@ class ExportKeywords(TrainingKeywords, total=False):
     lock_timeout: float
     idempotency_key: str | None
     allow_new_key: bool
+    recipient: str | None
+    allow_overlap: bool

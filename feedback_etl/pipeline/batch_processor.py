@@ -190,7 +190,7 @@ class BatchProcessor:
         small = classes.filter(pl.col("people") < (policy.k or 0))
         suppressed, rows = int(small["rows"].sum()), int(classes["rows"].sum())
         if violation := policy.violation(suppressed, rows):
-            by_time = "; `for_sharing` always adds feedback_timestamp"
+            by_time = "; `recipient` always adds feedback_timestamp"
             raise ValidationError(
                 f"Nothing was exported: {suppressed:,} of {rows:,} rows belong to equivalence classes of fewer than "
                 f"{policy.k} people with equal {', '.join(policy.quasi_identifiers)}, and {violation}. Set fewer "

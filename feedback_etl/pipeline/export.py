@@ -23,6 +23,7 @@ from feedback_etl.pipeline.selection import select
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.pipeline.write import write_export
 from feedback_etl.privacy.keys import Key
+from feedback_etl.privacy.sharing import require_shareable_key
 from feedback_etl.results import ExportReport
 from feedback_etl.storage.location import open_storage
 from feedback_etl.transform.fork_guard import require_usable_polars
@@ -90,6 +91,8 @@ def export_feedback(  # noqa: PLR0913  public, flat
     now = resolve_now(now)
     storage, selection = open_storage(options.output.output_dir), select(database, options, now, on_progress)
     key = resolve_key(key, unkeyed=unkeyed, pseudonym_length=options.privacy.pseudonym_length)
+    if options.output.recipient is not None:
+        require_shareable_key(key)
     request = ExportRequest(
         storage=storage,
         selection=selection,
