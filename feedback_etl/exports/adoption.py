@@ -21,10 +21,11 @@ from feedback_etl.records.key_binding import bind_key
 from feedback_etl.records.layout import DATA_SUFFIXES, manifest_path
 from feedback_etl.records.manifest import ADOPTED, DataFile, Manifest
 from feedback_etl.records.tombstones import TombstoneFile, hash_identity
+from feedback_etl.storage.base import LOCK_TIMEOUT
 from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.local import LocalStorage
 from feedback_etl.storage.location import open_storage
-from feedback_etl.storage.locks import LOCK_TIMEOUT, lock_folder
+from feedback_etl.storage.locks import lock_folder
 from feedback_etl.storage.posix import hash_file
 from feedback_etl.storage.urls import is_object_store
 from feedback_etl.transform.expressions import hash_id

@@ -17,10 +17,9 @@ from feedback_etl.records.key_binding import bind_key
 from feedback_etl.records.layout import DATA_SUFFIXES, REJECTED_FOLDER, STEM, part_folders
 from feedback_etl.records.manifest import DataFile, Manifest
 from feedback_etl.records.manifest_details import summarize_revisions
-from feedback_etl.storage.base import Storage
+from feedback_etl.storage.base import LOCK_TIMEOUT, Storage
 from feedback_etl.storage.errors import explain_read_errors, explain_write_errors, refuse_links
 from feedback_etl.storage.location import StorageLike, open_storage
-from feedback_etl.storage.locks import LOCK_TIMEOUT
 
 MAX_DAYS = 100_000
 

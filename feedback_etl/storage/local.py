@@ -1,15 +1,15 @@
 """Storage of exports in a local folder."""
 
 import errno
-import fcntl
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from feedback_etl.storage.base import ConflictError, FileInfo, Storage, Version
+from feedback_etl.errors import FolderLockedError
+from feedback_etl.storage.base import LOCK_TIMEOUT, ConflictError, FileInfo, Storage, Version
 from feedback_etl.storage.errors import refuse_links
-from feedback_etl.storage.locks import LOCK_TIMEOUT, lock_folder
+from feedback_etl.storage.locks import acquire_lock, lock_folder
 from feedback_etl.storage.posix import (
     create_private_file,
     fsync_directory,
@@ -174,8 +174,8 @@ class LocalStorage(Storage):
             fsync_directory(folder)
 
     def append_lines(self, name: str, content: bytes) -> None:
-        """Append under an exclusive lock of the file; a line torn by a crash is terminated first."""
-        with self._open_locked(name) as file:
+        """Append under the lock of the file; a line torn by a crash is terminated first."""
+        with self._open_locked(name, LOCK_TIMEOUT) as file:
             file.append_lines(content)
 
     def read_lines(self, name: str) -> bytes:
@@ -186,24 +186,23 @@ class LocalStorage(Storage):
 
     def read_numbered(self, name: str, *, after: int = 0) -> dict[int, bytes]:
         """Return the lines after a number."""
-        return {number: line for number, line in enumerate(_split(self.read_lines(name)), 1) if number > after}
-
-    def put_numbered(self, name: str, number: int, content: bytes) -> None:
-        """Append a line if the file has one line less, under an exclusive lock of the file."""
-        with self._open_locked(name) as file:
-            file.seek(0)
-            if len(_split(file.read())) >= number:
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.path / name))
-            file.append_lines(content)
+        return _number_lines(self.read_lines(name), after)
 
     @contextmanager
-    def _open_locked(self, name: str) -> Iterator[WholeFile]:
+    def open_lines(self, name: str, timeout: float = LOCK_TIMEOUT) -> Iterator["_LockedLines"]:
+        """Open the file under an exclusive lock."""
+        with self._open_locked(name, timeout) as file:
+            yield _LockedLines(file)
+
+    @contextmanager
+    def _open_locked(self, name: str, timeout: float) -> Iterator[WholeFile]:
         path = self.path / name
         refuse_links(path.parent, path)
         make_private_folder(path.parent)
         is_new = not path.exists()
         with open_private_file(path) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            if not acquire_lock(file.fileno(), timeout):
+                raise FolderLockedError(f"{path} has been held by another process for {timeout:g} s; run again.")
             if is_new:
                 fsync_directory(path.parent)
             yield file
@@ -213,10 +212,27 @@ class LocalStorage(Storage):
         return lock_folder(self.path, timeout)
 
 
-def _split(content: bytes) -> list[bytes]:
-    """Split lines at newlines, which they keep; other line separators may be part of a line."""
-    lines = [line + b"\n" for line in content.split(b"\n")]
-    return [*lines[:-1], lines[-1][:-1]] if content and not content.endswith(b"\n") else lines[:-1]
+class _LockedLines:
+    """The lines of a file that is locked."""
+
+    def __init__(self, file: WholeFile) -> None:
+        self._file = file
+
+    def read(self, *, after: int = 0) -> dict[int, bytes]:
+        self._file.seek(0)
+        return _number_lines(self._file.read(), after)
+
+    def put(self, number: int, content: bytes) -> None:
+        if len(self.read()) >= number:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        self._file.append_lines(content)
+
+
+def _number_lines(content: bytes, after: int) -> dict[int, bytes]:
+    """Return the lines after a number, with their newlines; other line separators may be part of a line."""
+    *complete, torn = content.split(b"\n")
+    lines = [*(line + b"\n" for line in complete if line), *([torn] if torn else [])]
+    return {number: line for number, line in enumerate(lines, 1) if number > after}
 
 
 def _version(status: os.stat_result) -> Version:
