@@ -20,6 +20,7 @@ from feedback_etl.records.catalog import list_manifests
 from feedback_etl.records.key_binding import bind_key
 from feedback_etl.records.layout import DATA_SUFFIXES, manifest_path
 from feedback_etl.records.manifest import ADOPTED, DataFile, Manifest
+from feedback_etl.records.manifest_details import describe_scheme
 from feedback_etl.records.tombstones import TombstoneFile, hash_identity
 from feedback_etl.storage.base import LOCK_TIMEOUT
 from feedback_etl.storage.errors import explain_write_errors
@@ -90,7 +91,7 @@ def adopt(
             raise ExportFileError(f"{path} has a manifest already.")
         if (folder / manifest_path(stem)).exists():  # of a file that differs in its suffix
             stem = path.name
-        scheme = _describe_scheme(key) if _is_recognized(path, key, analyses, exports) else UNKNOWN_SCHEME
+        scheme = describe_scheme(key) if _is_recognized(path, key, analyses, exports) else UNKNOWN_SCHEME
         _require_no_erased(path, key)
         manifest = _build_manifest(path, stem, columns, key, scheme, log.head())
         manifest.sign(signer)
@@ -135,10 +136,6 @@ def _build_manifest(  # noqa: PLR0913  internal
         tools={},
         audit_head=audit_head,
     )
-
-
-def _describe_scheme(key: Key | None) -> str:
-    return f"hmac-sha256, {key.pseudonym_length} hex" if key else "sha256, 16 hex"
 
 
 def _is_recognized(

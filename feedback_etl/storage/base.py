@@ -104,6 +104,13 @@ class Storage(Protocol):
     def local_path(self, name: str = "") -> Path | None:
         """Return the path of a file, or of the folder; None in an object store."""
 
+    def refuse_links(self, *names: str) -> None:
+        """Refuse symbolic links at these names and in their folders, which could point elsewhere.
+
+        Raises:
+            ExportFileError: There is one.
+        """
+
     def read(self, name: str) -> bytes:
         """Return the content of a small file.
 

@@ -4,7 +4,7 @@ import errno
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from feedback_etl.errors import FolderLockedError
 from feedback_etl.storage.base import LOCK_TIMEOUT, ConflictError, FileInfo, Storage, Version
@@ -43,25 +43,20 @@ class LocalStorage(Storage):
         return str(self.path)
 
     def exists(self) -> bool:
-        """Return whether the folder exists."""
         return self.path.is_dir()
 
     def names(self, folder: str = "") -> list[str]:
-        """Return the sorted names of the files in a folder, without hidden ones."""
         paths = (self.path / folder).glob("[!.]*")
         return sorted(path.relative_to(self.path).as_posix() for path in paths if path.is_file())
 
     def folders(self) -> list[str]:
-        """Return the sorted names of the folders, without hidden ones."""
         return sorted(path.name for path in self.path.glob("[!.]*") if path.is_dir())
 
     def list_files(self, folder: str = "") -> dict[str, FileInfo]:
-        """Return all files below a folder by name."""
         paths = sorted(path for path in (self.path / folder).rglob("*") if path.is_file())
         return self.stat_files(path.relative_to(self.path).as_posix() for path in paths)
 
     def list_entries(self) -> list[str]:
-        """Return the names of all that exists below the folder and is no folder, and of unreadable folders."""
         entries, unreadable = list[Path](), list[OSError]()
         for name, folders, files in os.walk(self.path, onerror=unreadable.append):
             entries += [Path(name, file) for file in files]
@@ -71,29 +66,27 @@ class LocalStorage(Storage):
         return sorted([*names, *(f"{folder.relative_to(self.path).as_posix()}/" for folder in closed)])
 
     def stat_files(self, names: Iterable[str]) -> dict[str, FileInfo]:
-        """Return those of the named files that exist."""
         paths = {name: self.path / name for name in names}
         return {name: _info(path.stat()) for name, path in paths.items() if path.is_file()}
 
     def stat_with_digest(self, name: str) -> tuple[int, str]:
-        """Return the size in bytes and the SHA-256 digest of a file."""
         path = self.path / name
         return path.stat().st_size, hash_file(path)
 
     def uri(self, name: str) -> str:
-        """Return the path of a file."""
         return str(self.path / name)
 
     def absolute_uri(self) -> str:
-        """Return the absolute path of the folder."""
         return str(self.path.absolute())
 
     def local_path(self, name: str = "") -> Path:
-        """Return the path of a file, or of the folder."""
         return self.path / name
 
+    def refuse_links(self, *names: str) -> None:
+        for path in (self.path / name for name in names):
+            refuse_links(path, *(parent for parent in path.parents if self.path in parent.parents))
+
     def read_version(self, name: str) -> tuple[bytes, Version]:
-        """Return the content of a file and its version."""
         with open(open_regular_file(self.path / name), "rb") as file:
             return file.read(), _version(os.fstat(file.fileno()))
 
@@ -109,7 +102,7 @@ class LocalStorage(Storage):
     def staging_path(self, name: str) -> Iterator[Path]:
         """Provide a hidden, unique path in the folder of the file."""
         path = self.path / name
-        refuse_links(*(parent for parent in path.parents if parent.is_relative_to(self.path) and parent != self.path))
+        self.refuse_links(*map(str, PurePosixPath(name).parents[:-1]))
         staged = temporary_path(path.parent, path.name)
         try:
             yield staged
@@ -118,7 +111,6 @@ class LocalStorage(Storage):
 
     @contextmanager
     def replacement_path(self, name: str) -> Iterator[Path]:
-        """Provide the path that `posix.replacement_path` returns."""
         path = replacement_path(self.path / name)
         path.unlink(missing_ok=True)  # left by a process that was killed
         try:
@@ -127,7 +119,6 @@ class LocalStorage(Storage):
             path.unlink(missing_ok=True)
 
     def etag(self, version: Version) -> str:  # noqa: ARG002
-        """Return ""."""
         return ""
 
     def put_new(self, name: str, content: bytes | Path) -> Version:
@@ -179,13 +170,11 @@ class LocalStorage(Storage):
             file.append_lines(content)
 
     def read_lines(self, name: str) -> bytes:
-        """Return the whole file."""
         path = self.path / name
-        refuse_links(path.parent, path)
+        self.refuse_links(name)
         return read_regular_file(path) if path.exists() else b""
 
     def read_numbered(self, name: str, *, after: int = 0) -> dict[int, bytes]:
-        """Return the lines after a number."""
         return _number_lines(self.read_lines(name), after)
 
     @contextmanager
@@ -197,7 +186,7 @@ class LocalStorage(Storage):
     @contextmanager
     def _open_locked(self, name: str, timeout: float) -> Iterator[WholeFile]:
         path = self.path / name
-        refuse_links(path.parent, path)
+        self.refuse_links(name)
         make_private_folder(path.parent)
         is_new = not path.exists()
         with open_private_file(path) as file:

@@ -36,18 +36,11 @@ class NumberedObjects(Storage):
         return b"".join(self.read_numbered(name).values())
 
     def read_numbered(self, name: str, *, after: int = 0) -> dict[int, bytes]:
-        """Return the contents of the numbered objects of a file by number, in ascending order."""
         listed = {number: entry for number, entry in self._list_numbered(name).items() if number > after}
         with ThreadPoolExecutor(_CONCURRENCY) as pool:
             return dict(zip(listed, pool.map(lambda entry: self._read_cached(*entry), listed.values()), strict=True))
 
     def put_numbered(self, name: str, number: int, content: bytes) -> None:
-        """Put the object with this number, if the number is free.
-
-        Raises:
-            FileExistsError: The number is taken.
-            ExportFileError: No number is left, because an object that is not ours has one of the last.
-        """
         if number >= 10**_DIGITS:
             raise ExportFileError(self._describe_gap(name))
         path = f"{_folder_of_objects(name)}/{number:0{_DIGITS}}.json"
