@@ -259,7 +259,7 @@ class TestReplacement:
         assert sorted(storage.read("numbers")) == sorted(b"01234567")
 
     def test_equal_contents_of_two_writers_are_one_put(self, objects: ObjectStorage) -> None:
-        """After a lost answer they cannot be told apart: where the writer matters, the content contains a nonce."""
+        """After a lost answer they cannot be distinguished: where the writer matters, the content contains a nonce."""
         first = put(objects, "name", b"one")
         assert put(objects, "name", b"one") == first
         second = objects.replace("name", b"two", first)
@@ -304,7 +304,7 @@ class TestAppendOnlyFiles:
         assert storage.read_numbered(".state/lines.jsonl") == numbered
         assert storage.read_numbered(".state/lines.jsonl", after=3) == {4: b"3\n", 5: b"4\n"}
 
-    def test_a_number_is_taken_once(self, storage: Storage) -> None:
+    def test_number_is_reserved_once(self, storage: Storage) -> None:
         """As that of a record in a log."""
         put_numbered(storage, "log.jsonl", 1, b"one\n")
         with pytest.raises(FileExistsError):
