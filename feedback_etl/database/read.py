@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import partial, wraps
 from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
@@ -14,6 +15,7 @@ from feedback_etl.database.batches import BatchOptions, ConnectorXValueError, op
 from feedback_etl.database.collations import describe_remedy
 from feedback_etl.database.connect import Database, DatabaseConnection, open_connection
 from feedback_etl.database.consent import ConsentColumnNames
+from feedback_etl.database.cursor_name import CREATED_AT
 from feedback_etl.database.hints import suggest_index
 from feedback_etl.database.inspection import inspect_source
 from feedback_etl.database.relation import SourceRelation
@@ -48,6 +50,8 @@ class ReadRequest:
         extra_columns: Columns to read beside the raw columns.
         allow_row_security: Read only the rows that PostgreSQL's row-level security shows, instead of failing.
         use_connectorx: Read with ConnectorX where it supports the database.
+        cursor: The column by which an incremental export continues, which is read too.
+        changed_since: Read only rows of the window that were created or changed since this time; None for all.
     """
 
     database: Database = field(repr=False)
@@ -62,6 +66,8 @@ class ReadRequest:
     extra_columns: tuple[ExtraColumn, ...] = ()
     allow_row_security: bool = False
     use_connectorx: bool = True
+    cursor: str = CREATED_AT
+    changed_since: datetime | None = None
 
 
 class FeedbackStream(NamedTuple):
@@ -156,7 +162,10 @@ def open_source(request: ReadRequest) -> Iterator[OpenSource]:
         connect_timeout=request.connect_timeout,
         allow_row_security=request.allow_row_security,
     ) as source:
-        relation = inspect_source(source, query=request.query, consent=request.consent, extra=request.extra_columns)
+        relation = inspect_source(
+            source, query=request.query, consent=request.consent, extra=request.extra_columns, cursor=request.cursor
+        )
+        relation = replace(relation, changed_since=request.changed_since)
         _require_comparable_ids(source, relation, request.window)
         yield OpenSource(source, relation)
 
