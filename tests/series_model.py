@@ -11,6 +11,8 @@ incremental exports is silent, these are its decisions:
 - Erasing a user removes the analyses that the database has of them then, and keeps the user out for ever.
 - The watermark is the newest time in the window, of any row in the database, minus the lookback; it never goes back.
   It moves only when files are published. Rows that arrive below it are in no incremental export.
+- An export that would begin a series beside another one is refused unless `new_series` says that it is meant; the new
+  series exports all rows again, which are the newest copies then.
 - An edit of a row that the series has read is not followed; a full export, or a new series, contains it. An invalid
   version of a row does not remove a valid one that was exported before.
 - The newest copy of a pair counts: the one of the export with the latest clock, then the one that was written last.
@@ -66,6 +68,8 @@ class Series:
     """What an incremental series remembers."""
 
     lookback: timedelta
+    is_tried: bool = False
+    """Whether an export was tried: only the first has to say that it begins a series beside another one."""
     watermark: datetime | None = None
     read: set[int] = field(default_factory=set)
     """Ids of the rows that were read."""

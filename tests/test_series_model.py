@@ -64,7 +64,6 @@ class SeriesMachine(RuleBasedStateMachine):
         self.now, self.number = NOW, 0
         self.model = TrainingModel()
         self.series = [Series(parse_lookback(options.get("lookback", "1h"))) for options in SETTINGS]
-        self.unfinished_erasures = set[int]()
 
     def new_location(self) -> str:
         """Return a location without exports."""
@@ -158,9 +157,26 @@ class SeriesMachine(RuleBasedStateMachine):
         increment = self.model.plan_increment(series, self.now)
         if increment is None:
             with pytest.raises(ExportFileError, match="backwards"):
-                self._export(**SETTINGS[number], incremental=True)
+                self._export_next(number)
         else:
-            self._run(increment, series, **SETTINGS[number], incremental=True)
+            self._run(increment, series, **SETTINGS[number], incremental=True, new_series=True)
+            series.is_tried = True
+
+    @precondition(lambda self: any(each.watermark and not other.is_tried for each, other in self.pairs_of_series))
+    @rule()
+    def change_settings(self) -> None:
+        """Run an export that would begin a series beside another one, which has to be said."""
+        number = next(number for number, series in enumerate(self.series) if not series.is_tried)
+        with pytest.raises(UsageError, match=r"min_feedback_fields .* --new-series"):
+            self._export(**SETTINGS[number], incremental=True)
+
+    @property
+    def pairs_of_series(self) -> list[tuple[Series, Series]]:
+        """Each series with the other one."""
+        return [(self.series[0], self.series[1]), (self.series[1], self.series[0])]
+
+    def _export_next(self, number: int) -> ExportReport:
+        return self._export(**SETTINGS[number], incremental=True, new_series=True)
 
     def _run(self, increment: Increment, series: Series | None, **options: Any) -> None:
         if increment.is_refused:
@@ -185,8 +201,9 @@ class SeriesMachine(RuleBasedStateMachine):
         """Run an incremental export that fails at some call: it counts if its manifest exists."""
         series, before = self.series[number], self._count_exports()
         increment = self.model.plan_increment(series, self.now)
+        series.is_tried = True
         with self._failing(how, calls), suppress(ProcessDied, FeedbackError):
-            self._export(**SETTINGS[number], incremental=True)
+            self._export_next(number)
         if self._count_exports() > before:
             assert increment is not None
             assert increment.is_published
@@ -205,7 +222,6 @@ class SeriesMachine(RuleBasedStateMachine):
         """Erase a user."""
         fe.privacy.erase(self.location, user_ids=[user], database=self.engine, keys=[Key(KEY)])
         self.model.erase_user(user)
-        self.unfinished_erasures.discard(user)
 
     @rule(user=st.sampled_from(USERS), how=st.sampled_from(["death", "full disk"]), calls=st.integers(0, 40))
     def crash_erasing(self, user: int, how: str, calls: int) -> None:
@@ -255,6 +271,7 @@ class KilledSeriesMachine(SeriesMachine):
         series, before = self.series[number], self._count_exports()
         increment = self.model.plan_increment(series, self.now)
         options = SETTINGS[number] | {"days_back": 365, "key": KEY, "max_rejected": 1.0, "output_dir": self.location}
+        series.is_tried = True
         ended = python(KILLED, calls, self.engine.url, self.now.isoformat(), json.dumps(options))
         assert ended.returncode in (0, -signal.SIGKILL, 1), ended.stderr
         if self._count_exports() > before:
@@ -281,7 +298,7 @@ def limit(function):
 for name in ("fsync", "link", "unlink", "rename", "replace"):
     setattr(os, name, limit(getattr(os, name)))
 try:
-    fe.export_feedback(url, now=datetime.fromisoformat(now), incremental=True, **json.loads(options))
+    fe.export_feedback(url, now=datetime.fromisoformat(now), incremental=True, new_series=True, **json.loads(options))
 except fe.errors.FeedbackError:
     sys.exit(1)
 """
@@ -297,6 +314,12 @@ class StoredSeriesMachine(SeriesMachine):
     def new_location(self) -> str:
         """Return a prefix without exports."""
         return f"{self.bucket}-{uuid.uuid4().hex}"
+
+    @initialize()
+    def begin(self) -> None:
+        """Create an application, and a prefix with an audit log: there is nothing to erase from before that."""
+        super().begin()
+        self._export(days_back=-1)
 
 
 @contextmanager

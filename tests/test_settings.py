@@ -105,6 +105,7 @@ def test_defaults() -> None:
         connect_timeout=2.0,
         read_timeout=600.0,
         batch_size=65_536,
+        cursor="created_at",
         lock_timeout=60.0,
         timestamp_precision="exact",
         pseudonym_length=16,
@@ -268,7 +269,7 @@ def test_project_table_that_is_no_table_is_refused() -> None:
 
 _NAMES = (
     "database_url, db_schema, allow_row_security, query, output_dir, connect_timeout, read_timeout, batch_size, "
-    "lock_timeout, timestamp_precision, pseudonym_length, k, on_small_class, max_suppressed, quasi_identifiers, "
+    "cursor, lock_timeout, timestamp_precision, pseudonym_length, k, on_small_class, max_suppressed, quasi_identifiers, "
     "age_edges, columns, formulas, row_model, retention_days, controller, contact, purpose, legal_basis, "
     "recipients, transfers, data_protection_officer, opt_in_column, opt_out_column, key_file, retired_keys"
 )
