@@ -57,6 +57,7 @@ PUBLIC = ["exports", "privacy", "report", "training", "transform"]
 
 PURE = [
     "transform.batch",
+    "transform.column_transforms",
     "transform.expressions",
     "transform.identifiers",
     "transform.json_lists",

@@ -98,7 +98,7 @@ def test_event_hook() -> None:
 
 @pytest.mark.slow
 def test_crontab(application: Database, tmp_path: Path) -> None:
-    """The command of the line runs in an environment as bare as cron's; a failure is told by the exit code."""
+    """The command of the line runs in an environment as bare as cron's; a failure sets the exit code."""
     *_, path, line = Path("crontab").read_text().replace("/opt/feedback/.venv", sys.prefix).splitlines()
     fields = line.replace("/opt/feedback", str(tmp_path)).split(maxsplit=5)
     assert all(re.fullmatch(r"\*|\d+", field) for field in fields[:5])

@@ -62,7 +62,7 @@ def adopt(
     the file.
     """
     from feedback_etl.compliance.application_database import summarize_database
-    from feedback_etl.exports.adoption import UNKNOWN_SCHEME
+    from feedback_etl.exports.adoption import UNKNOWN_SCHEME, has_unknown_rows
     from feedback_etl.exports.adoption import adopt as adopt_file
     from feedback_etl.settings.keys import find_key
 
@@ -77,6 +77,11 @@ def adopt(
         echo_err(
             "Its pseudonyms are of an unknown scheme: fewer than half are those of the configured database or of other "
             "exports of this key. erase cannot search it; prune removes it."
+        )
+    elif has_unknown_rows(manifest):
+        echo_err(
+            "Some of its rows have pseudonyms that are neither in the configured database nor in other exports of this "
+            "key, or none: erase cannot search these rows. erase --not-in-database removes the former."
         )
 
 
