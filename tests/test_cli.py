@@ -142,6 +142,7 @@ class TestExport:
             "risk": figures["risk"],
             "mode": "full",
             "late_records": 0,
+            "changed_records": 0,
             "advice": "",
         }
 

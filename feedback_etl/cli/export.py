@@ -73,6 +73,7 @@ def export(
     include_image_urls: IncludeImageUrls = False,
     include_subject_hash: IncludeSubjectHash = False,
     incremental: export_options.Incremental = False,
+    cursor: export_options.Cursor = None,
     lookback: export_options.Lookback = str(OutputOptions.lookback),
     new_series: export_options.NewSeries = False,
     format: FileFormat = OutputOptions.format,  # noqa: A002  as the option
@@ -111,7 +112,7 @@ def _require_effective_options(context: typer.Context, settings: "Settings") -> 
     require_effective(
         context,
         {
-            **dict.fromkeys(("lookback", "new_series"), ("--incremental", given["incremental"])),
+            **dict.fromkeys(("cursor", "lookback", "new_series"), ("--incremental", given["incremental"])),
             "formulas": ("--format csv", given["format"] == "csv"),
             "workers": ("--bulk or --executor", is_parallel),
             "on_small_class": ("--k", settings.k or share),

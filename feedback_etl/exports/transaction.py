@@ -189,9 +189,8 @@ class ExportTransaction:
     def _remove_erased(self, files: Sequence[DataFile]) -> list[DataFile]:
         """Check the preconditions, and remove the rows of people who were erased since the export began."""
         self._check_preconditions()
-        if (is_erased := self._preconditions.find_erased()) is None:
-            return list(files)
-        return remove_erased(self._storage, files, self._files, is_erased)
+        is_erased = self._preconditions.find_erased()
+        return remove_erased(self._storage, files, self._files, is_erased) if is_erased else list(files)
 
     def _check_preconditions(self) -> None:
         with self._log.lock() as log:

@@ -66,6 +66,7 @@ class ExportKeywords(TrainingKeywords, total=False):
     compression: Literal["none", "gzip", "zstd"]
     formulas: Literal["escape", "reject", "allow"]
     incremental: bool
+    cursor: str
     lookback: str | timedelta
     new_series: bool
     lock_timeout: float
