@@ -721,10 +721,14 @@ def test_risk_reports_whether_rows_or_people_are_counted(here: Here) -> None:
     """Without a column of people each row is one; the summary of an export counts people."""
     Path("rows.csv").write_text("age_range,subject_hash\n18-25,a\n18-25,a\n")
     people = here("risk", "rows.csv", "--quasi-identifier", "age_range")
-    assert "k                          1  people in the smallest class\n" in people.out
-    assert "small_rows                 2  rows in classes of fewer than 5 people\n" in people.out
+    assert people.out.startswith("counted   people, by subject_hash\nknown     age_range (quasi-identifiers)\n")
+    assert "k                          1  people in the smallest class (k-anonymity)\n" in people.out
+    assert "prosecutor risk            1  highest, 1 / k, if a person is known to be in it\n" in people.out
+    assert "small rows                 2  rows in classes of fewer than 5 people\n" in people.out
     assert people.err == ""
     Path("rows.csv").write_text("age_range\n18-25\n18-25\n")
     rows = here("risk", "rows.csv", "--quasi-identifier", "age_range")
-    assert "k                          2  people in the smallest class\n" in rows.out
+    assert rows.out.startswith("counted   rows: no column identifies people (--person)\n")
+    assert "k                          2  rows in the smallest class (k-anonymity)\n" in rows.out
+    assert all(len(line) <= 80 for line in [*people.out.splitlines(), *rows.out.splitlines()])
     assert rows.err == "Each row counts as a person, because no column identifies people (--person).\n"

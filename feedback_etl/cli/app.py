@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from feedback_etl import __version__
-from feedback_etl.cli import audit, config, demo, erase, export, folder, keys, plan, preview, privacy, report
+from feedback_etl.cli import audit, config, demo, erase, export, folder, keys, plan, preview, privacy, report, risk
 from feedback_etl.cli.command_group import CommandGroup
 from feedback_etl.cli.console import print_lines, run_app
 
@@ -42,7 +42,7 @@ app.command(epilog="Example: feedback-etl adopt ml/feedback_training/old.csv")(f
 app.command(epilog="Example: feedback-etl erase --user-ids-file ids.txt --dry-run")(erase.erase)
 app.command(epilog="Example: feedback-etl prune --keep-days 90")(folder.prune)
 app.command(epilog="Example: feedback-etl check --json")(privacy.check)
-app.command("risk", epilog="Example: feedback-etl risk ml/feedback_training/*.csv")(privacy.measure_risk)
+app.command("risk", epilog="Example: feedback-etl risk ml/feedback_training/*.csv")(risk.measure_risk)
 app.command(epilog="Example: feedback-etl plan --days 365 --workers 32")(plan.plan)
 app.command("report", epilog="Example: feedback-etl report -o report.html")(report.write_page)
 app.command("contracts", epilog="Example: feedback-etl contracts schemas")(report.write_contracts)
