@@ -125,6 +125,7 @@ class ExportRequest:
             "allow_row_security": self.selection.allow_row_security,
             "overridden": options.overrides.names(),
             "formulas": "reject" if options.reject_formulas else "",
+            **options.k_policy.to_settings(),
         }
         return {name: value for name, value in optional.items() if value} | {
             "min_feedback_fields": options.min_feedback_fields,

@@ -11,17 +11,18 @@ from typing import Annotated
 
 import pandera.polars as pa
 import polars as pl
-from pandera.config import ValidationDepth, config_context
-from pandera.errors import SchemaErrors
 
 from feedback_etl.columns import AGE_EDGES, IMAGE_URL, KNOWN, SUBJECT_HASH, ExtraColumn
 from feedback_etl.errors import ValidationError
+from feedback_etl.transform.age_hierarchy import all_age_ranges
 from feedback_etl.transform.combined_checks import combine_checks
 from feedback_etl.transform.dataframes import Frame, collect_if_lazy, lazy_like, to_polars
 from feedback_etl.transform.expressions import AGE_RANGE, age_ranges
+from feedback_etl.transform.failure_cases import failure_cases
 from feedback_etl.transform.formulas import CONTROL_CHARACTERS, is_formula
 
 _RANGE = "Range of the age in years, half-open"
+_WIDER_RANGE = f"{_RANGE}; wider ranges belong to small equivalence classes."
 _OWN_LABEL = "Range of the age, a label of the application's own."
 _OWN_PSEUDONYM = "Pseudonym of recommendation_feedbacks.analysis_id, made by the application itself."
 PSEUDONYM_PATTERN = "^([0-9a-f]{16}){1,2}$"
@@ -98,8 +99,10 @@ def training_schema(
     extra_columns: tuple[ExtraColumn, ...] = (),
     age_edges: tuple[int, ...] = AGE_EDGES,
     overridden: frozenset[str] = frozenset(),
+    *,
+    generalized: bool = False,
 ) -> pa.DataFrameSchema:
-    """Return `TrainingPair` with the requested age ranges and extra columns.
+    """Return `TrainingPair` with the requested age ranges and extra columns; generalised exports have wider ranges.
 
     Where an application overrides `bucket_age` or `hash_id`, labels or pseudonyms may be any text but a formula.
     """
@@ -107,6 +110,8 @@ def training_schema(
     if "bucket_age" in overridden:
         checks = _own_text_checks("age_range")
         schema = schema.update_column("age_range", dtype=pl.String, checks=checks, description=_OWN_LABEL)
+    elif generalized:
+        schema = schema.update_column("age_range", dtype=all_age_ranges(age_edges), description=_WIDER_RANGE)
     elif age_edges != AGE_EDGES:
         schema = schema.update_column("age_range", dtype=age_ranges(age_edges), description=f"{_RANGE}.")
     if "hash_id" in overridden:
@@ -128,9 +133,9 @@ def _refuse_formulas(formulas: pl.Expr) -> pa.Check:
 
 @lru_cache
 def _combined_schema(
-    extra_columns: tuple[ExtraColumn, ...], age_edges: tuple[int, ...], overridden: frozenset[str]
+    extra_columns: tuple[ExtraColumn, ...], age_edges: tuple[int, ...], overridden: frozenset[str], *, generalized: bool
 ) -> pa.DataFrameSchema:
-    return combine_checks(training_schema(extra_columns, age_edges, overridden))
+    return combine_checks(training_schema(extra_columns, age_edges, overridden, generalized=generalized))
 
 
 def _create_column(column: ExtraColumn) -> pa.Column:
@@ -142,13 +147,14 @@ def _create_column(column: ExtraColumn) -> pa.Column:
     return pa.Column(column.column_type.dtype, checks, nullable=True, description=description)
 
 
-def validate(
+def validate(  # noqa: PLR0913  public, flat
     frame: Frame,
     *,
     extra_columns: Sequence[ExtraColumn] = (),
     age_edges: Sequence[int] = AGE_EDGES,
     row_model: Model | None = None,
     overridden: Collection[str] = (),
+    generalized: bool = False,
 ) -> Frame:
     """Return the frame if it satisfies `TrainingPair`.
 
@@ -159,6 +165,7 @@ def validate(
         row_model: A custom pandera model that the frame must satisfy as well; it does not change the frame.
         overridden: The functions that the application overrides: "bucket_age", whose labels may then be any text but a
             formula, and "hash_id", whose pseudonyms may be.
+        generalized: Whether age ranges may be wider ones, as in an export with `on_small_class="generalize"`.
 
     Returns:
         The same frame; for a lazy frame, a lazy frame of the validated rows.
@@ -171,9 +178,9 @@ def validate(
     """
     table = collect_if_lazy(to_polars(frame))
     rules = (tuple(extra_columns), tuple(age_edges), frozenset(overridden))
-    cases = failure_cases(_combined_schema(*rules), table)
+    cases = failure_cases(_combined_schema(*rules, generalized=generalized), table)
     if not cases.is_empty():  # the combined check does not tell which rule is broken
-        cases = failure_cases(training_schema(*rules), table)
+        cases = failure_cases(training_schema(*rules, generalized=generalized), table)
     if row_model is not None:
         cases = pl.concat([cases, _validate_with_model(row_model, table)], how="diagonal_relaxed")
     _require_none(cases, table)
@@ -228,23 +235,3 @@ def _validate_with_model(model: Model, table: pl.DataFrame) -> pl.DataFrame:
     except (Exception, SystemExit) as error:  # its text may contain values
         error_type = type(error).__name__
     raise ValidationError(f"The row model could not validate the rows ({error_type}); nothing was written.")
-
-
-def failure_cases(schema: pa.DataFrameSchema, frame: pl.DataFrame) -> pl.DataFrame:
-    """Return pandera's failure cases, one per row; an empty frame if there are none.
-
-    pandera cannot put cases of columns of wrong types and of others in one frame; then those of the types are returned.
-    """
-    try:
-        with config_context(validation_enabled=True, validation_depth=ValidationDepth.SCHEMA_AND_DATA):
-            schema.validate(frame, lazy=True)
-    except SchemaErrors as errors:
-        return pl.DataFrame(errors.failure_cases)
-    except pl.exceptions.PolarsError:
-        types = schema.update_columns({name: {"checks": []} for name in schema.columns})
-        types.checks = []
-        cases = failure_cases(types, frame)
-        if cases.is_empty():
-            raise
-        return cases
-    return pl.DataFrame()
