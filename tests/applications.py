@@ -41,17 +41,17 @@ def exports() -> list[Manifest]:
 
 def exported_rows() -> int:
     """How many rows they hold."""
-    return sum(file.rows for each in exports() if (file := each.file("pairs")))
+    return sum(manifest.rows for manifest in exports())
 
 
 def events() -> list[str]:
-    """What the log tells."""
+    """Return the events of the audit log."""
     return [record["event"] for record in AuditLog(FOLDER).records()]
 
 
 @contextmanager
 def kept_waiting(database: Database) -> Iterator[Callable[[], bool]]:
-    """While nobody can read the feedback of a PostgreSQL; tells whether somebody tries."""
+    """Lock the feedback of a PostgreSQL database; yield a function that returns whether a reader waits."""
     waiting = sa.text(
         "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     )

@@ -73,11 +73,11 @@ def pair_frame(*changes: Row) -> pl.DataFrame:
 
 
 def all_said(error: BaseException | None) -> str:
-    """Whatever an error could tell anybody: its texts, arguments, traceback and all errors behind it."""
+    """Everything an error reveals: its texts, arguments, traceback and all errors that it is chained to."""
     if error is None:
         return ""
-    told = [str(error), repr(error), repr(error.args), repr(vars(error)), *traceback.format_exception(error)]
-    return "\n".join([*told, all_said(error.__cause__), all_said(error.__context__)])
+    texts = [str(error), repr(error), repr(error.args), repr(vars(error)), *traceback.format_exception(error)]
+    return "\n".join([*texts, all_said(error.__cause__), all_said(error.__context__)])
 
 
 def pandera_is_asked(what: Callable[[], object]) -> bool:

@@ -37,10 +37,10 @@ def scheduler() -> Iterator[BackgroundScheduler]:
 
 @pytest.fixture
 def heard(scheduler: BackgroundScheduler) -> "queue.Queue[Any]":
-    """What the scheduler tells its listeners."""
-    told: queue.Queue[Any] = queue.Queue()
-    scheduler.add_listener(told.put, HEARD)
-    return told
+    """The events that the scheduler sends to its listeners."""
+    events: queue.Queue[Any] = queue.Queue()
+    scheduler.add_listener(events.put, HEARD)
+    return events
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ class TestRuns:
         give_feedback(application, 3)
         due(job)
         assert heard.get(timeout=60).retval.exported_records == 1
-        assert [each.mode for each in exports()] == ["incremental", "incremental"]
+        assert [export.mode for export in exports()] == ["incremental", "incremental"]
 
     @pytest.mark.usefixtures("application")
     def test_runs_that_were_missed_are_made_up_for_by_one(
@@ -86,7 +86,7 @@ class TestRuns:
 
     @pytest.mark.usefixtures("application")
     def test_a_run_may_be_too_late(self, scheduler: BackgroundScheduler, heard: "queue.Queue[Any]") -> None:
-        """If somebody wants that."""
+        """On request."""
         due(add_daily_export(scheduler, misfire_grace_time=60), days_ago=1)
         assert heard.get(timeout=60).code == EVENT_JOB_MISSED
         assert exports() == []
@@ -112,7 +112,7 @@ class TestRuns:
         assert exported_rows() == 2
 
     @pytest.mark.usefixtures("application")
-    def test_a_failure_is_told_and_tomorrow_is_another_day(
+    def test_failure_is_reported_and_the_next_run_takes_place(
         self,
         scheduler: BackgroundScheduler,
         heard: "queue.Queue[Any]",
@@ -159,4 +159,4 @@ class TestSchedule:
         with closing(sqlite3.connect("jobs.db")) as store:
             (stored,) = store.execute("SELECT job_state FROM apscheduler_jobs")
         assert b"run_export" in stored[0]
-        assert not [each for each in (application.url, KEY) if each.encode() in stored[0]]
+        assert not [secret for secret in (application.url, KEY) if secret.encode() in stored[0]]

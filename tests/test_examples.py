@@ -98,7 +98,7 @@ def test_event_hook() -> None:
 
 @pytest.mark.slow
 def test_crontab(application: Database, tmp_path: Path) -> None:
-    """The command of the line runs in an environment as bare as cron's; a failure is told by the exit code."""
+    """The command of the line runs in an environment as bare as cron's; a failure sets the exit code."""
     *_, path, line = Path("crontab").read_text().replace("/opt/feedback/.venv", sys.prefix).splitlines()
     fields = line.replace("/opt/feedback", str(tmp_path)).split(maxsplit=5)
     assert all(re.fullmatch(r"\*|\d+", field) for field in fields[:5])
@@ -111,7 +111,7 @@ def test_crontab(application: Database, tmp_path: Path) -> None:
     Path("key").write_text(KEY)
     Path("key").chmod(0o600)
     Path("feedback-etl.toml").write_text(f'database_url = "{application.url}"\nkey_file = "key"\n')
-    assert [(each.returncode, each.stdout, each.stderr) for each in (night(), night())] == [(0, "", "")] * 2
+    assert [(run.returncode, run.stdout, run.stderr) for run in (night(), night())] == [(0, "", "")] * 2
     assert [json.loads(line)["exported_records"] for line in Path("exports.jsonl").read_text().splitlines()] == [2, 0]
     Path("key").unlink()
     failed = night()

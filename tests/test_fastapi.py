@@ -76,10 +76,10 @@ class TestExport:
         """Names are those in the folder."""
         answer = client.post(EXPORT, json={"days_back": 7, "min_feedback_fields": 1, "format": "csv"})
         assert answer.status_code == 200
-        told = answer.json()
+        body = answer.json()
         (manifest,) = exports()
-        seconds, window, head, risk = (told.pop(x) for x in ("execution_time_seconds", "window", "audit_head", "risk"))
-        assert told == {
+        seconds, window, head, risk = (body.pop(x) for x in ("execution_time_seconds", "window", "audit_head", "risk"))
+        assert body == {
             "status": "exported",
             "filename": f"{manifest.stem}.csv",
             "rejected_filename": f"rejected/{manifest.stem}_rejected.csv",
@@ -104,7 +104,7 @@ class TestExport:
             "advice": "",
         }
         assert (seconds > 0, window, len(head), risk["k"]) == (True, manifest.window, 64, 2)
-        assert (FOLDER / told["filename"]).is_file()
+        assert (FOLDER / body["filename"]).is_file()
         assert str(tmp_path) not in answer.text
         assert "ml/" not in answer.text
 
@@ -148,11 +148,11 @@ class TestExport:
 
     def test_nothing_to_export_is_no_error(self, client: httpx.Client) -> None:
         """And makes no file."""
-        told = client.post(EXPORT, json={"min_feedback_fields": 4}).json()
-        assert (told["status"], told["filename"], told["skipped_records"]) == ("nothing_to_export", None, 3)
+        body = client.post(EXPORT, json={"min_feedback_fields": 4}).json()
+        assert (body["status"], body["filename"], body["skipped_records"]) == ("nothing_to_export", None, 3)
 
     def test_settings_decide_what_makes_people_harder_to_find(self, application: Database) -> None:
-        """Nobody can ask for less over HTTP."""
+        """No request can set fewer."""
         give_feedback(application, 4, 5, 6, 7, 8, timeframe="1_week")
         with serving(load_settings(k=5)) as client:
             assert client.post(EXPORT, json={}).json()["suppressed_records"] == 2
@@ -207,9 +207,9 @@ class TestInput:
 
 
 class TestOneAtATime:
-    """Who clicks twice gets one export, and is told so."""
+    """A repeated request gets a conflict, and one export runs."""
 
-    def test_a_second_click_is_told_to_wait(self, postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_concurrent_request_gets_a_conflict(self, postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """While the database keeps the first one waiting, the second gets 409 and the list is still served."""
         with opened(postgres_database) as database:
             configure(database, monkeypatch)
@@ -253,22 +253,22 @@ with lock_folder(Path(sys.argv[1])):
 
 
 class TestErrors:
-    """Each has its code, and a sentence that tells no path, no URL and no key."""
+    """Each has its code, and a sentence without paths, URLs and keys."""
 
-    def refused(self, told: pytest.LogCaptureFixture, secrets: list[str]) -> tuple[int, str]:
-        """Code and sentence of an export that is refused; neither they nor the log may tell a secret."""
+    def refused(self, log: pytest.LogCaptureFixture, secrets: list[str]) -> tuple[int, str]:
+        """Return code and sentence of a refused export; neither they nor the log may contain a secret."""
         with serving() as client:
             answer = client.post(EXPORT, json={})
-        assert not [each for each in secrets if each in answer.text]
-        assert not [each for each in (KEY, "p4ssword") if each in told.text]
+        assert not [secret for secret in secrets if secret in answer.text]
+        assert not [secret for secret in (KEY, "p4ssword") if secret in log.text]
         return answer.status_code, answer.json()["detail"]
 
     @pytest.mark.usefixtures("application")
     def test_a_database_that_is_away(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
         """503."""
         monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", "postgresql://someone:p4ssword@127.0.0.1:9/application")
-        code, told = self.refused(caplog, ["p4ssword", "someone", "127.0.0.1", "application"])
-        assert (code, told) == (503, "The database cannot be read now. Nothing was exported.")
+        code, message = self.refused(caplog, ["p4ssword", "someone", "127.0.0.1", "application"])
+        assert (code, message) == (503, "The database cannot be read now. Nothing was exported.")
 
     @pytest.mark.usefixtures("application")
     @pytest.mark.parametrize("key", [None, "short", "file"])
@@ -278,21 +278,21 @@ class TestErrors:
         caplog: pytest.LogCaptureFixture,
         key: str | None,
     ) -> None:
-        """500: whoever runs the server has to put it right."""
+        """500: the operator has to fix it."""
         monkeypatch.delenv("FEEDBACK_ETL_KEY")
         if key == "short":
             monkeypatch.setenv("FEEDBACK_ETL_KEY", "short-key")
         if key == "file":
             monkeypatch.setenv("FEEDBACK_ETL_KEY_FILE", "/nowhere/secret-place")
-        code, told = self.refused(caplog, ["short-key", "secret-place", "nowhere"])
-        assert (code, told) == (500, "Exports are not configured correctly. Nothing was exported.")
+        code, message = self.refused(caplog, ["short-key", "secret-place", "nowhere"])
+        assert (code, message) == (500, "Exports are not configured correctly. Nothing was exported.")
 
     @pytest.mark.usefixtures("application")
     def test_a_folder_that_is_none(self, caplog: pytest.LogCaptureFixture) -> None:
         """500; the server's log says which."""
         Path("ml").write_text("")
-        code, told = self.refused(caplog, ["ml/"])
-        assert (code, told) == (500, "The output folder cannot be used. Nothing was exported.")
+        code, message = self.refused(caplog, ["ml/"])
+        assert (code, message) == (500, "The output folder cannot be used. Nothing was exported.")
         assert "ml/feedback_training" in caplog.text
 
     def test_rows_that_break_the_rules(self, sqlite_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,7 +305,7 @@ class TestErrors:
         assert answer.json()["detail"].endswith("Nothing was exported. helpful_rating_out_of_range: 2.")
 
     @pytest.mark.usefixtures("application")
-    def test_what_is_unexpected_tells_nothing(
+    def test_unexpected_error_reveals_nothing(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         """500; its place is in the log, its text, which may hold values, nowhere."""
@@ -336,9 +336,9 @@ class TestList:
         """With what a list needs, and the names of files that are not ours."""
         first, second = (client.post(EXPORT, json={"format": form}).json() for form in ("csv", "parquet"))
         (FOLDER / "copy.csv").write_text("")
-        told = client.get(LIST).json()
-        assert [each["filename"] for each in told["exports"]] == [second["filename"], first["filename"]]
-        newest = told["exports"][0]
+        body = client.get(LIST).json()
+        assert [entry["filename"] for entry in body["exports"]] == [second["filename"], first["filename"]]
+        newest = body["exports"][0]
         assert newest == {
             "filename": second["filename"],
             "rows": 2,
@@ -349,7 +349,7 @@ class TestList:
             "erased_rows": 0,
             "pruned_at": "",
         }
-        assert told["unmanaged"] == ["copy.csv"]
+        assert body["unmanaged"] == ["copy.csv"]
         assert len(client.get(LIST, params={"limit": 1}).json()["exports"]) == 1
 
     def test_before_the_first_export_it_is_empty(self, client: httpx.Client) -> None:
@@ -359,7 +359,7 @@ class TestList:
 
 
 class TestAuthentication:
-    """Nobody comes near without the application's leave."""
+    """Every request needs the application's permission."""
 
     def test_without_it_nothing_is_done(self, client: httpx.Client) -> None:
         """The application's own answer, for both endpoints."""
@@ -383,7 +383,7 @@ class TestAuthentication:
             create_router(load_settings(), dependencies=[dependency])
 
 
-def test_the_schema_of_the_api_tells_every_answer(client: httpx.Client) -> None:
+def test_api_schema_lists_every_response(client: httpx.Client) -> None:
     """For those who write clients."""
     schema = json.loads(client.get("/openapi.json").text)
     assert {"200", "409", "422", "500", "503"} <= {*schema["paths"][EXPORT]["post"]["responses"]}

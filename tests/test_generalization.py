@@ -34,6 +34,7 @@ NAMES = ("age_range", "conditions_detected", "timeframe", "feedback_timestamp")
 WIDER = {"<25": 1.5, "25-50": 3.5, "<50": 2.5}
 BY_MONTH: dict[str, Any] = {"timestamp_precision": "month", "quasi_identifiers": NAMES}
 WAYS = ("suppress", "generalize", "fail")
+FORMS: list[dict[str, Any]] = [{}, {"format": "parquet"}, {"parted": True}]
 
 
 def random_feedback(seed: int) -> dict[str, list[dict[str, Any]]]:
@@ -108,7 +109,7 @@ class TestIndependentCount:
         """Random databases, limits and quasi-identifiers x all ways x CSV, Parquet and parts."""
         data, limits = random_feedback(seed), random_limits(seed)
         sqlite_database.fill(**data)
-        for way, form in itertools.product(WAYS, ({}, {"format": "parquet"}, {"parted": True})):
+        for way, form in itertools.product(WAYS, FORMS):
             try:
                 rows, report = files(on_small_class=way, **form, **limits)
             except ValidationError as error:
@@ -156,7 +157,7 @@ class TestIndependentCount:
         """CSV, Parquet, parts, and the frame in memory."""
         sqlite_database.fill(**random_feedback(1))
         options: dict[str, Any] = {"k": 5, "l": 2, "on_small_class": "generalize", **BY_MONTH}
-        rows = [files(**options, **form)[0] for form in ({}, {"format": "parquet"}, {"parted": True})]
+        rows = [files(**options, **form)[0] for form in FORMS]
         loaded = fe.load_training(sqlite_database.url, days_back=-1, now=NOW, key=KEY, **options)
         found = [[[row[name] for name in NAMES[:3]] for row in each] for each in rows]
         assert found[0] == found[1] == found[2] == [list(row) for row in loaded.select(NAMES[:3]).rows()]

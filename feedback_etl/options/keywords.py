@@ -9,21 +9,29 @@ from feedback_etl.database.window import Time
 
 if TYPE_CHECKING:
     from feedback_etl.columns import ExtraColumn
-    from feedback_etl.transform.training_schema import Model
+    from feedback_etl.transform.failure_cases import Model
 
 
-class ReadKeywords(TypedDict, total=False):
-    """Keywords of `ReadOptions`."""
-
+class _WindowKeywords(TypedDict, total=False):
     days_back: int
     since: Time | None
     until: Time | None
+
+
+class DatabaseKeywords(TypedDict, total=False):
+    """Keywords of `ReadOptions` that describe the database."""
+
     query: str | None
     db_schema: str | None
     opt_in_column: str
     opt_out_column: str
     connect_timeout: float
     allow_row_security: bool
+
+
+class ReadKeywords(_WindowKeywords, DatabaseKeywords, total=False):
+    """Keywords of `ReadOptions`."""
+
     bulk: bool
     workers: int | None
     batch_size: int

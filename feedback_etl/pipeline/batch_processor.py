@@ -5,7 +5,7 @@ The steps of a single batch and their order are in `transform.batch`.
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -44,7 +44,7 @@ class BatchCounts(NamedTuple):
     """Counts of a part of a run; the only values of rows that it contains are those of the quasi-identifiers.
 
     Attributes:
-        counts: Rows by outcome.
+        counts: Numbers of rows and values, by the fields of `ExportReport`.
         reasons: Rejected rows by reason.
         classes: Equivalence classes with digests of their people; see `ClassCounter.to_digests`.
         texts: Counts of the texts in declared columns.
@@ -93,7 +93,7 @@ class BatchProcessor:
     @property
     def rows(self) -> int:
         """The number of rows processed so far."""
-        return self._counts["total"]
+        return self._counts["total_feedback_records"]
 
     def process(self, raw: pl.DataFrame) -> ProcessedBatch:
         """Process a batch of raw rows; batches and their rows must be ordered by time.
@@ -115,7 +115,7 @@ class BatchProcessor:
         """Remove the rows of erased people, and rows that an earlier export of the series has read."""
         if self._is_erased is not None:
             remaining = raw.filter(~self._is_erased)
-            self._counts["erased"] += raw.height - remaining.height
+            self._counts["erased_records"] += raw.height - remaining.height
             raw = remaining
         if self.seen_rows is not None:
             has_ratings = has_min_ratings(self._options.min_feedback_fields)
@@ -127,7 +127,7 @@ class BatchProcessor:
                     & is_valid(rows, self._options.extra_columns, reject_formulas=self._options.reject_formulas)
                 ),
             )
-            self._counts["known"] += read - raw.height
+            self._counts["known_records"] += read - raw.height
         return raw
 
     def validate_pairs(self, pairs: pl.DataFrame) -> pl.DataFrame:
@@ -151,7 +151,7 @@ class BatchProcessor:
         """
         self._texts.require_none()
         options = self._options
-        rejected, rated = self._counts["rejected"], self._counts["total"] - self._counts["skipped"]
+        rejected, rated = self._counts["errors"], self.rows - self._counts["skipped_records"]
         if not rejected:
             return
         is_over_limit = options.strict or rejected / rated > options.max_rejected
@@ -177,7 +177,7 @@ class BatchProcessor:
             ValidationError: The policy does not allow small classes or so many suppressed rows, or no row would remain.
         """
         plan = plan_release(self._people, self._options.k_policy)
-        self._counts.update(suppressed=plan.suppressed, exported=-plan.suppressed)
+        self._counts.update(suppressed_records=plan.suppressed, exported_records=-plan.suppressed)
         self._plan = plan
         return plan.changes
 
@@ -202,21 +202,11 @@ class BatchProcessor:
 
     def build_report(self, window: Window, excluded: int) -> ExportReport:
         """Return the report of the rows processed so far."""
-        counts, options = self._counts, self._options
+        options, counts = self._options, dict[str, Any](self._counts)
         return ExportReport(
-            total_feedback_records=counts["total"],
-            exported_records=counts["exported"],
-            anonymized_records=counts["exported"] + counts["suppressed"],
-            suppressed_records=counts["suppressed"],
-            deduplicated_records=counts["deduplicated"],
-            skipped_records=counts["skipped"],
-            errors=counts["rejected"],
+            **counts,
+            anonymized_records=self._counts["exported_records"] + self._counts["suppressed_records"],
             excluded_records=excluded,
-            erased_records=counts["erased"],
-            known_records=counts["known"],
-            implausible_ages=counts["implausible_ages"],
-            withheld_image_urls=counts["withheld"],
-            unreadable_times=counts["unreadable"],
             rejected_reasons=self._rejected.sort_reasons(),
             window=window,
             key_id=get_key_id(options.key),

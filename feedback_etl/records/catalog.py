@@ -1,8 +1,10 @@
 """The manifests of a storage."""
 
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.audit_records import Record
 from feedback_etl.records.layout import MANIFEST_SUFFIX, manifest_path
 from feedback_etl.records.manifest import ABANDONED, Manifest, parse_manifest
 from feedback_etl.storage.base import ConflictError, Storage
@@ -26,9 +28,22 @@ def list_manifests(where: StorageLike) -> list[Manifest]:
     return sorted(exports, key=lambda manifest: (manifest.created_at, manifest.stem))
 
 
+def find_latest_increments(manifests: Iterable[Manifest]) -> dict[str, Manifest]:
+    """Return the last export of each incremental series by the digest of its settings."""
+    increments = (manifest for manifest in manifests if manifest.chain)
+    ordered = sorted(increments, key=lambda manifest: int(manifest.chain["number"]))
+    return {manifest.settings_digest: manifest for manifest in ordered}
+
+
 def read_manifest(storage: Storage, stem: str) -> Manifest | None:
     """Return the manifest of a stem, abort markers included; None if there is none."""
     return _read(storage, manifest_path(stem))
+
+
+def read_committed(storage: Storage, started: Record) -> Manifest | None:
+    """Return the manifest of a run, given the record of its start; None if the run has not committed."""
+    manifest = read_manifest(storage, started["stem"])
+    return manifest if manifest and manifest.run == started["run"] and manifest.mode != ABANDONED else None
 
 
 def _read(storage: Storage, name: str) -> Manifest | None:

@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from typing import TypeVar
 
 from feedback_etl.privacy.keys import Key
-from feedback_etl.records.audit import AuditLog
+from feedback_etl.records.audit import LOG
 from feedback_etl.records.tombstones import TOMBSTONES
+from feedback_etl.storage.errors import explain_read_errors
 from feedback_etl.storage.location import StorageLike, open_storage
 
 AnyKey = TypeVar("AnyKey", Key, Key | None)
@@ -32,11 +33,17 @@ def bind_keys(folder: StorageLike, keys: Iterable[Key]) -> list[Key]:
     Raises:
         ExportFileError: The log or the tombstones cannot be read.
     """
-    names = _read_names(folder)
+    return name_keys(keys, _read_names(folder))
+
+
+def name_keys(keys: Iterable[Key], names: bytes) -> list[Key]:
+    """Return what `bind_keys` returns, given the texts that name the keys of a folder: its log and its tombstones."""
     forms = [[form for form in key.list_forms() if f'"{form.id}"'.encode() in names] or [key] for key in keys]
     return list({form.id: form for found in forms for form in found}.values()) if names else list(keys)
 
 
 def _read_names(folder: StorageLike) -> bytes:
     """Return the texts that name the keys of a folder."""
-    return AuditLog(folder).content() + open_storage(folder).read_lines(TOMBSTONES)
+    storage = open_storage(folder)
+    with explain_read_errors(storage):
+        return storage.read_lines(LOG) + storage.read_lines(TOMBSTONES)

@@ -177,6 +177,11 @@ class Manifest:
         return hash_settings(self.settings)
 
     @property
+    def extra_columns(self) -> list[ExtraColumn]:
+        """Return the columns of the pairs after the twelve."""
+        return [ExtraColumn(*column) for column in self.settings.get("extra_columns", [])]
+
+    @property
     def overridden(self) -> dict[str, str]:
         """Return the functions that the application overrode, by name; see `overrides.Overrides`."""
         return dict(self.settings.get("overridden", {}))
@@ -212,10 +217,6 @@ class Manifest:
     def all(self, kind: str) -> list[DataFile]:
         """Return the files of a kind in the order of their rows; a partitioned export has many."""
         return [file for file in self.files if file.kind == kind]
-
-    def file(self, kind: str) -> DataFile | None:
-        """Return the first file of a kind, or None."""
-        return next(iter(self.all(kind)), None)
 
     @property
     def data(self) -> str:

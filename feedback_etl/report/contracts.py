@@ -24,9 +24,8 @@ def contracts(extra_columns: Sequence[ExtraColumn] = (), age_edges: Sequence[int
 
 def manifest_schema(manifest: Manifest) -> dict[str, Any]:
     """Return the JSON Schema of a row of an export, as its manifest describes it."""
-    extra_columns = [ExtraColumn(*column) for column in manifest.settings.get("extra_columns", [])]
     edges, generalized = manifest.settings.get("age_edges", AGE_EDGES), is_generalized(manifest.settings)
-    return row_schema(extra_columns, edges, manifest.overridden, generalized=generalized)
+    return row_schema(manifest.extra_columns, edges, manifest.overridden, generalized=generalized)
 
 
 def write_contracts(

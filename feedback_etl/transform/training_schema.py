@@ -1,10 +1,5 @@
-"""Validate training sets: every batch must satisfy `TrainingPair`, a pandera model, before it is written or returned.
+"""Validate training sets: every batch must satisfy `TrainingPair`, a pandera model, before it is written."""
 
-Validation is complete whatever PANDERA_VALIDATION_ENABLED and PANDERA_VALIDATION_DEPTH are set to. Raw rows are
-validated in `raw_schema`.
-"""
-
-import copy
 from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import Annotated
@@ -12,13 +7,13 @@ from typing import Annotated
 import pandera.polars as pa
 import polars as pl
 
-from feedback_etl.columns import AGE_EDGES, IMAGE_URL, KNOWN, SUBJECT_HASH, ExtraColumn
-from feedback_etl.errors import ValidationError
+from feedback_etl.columns import AGE_EDGES, IMAGE_URL, SUBJECT_HASH, ExtraColumn
 from feedback_etl.transform.age_hierarchy import all_age_ranges
+from feedback_etl.transform.column_transforms import with_age_ranges
 from feedback_etl.transform.combined_checks import combine_checks
 from feedback_etl.transform.dataframes import Frame, collect_if_lazy, lazy_like, to_polars
 from feedback_etl.transform.expressions import AGE_RANGE, age_ranges
-from feedback_etl.transform.failure_cases import failure_cases
+from feedback_etl.transform.failure_cases import Model, failure_cases, model_failure_cases, require_none
 from feedback_etl.transform.formulas import CONTROL_CHARACTERS, is_formula
 
 _RANGE = "Range of the age in years, half-open"
@@ -31,9 +26,6 @@ TEXT_PATTERN = f"^[^{CONTROL_CHARACTERS}]"
 JOINED_PATTERN = f"^{_ELEMENT}(?:,{_ELEMENT})*$"
 
 UtcTime = Annotated[pl.Datetime, "us", "UTC"]
-
-Model = pa.DataFrameSchema | type[pa.DataFrameModel]
-"""A custom pandera model or schema of some or all columns."""
 
 
 class TrainingPair(pa.DataFrameModel):
@@ -127,8 +119,9 @@ def _own_text_checks(column: str) -> list[pa.Check]:
 
 
 def _refuse_formulas(formulas: pl.Expr) -> pa.Check:
-    is_allowed = ~formulas.fill_null(value=False)
-    return pa.Check(lambda data: data.lazyframe.select(is_allowed), name="formula", error="formula")
+    return pa.Check(
+        lambda data: data.lazyframe.select(~formulas.fill_null(value=False)), name="formula", error="formula"
+    )
 
 
 @lru_cache
@@ -159,7 +152,7 @@ def validate(  # noqa: PLR0913  public, flat
     """Return the frame if it satisfies `TrainingPair`.
 
     Args:
-        frame: The twelve columns of `TrainingPair`, as `anonymize` returns them. A lazy frame is collected.
+        frame: The twelve columns of `TrainingPair`; age_range may be text. A lazy frame is collected.
         extra_columns: The extra columns that follow the twelve, such as `columns.SUBJECT_HASH`.
         age_edges: The ages at which a new range begins.
         row_model: A custom pandera model that the frame must satisfy as well; it does not change the frame.
@@ -178,20 +171,21 @@ def validate(  # noqa: PLR0913  public, flat
     """
     table = collect_if_lazy(to_polars(frame))
     rules = (tuple(extra_columns), tuple(age_edges), frozenset(overridden))
-    cases = failure_cases(_combined_schema(*rules, generalized=generalized), table)
+    ranges = all_age_ranges(age_edges) if generalized else age_ranges(age_edges)
+    typed = table if "bucket_age" in overridden else with_age_ranges(table, ranges)
+    cases = failure_cases(_combined_schema(*rules, generalized=generalized), typed)
     if not cases.is_empty():  # the combined check does not tell which rule is broken
-        cases = failure_cases(training_schema(*rules, generalized=generalized), table)
+        cases = failure_cases(training_schema(*rules, generalized=generalized), typed)
     if row_model is not None:
-        cases = pl.concat([cases, _validate_with_model(row_model, table)], how="diagonal_relaxed")
-    _require_none(cases, table)
+        cases = pl.concat([cases, model_failure_cases(row_model, table)], how="diagonal_relaxed")
+    require_none(cases, table)
     return lazy_like(frame, table) if isinstance(frame, pl.LazyFrame) else frame
 
 
 def validate_classic(pairs: pl.DataFrame) -> pl.DataFrame:
     """Return training pairs that an application created without `anonymize`, if they are valid.
 
-    Pseudonyms and labels may be any text, and lists may have empty elements; no text may be a formula. Other rules are
-    those of `validate`.
+    Pseudonyms and labels may be any text, lists may have empty elements, no text may be a formula; else as `validate`.
 
     Raises:
         ValidationError: As `validate` does.
@@ -203,35 +197,5 @@ def validate_classic(pairs: pl.DataFrame) -> pl.DataFrame:
     }
     text = pa.Check.str_matches(f"^[^{CONTROL_CHARACTERS}]+$")
     stricter = {name: {"checks": [text, _refuse_formulas(formula)]} for name, formula in formulas.items()}
-    _require_none(failure_cases(schema.update_columns(stricter), pairs), pairs)
+    require_none(failure_cases(schema.update_columns(stricter), pairs), pairs)
     return pairs
-
-
-def _require_none(cases: pl.DataFrame, table: pl.DataFrame) -> None:
-    """Raise if there are failure cases, with the broken rules and the number of rows that break each."""
-    if cases.is_empty():
-        return
-    # A failure case of the frame's columns has no row index, and the name of the schema instead of the column's name.
-    # The message must contain no value of a row. Failure cases of a custom model about whole rows may contain values,
-    # and so may the name of an unknown column: in a file without a header, the names are values.
-    of_frame, of_columns = pl.col("schema_context") == "DataFrameSchema", pl.col("check").str.starts_with("column")
-    is_unknown = (pl.col("check") == "column_in_schema") & ~pl.col("failure_case").is_in(KNOWN)
-    named = pl.when(is_unknown).then(pl.lit("unknown")).otherwise("failure_case")
-    column = pl.when(of_frame & of_columns).then(named).when(of_frame).then(pl.lit("rows")).otherwise("column")
-    rule = pl.concat_str(column, pl.lit(" "), pl.col("check").str.extract(r"^([\w ]*)"))
-    rows = pl.when(pl.col("index").is_null()).then(table.height).otherwise(1).sum().clip(upper_bound=table.height)
-    counts = cases.group_by(rule.alias("rule")).agg(rows=rows).sort("rows", "rule", descending=[True, False])
-    reasons = dict(counts.iter_rows())
-    listed = ", ".join(f"{name} ({rows:,} {'row' if rows == 1 else 'rows'})" for name, rows in reasons.items())
-    raise ValidationError(f"The training set breaks its rules and was not written: {listed}.", reasons)
-
-
-def _validate_with_model(model: Model, table: pl.DataFrame) -> pl.DataFrame:
-    """Return the failure cases of a custom model for all rows, including those that it would drop."""
-    try:
-        schema = copy.deepcopy(model if isinstance(model, pa.DataFrameSchema) else model.to_schema())
-        schema.drop_invalid_rows = False
-        return failure_cases(schema, table)
-    except (Exception, SystemExit) as error:  # its text may contain values
-        error_type = type(error).__name__
-    raise ValidationError(f"The row model could not validate the rows ({error_type}); nothing was written.")
