@@ -45,7 +45,7 @@ def plan_release(counter: ClassCounter, policy: KAnonymityPolicy) -> ReleasePlan
     plan = _plan(counter, policy)
     rows = plan.suppressed + int(plan.classes["rows"].sum())
     if violation := policy.violation(plan.suppressed, rows):
-        by_time = "; `for_sharing` always adds feedback_timestamp"
+        by_time = "; `recipient` always adds feedback_timestamp"
         raise ValidationError(
             f"Nothing was exported: {plan.suppressed:,} of {rows:,} rows belong to equivalence classes of fewer than "
             f"{policy.k} people with equal {', '.join(policy.quasi_identifiers)}{policy.describe_diversity()}, and "

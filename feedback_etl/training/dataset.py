@@ -14,7 +14,7 @@ from feedback_etl.data_files.csv_files import csv_sources, escaped_columns
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.manifest import ADOPTED
-from feedback_etl.training.committed_export import CommittedExport, may_share_pairs, recency_key
+from feedback_etl.training.committed_export import CommittedExport, may_share_pairs, sort_by_recency
 from feedback_etl.training.export_catalog import find_exports, refresh, require_exports, require_unchanged
 from feedback_etl.transform.expressions import AGE_RANGE, ISO_FORMAT
 from feedback_etl.transform.formulas import unescape
@@ -186,7 +186,7 @@ def _scan_cluster(cluster: Sequence[CommittedExport], age_type: pl.DataType) -> 
     key = list(PAIR_KEY)
     frames = [
         _scan(export).with_columns(pl.col("age_range").cast(age_type)) if export.age_type != age_type else _scan(export)
-        for export in sorted(cluster, key=recency_key)
+        for export in sort_by_recency(cluster)
     ]
     if len(frames) == 1:
         return frames[0]

@@ -174,7 +174,7 @@ def validate(  # noqa: PLR0913  public, flat
     ranges = all_age_ranges(age_edges) if generalized else age_ranges(age_edges)
     typed = table if "bucket_age" in overridden else with_age_ranges(table, ranges)
     cases = failure_cases(_combined_schema(*rules, generalized=generalized), typed)
-    if not cases.is_empty():  # the combined check does not tell which rule is broken
+    if not cases.is_empty():  # the combined check does not report which rule is broken
         cases = failure_cases(training_schema(*rules, generalized=generalized), typed)
     if row_model is not None:
         cases = pl.concat([cases, model_failure_cases(row_model, table)], how="diagonal_relaxed")
