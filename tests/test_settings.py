@@ -275,7 +275,8 @@ _NAMES = (
     "database_url, db_schema, allow_row_security, query, output_dir, connect_timeout, read_timeout, batch_size, "
     "cursor, lock_timeout, timestamp_precision, pseudonym_length, k, on_small_class, max_suppressed, l, t, "
     "hierarchies, quasi_identifiers, age_edges, columns, formulas, row_model, retention_days, controller, contact, "
-    "purpose, legal_basis, recipients, transfers, data_protection_officer, opt_in_column, opt_out_column, key_file, retired_keys"
+    "purpose, legal_basis, recipients, transfers, data_protection_officer, opt_in_column, opt_out_column, key_file, "
+    "retired_keys"
 )
 KNOWN_SETTINGS = f"Settings are: {_NAMES}."
 
