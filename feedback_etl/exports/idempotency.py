@@ -68,8 +68,10 @@ def find_outcome(
     In an object store, its runs that have not published are aborted.
     """
     records = list(records)
-    started = [each for each in records if each["event"] == "started" and each.get("request") == idempotency_key]
-    runs = {each.get("run") for each in started}
+    started = [
+        record for record in records if record["event"] == "started" and record.get("request") == idempotency_key
+    ]
+    runs = {record.get("run") for record in started}
     if not runs:
         return None
     if not storage.has_locks:
@@ -78,7 +80,7 @@ def find_outcome(
     for run in filter(has_valid_stem, started):
         if manifest := read_committed(storage, run):
             return audit_summary(manifest) | {"key_id": manifest.key_id}
-    return next((each for each in records if each["event"] == "committed" and each.get("run") in runs), None)
+    return next((record for record in records if record["event"] == "committed" and record.get("run") in runs), None)
 
 
 def _report(storage: Storage, done: Record) -> ExportReport:
