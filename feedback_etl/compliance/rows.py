@@ -135,7 +135,7 @@ def check_images(context: CheckContext) -> ChecklistItem:
 
     problems, untested = find_problems(exports, find_unrequested, remedies), []
     for export in (export for export in exports if not export.imaged.is_empty()):
-        name, origin = export.path.name, export.manifest.pseudonyms
+        name, origin = export.path.name, export.manifest.lookup_key
         if context.database is None:
             untested.append(Finding(f"consent to the images in {name}, no database is configured", SET_DATABASE))
         elif "hash_id" in export.manifest.overridden:

@@ -26,6 +26,7 @@ class ManifestDetails(NamedTuple):
     consent: Sequence[str] = ()
     risk: dict[str, Any] = {}  # noqa: RUF012
     extra: Sequence[ExtraColumn] = ()
+    rows_digest: str = ""
 
 
 class CommittedFiles(NamedTuple):
