@@ -101,6 +101,7 @@ class TestExport:
             "key_id": Key(KEY).id,
             "mode": "full",
             "late_records": 0,
+            "changed_records": 0,
             "advice": "",
         }
         assert (seconds > 0, window, len(head), risk["k"]) == (True, manifest.window, 64, 2)

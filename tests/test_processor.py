@@ -166,6 +166,7 @@ class TestProcessAndExport:
             "erased_records": 0,
             "known_records": 0,
             "late_records": 0,
+            "changed_records": 0,
         }
         assert 0 < stats.execution_time_seconds < 60
         assert CANARY not in "".join(path.read_text() for path in Path("out").rglob("*.csv"))

@@ -383,7 +383,7 @@ class TestReport:
             **{"execution_time_seconds": 0.0, "export_filename": "", "rejected_filename": ""},
             **{"rejected_reasons": {"formula": 1}, "key_id": KEY.id, "advice": ""},
             **{"implausible_ages": 0, "withheld_image_urls": 0, "unreadable_times": 0, "escaped_texts": {}},
-            **{"audit_head": "", "mode": "full", "late_records": 0, "risk": {}},
+            **{"audit_head": "", "mode": "full", "late_records": 0, "changed_records": 0, "risk": {}},
             "window": ["2025-10-01T00:00:00", "2025-10-25T12:00:00.654321"],
         }
         assert ExportReport(window=Window(None, T0)).to_dict()["window"] == [None, "2025-10-25T10:00:00"]

@@ -66,8 +66,11 @@ class ExportKeywords(TrainingKeywords, total=False):
     compression: Literal["none", "gzip", "zstd"]
     formulas: Literal["escape", "reject", "allow"]
     incremental: bool
+    cursor: str
     lookback: str | timedelta
     new_series: bool
     lock_timeout: float
     idempotency_key: str | None
     allow_new_key: bool
+    recipient: str | None
+    allow_overlap: bool
