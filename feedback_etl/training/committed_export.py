@@ -29,7 +29,7 @@ class ExportKind(NamedTuple):
 
 
 class CommittedExport(NamedTuple):
-    """An export whose files exist.
+    """An export of a folder with its storage; its files exist unless it was pruned.
 
     Attributes:
         storage: Storage of the export.

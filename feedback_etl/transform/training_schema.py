@@ -165,7 +165,7 @@ def validate(
     rules = (tuple(extra_columns), tuple(age_edges), frozenset(overridden))
     typed = table if "bucket_age" in overridden else with_age_ranges(table, age_ranges(age_edges))
     cases = failure_cases(_combined_schema(*rules), typed)
-    if not cases.is_empty():  # the combined check does not tell which rule is broken
+    if not cases.is_empty():  # the combined check does not report which rule is broken
         cases = failure_cases(training_schema(*rules), typed)
     if row_model is not None:
         cases = pl.concat([cases, model_failure_cases(row_model, table)], how="diagonal_relaxed")
