@@ -40,12 +40,6 @@ def deduplicate_request(
 ) -> Iterator[ExportReport | None]:
     """Yield the report of an earlier run with the same key, or None; a folder stays locked meanwhile.
 
-    Args:
-        storage: The storage of the exports.
-        idempotency_key: The key of the request.
-        lock_timeout: Seconds to wait for the folder's lock.
-        signer: The key that signs audit records.
-
     Raises:
         UsageError: The key is no text of 1 to 200 characters.
         ExportFileError: The storage cannot be used, or a manifest cannot be read.
