@@ -97,9 +97,11 @@ def _find_age_columns(export: ExportContents) -> _AgeColumns:
         if values is None or values.is_empty() or role == "identifier" or kind == "boolean":
             continue
         is_named = _AGE_NAME.search(name) is not None
-        years = values.to_frame().select(pl.coalesce(values.str.extract(each) for each in _YEAR_PATTERNS)).to_series()
+        years = (
+            values.to_frame().select(pl.coalesce(values.str.extract(pattern) for pattern in _YEAR_PATTERNS)).to_series()
+        )
         births, numbers = years.cast(pl.Int64).drop_nulls(), values.str.extract(_NUMBER).cast(pl.Float64).drop_nulls()
-        are_dates, are_numbers = (len(each) >= _MIN_SHARE * len(values) for each in (births, numbers))
+        are_dates, are_numbers = (len(found) >= _MIN_SHARE * len(values) for found in (births, numbers))
         median = births.median()
         is_birth = are_dates and isinstance(median, float) and median < year - _MIN_YEARS_SINCE_BIRTH
         if is_birth or (is_named and (are_dates or are_numbers)):
