@@ -58,7 +58,7 @@ def export_feedback(  # noqa: PLR0913  public, flat
         options: The options of the export; all defaults if omitted.
         key: The pseudonym key; the configured one (`settings.find_key`) if omitted.
         unkeyed: Use plain SHA-256, which anyone who can list the ids can invert.
-        now: The time of the export, UTC (a naive time is taken as UTC); the present if omitted.
+        now: The time of the export, UTC (a naive time is interpreted as UTC); the present if omitted.
         executor: Runs the export in parts: anything with the interface of `concurrent.futures.Executor`, such as a Dask
             client's (`client.get_executor()`). Its workers take the database and the key from their own environment.
         overrides: Functions of an application that replace `hash_id`, `bucket_age` or `pair_hash`, as
