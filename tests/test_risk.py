@@ -182,8 +182,8 @@ class TestCommand:
         assert ended.out.splitlines()[:5] == [
             "counted   rows: no column identifies people (--person)",
             "known     age_range, conditions_detected, timeframe (quasi-identifiers)",
-            "rows                       9  rows of the files; a row in several files counts once",
-            "classes                    1  equivalence classes: rows with equal columns above",
+            "rows                       9  a row in several files counts once",
+            "classes                    1  equivalence classes: equal quasi-identifiers",
             "k                          9  rows in the smallest class (k-anonymity)",
         ]
         measured = json.loads(run_command("risk", report.export_filename, report.export_filename, "--json").out)

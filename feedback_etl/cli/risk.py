@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from feedback_etl.columns import ExtraColumn
 
 _LABELS = {
-    "rows": ("rows", "rows of the files; a row in several files counts once"),
-    "classes": ("classes", "equivalence classes: rows with equal columns above"),
+    "rows": ("rows", "a row in several files counts once"),
+    "classes": ("classes", "equivalence classes: equal quasi-identifiers"),
     "k": ("k", "{counted} in the smallest class (k-anonymity)"),
     "average_risk": ("average risk", "of re-identification: classes / {counted}"),
     "highest_risk": ("prosecutor risk", "highest, 1 / k, if a person is known to be in it"),
