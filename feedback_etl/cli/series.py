@@ -26,9 +26,9 @@ def print_status(
     ] = None,
     as_json: JsonOutput = False,
 ) -> None:
-    """Print the status of each incremental series: watermark, last run, rows, late and pending rows.
+    """Print the status of the incremental series of a folder.
 
-    A run that found nothing new counts as a run. A series that another one has replaced does not have to be fresh.
+    It contains the watermark, the last run, and the numbers of rows, late-arriving rows and pending rows. A run that found nothing new counts as a run. A series that another one has replaced does not have to be fresh.
     """
     from feedback_etl.cli.options import open_existing_output
     from feedback_etl.clock import parse_lookback, resolve_now
@@ -61,9 +61,7 @@ def _format_status(series: "SeriesStatus") -> list[str]:
         f"settings   {', '.join(f'{name} {json.dumps(value)}' for name, value in settings.items())}",
     ]
     if series.late_records:
-        lines.append(
-            f"late       {pluralize(series.late_records, 'row')}: feedback-etl export --incremental --backfill"
-        )
+        lines.append(f"late       {pluralize(series.late_records, 'row')} arrived after the lookback")
     if series.pending_records:
         lines.append(f"pending    {pluralize(series.pending_records, 'row')}")
     return lines
