@@ -11,8 +11,8 @@ from feedback_etl.exports.incremental import INCREMENTAL, IncrementalState
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.pipeline.batches import process_batches
 from feedback_etl.pipeline.request import ExportRequest
-from feedback_etl.pipeline.transform_options import TransformOptions, parquet_metadata
-from feedback_etl.privacy.k_anonymity import KAnonymityPolicy, drop_small_classes
+from feedback_etl.pipeline.transform_options import TransformOptions
+from feedback_etl.privacy.sharing import RowPseudonyms
 from feedback_etl.records.manifest_details import ManifestDetails
 from feedback_etl.records.tombstones import Tombstones
 from feedback_etl.results import ExportReport
@@ -41,12 +41,13 @@ def write_export(selection: ReadRequest, request: ExportRequest) -> ExportReport
             write = files.write if options.k_policy.k is None else files.spool
             process_batches(processor, stream.batches, write=write, write_rejected=files.write_rejected)
             processor.check_limits(window, stream.excluded)
-            suppress_small_classes(files, processor, options.k_policy)
+            shared = request.create_row_pseudonyms()
+            _release_spooled(files, processor, options, shared)
             report = processor.build_report(window, stream.excluded)
             report.escaped_texts = dict(sorted(files.escaped_texts.items()))
             details = ManifestDetails(
                 "full", window, request.settings, source=stream.dialect, extra=options.extra_columns
-            )
+            )._replace(rows_digest=shared.digest if shared else "")
             if series is not None and seen_rows is not None:
                 files.write_seen_rows(seen_rows.rows())
                 details = add_increment(details, report, series, stream.watermark)
@@ -72,10 +73,17 @@ def add_increment(
     return details._replace(mode=INCREMENTAL, chain=increment)
 
 
-def suppress_small_classes(files: ExportTransaction, processor: "BatchProcessor", policy: KAnonymityPolicy) -> None:
-    """Write the spooled rows, without those of equivalence classes that are too small."""
-    small = processor.find_small_classes()
-    files.release_spooled(lambda pairs: drop_small_classes(pairs, small, policy.quasi_identifiers))
+def _release_spooled(
+    files: ExportTransaction, processor: "BatchProcessor", options: TransformOptions, shared: RowPseudonyms | None
+) -> None:
+    """Write the spooled rows, without equivalence classes that are too small, or with generalised values.
+
+    `shared` prepares them for a recipient.
+    """
+    from feedback_etl.pipeline.release import release_pairs
+
+    changes = processor.plan_release()
+    files.release_spooled(lambda pairs: release_pairs(pairs, changes, options), shared.prepare if shared else None)
 
 
 def _begin_transaction(request: ExportRequest, stream: FeedbackStream) -> ExportTransaction:
@@ -85,7 +93,7 @@ def _begin_transaction(request: ExportRequest, stream: FeedbackStream) -> Export
         options.now,
         request.transaction_options(stream.consent),
         form=output.file_format,
-        metadata=parquet_metadata(options, output.file_format),
+        metadata=request.metadata,
     )
 
 
