@@ -28,7 +28,8 @@ def print_status(
 ) -> None:
     """Print the status of the incremental series of a folder.
 
-    It contains the watermark, the last run, and the numbers of rows, late-arriving rows and pending rows. A run that found nothing new counts as a run. A series that another one has replaced does not have to be fresh.
+    It contains the watermark, the last run, and the numbers of rows, late-arriving rows and pending rows. A run that
+    found nothing new counts as a run. A series that another one has replaced does not have to be fresh.
     """
     from feedback_etl.cli.options import open_existing_output
     from feedback_etl.clock import parse_lookback, resolve_now
