@@ -107,11 +107,9 @@ def export(
         print_json(report.to_dict())
     if not quiet:
         print_summary(report, min_feedback_fields)
-    if (
-        incremental
-        and is_given(context, "days_back")
-        and report.window != window_of_days(days_back, now=report.window.end)
-    ):
+    if quiet or not (incremental and report.window and is_given(context, "days_back")):
+        return
+    if report.window != window_of_days(days_back, now=report.window.end):
         echo_err("--days had no effect: only the first export of a series uses it, and this one continued a series.")
 
 
