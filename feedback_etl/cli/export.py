@@ -67,6 +67,8 @@ def export(
     k: export_options.K = None,
     on_small_class: export_options.OnSmallClass = None,
     max_suppressed: export_options.MaxSuppressed = None,
+    l: export_options.L = None,  # noqa: E741  as the option
+    t: export_options.T = None,
     share: export_options.Share = False,
     recipient: export_options.Recipient = None,
     allow_overlap: export_options.AllowOverlap = False,
@@ -115,13 +117,11 @@ def _require_effective_options(context: typer.Context, settings: "Settings") -> 
             **dict.fromkeys(("cursor", "lookback", "new_series"), ("--incremental", given["incremental"])),
             "formulas": ("--format csv", given["format"] == "csv"),
             "workers": ("--bulk or --executor", is_parallel),
-            "on_small_class": ("--k", settings.k or share),
-            "max_suppressed": ("--k", settings.k or share),
-            "recipient": ("--share", share),
-            "allow_overlap": ("--share", share),
+            **dict.fromkeys(("on_small_class", "max_suppressed", "l", "t"), ("--k", settings.k or share)),
+            **dict.fromkeys(("recipient", "allow_overlap"), ("--share", share)),
         },
     )
-    for name in ("on_small_class", "max_suppressed"):
+    for name in ("on_small_class", "max_suppressed", "l", "t"):
         if not (settings.k or share) and getattr(settings, name) != getattr(PrivacyOptions, name):
             raise UsageError(f"The setting {name} has no effect without k: set k, or pass --k.")
     if is_given(context, "max_suppressed") and settings.on_small_class == "fail":

@@ -1,4 +1,4 @@
-"""Test the k of exports: each is held to the k that the settings require or that it was made with."""
+"""Test the k of exports: each must have the k that the settings require and the k that it was made with."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ from feedback_etl.records.manifest import Manifest
 def check_k(context: CheckContext) -> ChecklistItem:
     """Test the k of the exports, and measure the risk of linking their rows by a pseudonym.
 
-    An export is held to the k of the settings or its own, whichever is greater. After an erasure k is measured again.
+    An export must have the k of the settings or its own, whichever is greater. After an erasure k is measured again.
     """
     exports, remedies = context.files, context.remedies
     find_owners = _create_owner_lookup(context)

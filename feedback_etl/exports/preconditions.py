@@ -20,6 +20,7 @@ from feedback_etl.records.catalog import read_manifest
 from feedback_etl.records.key_binding import name_keys
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.records.manifest_verification import LogEvidence, verify_manifest
+from feedback_etl.records.tombstone_seals import require_own
 from feedback_etl.records.tombstones import TombstoneFile, Tombstones, TombstoneState, hash_identity
 from feedback_etl.storage.base import LOCK_TIMEOUT, ConflictError, Storage
 
@@ -73,10 +74,6 @@ class Preconditions:
         The first call reads who was erased before, which later erasures are compared with. In an object store,
         unfinished runs of the same request are aborted.
 
-        Args:
-            lines: The lines of the audit log.
-            names: The names of the files of the storage.
-
         Raises:
             UsageError: The export would have pseudonyms of another key.
             ValidationError: The last export filtered by consent, and this one would not.
@@ -100,6 +97,8 @@ class Preconditions:
 
     def _read_tombstones(self, tombstones: TombstoneFile, lines: Sequence[Line], records: Sequence[Record]) -> None:
         tombstones.require_state(TombstoneState.from_records(records))
+        if tombstones.content:
+            require_own(self._storage, tombstones, {key.id: key for key in self._list_keys(records)})
         require_intact_log(self._storage, lines, self._list_keys(records), signed=tombstones.are_signed)
         self._require_intact_state(records)
         self.erasures = tombstones.erasures

@@ -58,7 +58,7 @@ def export_feedback(  # noqa: PLR0913  public, flat
         options: The options of the export; all defaults if omitted.
         key: The pseudonym key; the configured one (`settings.find_key`) if omitted.
         unkeyed: Use plain SHA-256, which anyone who can list the ids can invert.
-        now: The time of the export, UTC (a naive time is taken as UTC); the present if omitted.
+        now: The time of the export, UTC (a naive time is interpreted as UTC); the present if omitted.
         executor: Runs the export in parts: anything with the interface of `concurrent.futures.Executor`, such as a Dask
             client's (`client.get_executor()`). Its workers take the database and the key from their own environment.
         overrides: Functions of an application that replace `hash_id`, `bucket_age` or `pair_hash`, as
@@ -184,6 +184,7 @@ def _select_increment(request: ExportRequest, series: IncrementalState) -> Expor
         window=Window(start, now),
         watermark=WatermarkRequest(parse_lookback(request.output.lookback), windows, start),
         cursor=cursor,
+        excluded_since=series.read_until,
     )
     if cursor != CREATED_AT and series.number:  # rows of the whole series that were changed since
         selection = replace(selection, window=Window(series.begins, now), changed_since=start)

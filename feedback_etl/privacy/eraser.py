@@ -20,7 +20,7 @@ from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.remaining_classes import Owners, add_small_classes, hash_export_owners
 from feedback_etl.privacy.uninspected_files import list_not_inspected
 from feedback_etl.records.audit import AuditLog
-from feedback_etl.records.audit_records import Line, list_unfinished
+from feedback_etl.records.audit_records import CHAIN_START, Line, list_unfinished
 from feedback_etl.records.audit_verification import verify_exports, verify_folder
 from feedback_etl.records.catalog import read_manifest
 from feedback_etl.records.manifest import COUNTED_KINDS, Manifest
@@ -69,9 +69,8 @@ class ErasureResult:
 
     def summarize_not_inspected(self) -> str:
         """Return the first names of `not_inspected`, and the number of the others."""
-        more = len(self.not_inspected) - _MAX_NAMES
-        others = f" and {more:,} more (--json lists all)" if more > 0 else ""
-        return f"{', '.join(self.not_inspected[:_MAX_NAMES])}{others}"
+        others = f" and {len(self.not_inspected) - _MAX_NAMES:,} more (--json lists all)"
+        return ", ".join(self.not_inspected[:_MAX_NAMES]) + (others if len(self.not_inspected) > _MAX_NAMES else "")
 
 
 class Eraser:
@@ -89,8 +88,7 @@ class Eraser:
         self._storage, self._keys, self._request, self._dry_run = storage, keys, request, dry_run
         self._signing_keys: Sequence[Key | None] = keys or [None]
         self._owners, self._log, self._signer = owners, AuditLog(storage), keys[0] if keys else None
-        self._result, self._found_ids = ErasureResult(), set[str]()
-        self._erased_from = list[Manifest]()
+        self._result, self._found_ids, self._erased_from = ErasureResult(), set[str](), list[Manifest]()
 
     def run(self) -> ErasureResult:
         """Erase, and return the result."""
@@ -105,7 +103,8 @@ class Eraser:
         if not self._dry_run:
             self._write_tombstones(tombstones)
             if not self._storage.has_locks:  # an export published before these tombstones has not read them
-                self._log_sweep()
+                if self._request.is_sweep:
+                    self._log_start()
                 exports = list_exports(self._storage).exports
         for manifest in exports:
             if manifest.lookup_key in keys:
@@ -157,15 +156,16 @@ class Eraser:
             for key, pseudonyms in pseudonyms_by_key.items()
         ):
             return
-        erasure_id = secrets.token_hex(8)
+        if self._log.head() == CHAIN_START:  # which would bind the tombstones to no folder
+            self._log_start()
+        erasure_id, head = secrets.token_hex(8), self._log.head()
         for key, pseudonyms in pseudonyms_by_key.items():
-            add_tombstones(self._storage, erasure_id, users, pseudonyms, key)
+            add_tombstones(self._storage, erasure_id, users, pseudonyms, key, head=head)
 
-    def _log_sweep(self) -> None:
-        """Log the start of a sweep, which has no tombstones that a running export could read."""
-        if self._request.is_sweep:
-            with self._log.lock() as log:
-                log.append("erasing", self._signer, swept=True)
+    def _log_start(self) -> None:
+        """Log the start: a sweep has no tombstones that a running export could read."""
+        with self._log.lock() as log:
+            log.append("erasing", self._signer, swept=self._request.is_sweep)
 
     def _log_erasure(self) -> None:
         result, tombstones = self._result, list(TombstoneFile(self._storage).state)

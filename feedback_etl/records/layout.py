@@ -95,7 +95,7 @@ def earlier_seen_rows_path(stem: str) -> str:
 
 
 def small_classes_path(stem: str) -> str:
-    """Return the path of the list of small equivalence classes, whose spooled rows are suppressed."""
+    """Return the path of the list of small equivalence classes, whose spooled rows are suppressed or generalised."""
     return f"{STATE_FOLDER}/{stem}/small_classes.arrow"
 
 
