@@ -11,7 +11,7 @@ from feedback_etl.columns import AGE_EDGES
 from feedback_etl.compliance.context import CheckContext
 from feedback_etl.compliance.data_files import ExportContents, find_problems
 from feedback_etl.compliance.item import ChecklistItem, Finding, build_item
-from feedback_etl.transform.expressions import age_ranges
+from feedback_etl.transform.age_hierarchy import exported_age_ranges
 
 MIN_RANGE_YEARS = 5
 """Width in years below which an age range reveals the age."""
@@ -53,7 +53,7 @@ def check_ages(context: CheckContext) -> ChecklistItem:
         if "bucket_age" in export.manifest.overridden:
             return _find_ages(labels)
         edges = export.manifest.settings.get("age_edges", AGE_EDGES)
-        ranges = list(age_ranges(edges).categories)
+        ranges = list(exported_age_ranges(export.manifest.settings).categories)
         if narrow := [f"{low}-{high}" for low, high in pairwise(edges) if high - low < MIN_RANGE_YEARS]:
             return f"has ranges of fewer than {MIN_RANGE_YEARS} years: {', '.join(narrow)}"
         return "" if labels.is_in(ranges).all() else "has ages that are no ranges"
