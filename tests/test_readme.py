@@ -186,7 +186,9 @@ def test_files_and_names_in_contributing_exist() -> None:
     )
     answers = [line for line in text.splitlines() if re.match(r"\| (Where|What|Which) .*\?", line)]
     assert len(answers) >= 7
-    for answer in [*answers, text.partition("**To add a rating column**")[2].replace("feedback_etl/", "")]:
+    recipe = text.partition("**To add a numeric rating column**")[2].partition("Then run")[0]
+    assert "`TrainingPair`" in recipe
+    for answer in [*answers, recipe.replace("feedback_etl/", "")]:
         paths = re.findall(r"`([a-z_/]+\.py)`", answer)
         files = [ROOT / path if path.startswith("tests/") else ROOT / "feedback_etl" / path for path in paths]
         code = "\n".join(file.read_text(encoding="utf-8") for file in files)
