@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.adoption import UNKNOWN_PSEUDONYMS, UNKNOWN_SCHEME, has_unknown_rows
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.recovery import recover_storage
@@ -18,10 +17,10 @@ from feedback_etl.privacy.erasure_search import find_linked_rows, search_file
 from feedback_etl.privacy.erasure_selection import ErasureRequest, map_pseudonyms
 from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.remaining_classes import Owners, add_small_classes, hash_export_owners
-from feedback_etl.privacy.uninspected_files import list_not_inspected
+from feedback_etl.privacy.uninspected_files import list_hard_links, list_not_inspected
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.audit_records import CHAIN_START, Line, list_unfinished
-from feedback_etl.records.audit_verification import verify_exports, verify_folder
+from feedback_etl.records.audit_verification import require_untampered, verify_exports
 from feedback_etl.records.catalog import read_manifest
 from feedback_etl.records.manifest import COUNTED_KINDS, Manifest
 from feedback_etl.records.manifest_details import summarize_revisions
@@ -51,6 +50,7 @@ class ErasureResult:
         unmanaged: Data files without a manifest, which were not searched.
         not_inspected: All other files below the folder that are not of an export, whatever they are called: copies,
             backups, archives. None of them was searched, and neither were links and unreadable folders.
+        hard_links: Files of exports that had a second name elsewhere, under which the rows remain.
         unfinished: Exports in an object store that are still running: they exclude erased people when they are
             published. An export whose process was killed is removed a day after its start.
     """
@@ -66,6 +66,7 @@ class ErasureResult:
     not_inspected: list[str] = field(default_factory=list)
     unknown_scheme: list[str] = field(default_factory=list)
     partly_searched: list[str] = field(default_factory=list)
+    hard_links: list[str] = field(default_factory=list)
 
     def summarize_not_inspected(self) -> str:
         """Return the first names of `not_inspected`, and the number of the others."""
@@ -106,6 +107,7 @@ class Eraser:
                 if self._request.is_sweep:
                     self._log_start()
                 exports = list_exports(self._storage).exports
+        self._result.hard_links = list_hard_links(self._storage, exports)  # before a rewrite separates them
         for manifest in exports:
             if manifest.lookup_key in keys:
                 self._erase_with_retry(manifest, keys[manifest.lookup_key])
@@ -124,14 +126,9 @@ class Eraser:
 
     def _require_intact(self, lines: Sequence[Line], exports: Sequence[Manifest]) -> None:
         """Refuse to rewrite, and thereby to sign, what someone else may have changed."""
-        if not verify_exports(self._storage, lines, exports, self._keys).tampering:
-            return
-        # Another process may have committed or erased while the log and the manifests were read.
-        if problems := verify_folder(self._storage, self._keys).tampering:
-            raise ExportFileError(
-                f"{self._storage} does not verify ({problems[0]}), so nothing was erased. Restore the file from a "
-                "backup; `feedback-etl audit verify` shows all problems."
-            )
+        if verify_exports(self._storage, lines, exports, self._keys).tampering:
+            # Another process may have committed or erased while the log and the manifests were read.
+            require_untampered(self._storage, self._keys, "erased")
 
     def _find_erased_before(self, tombstones: TombstoneFile) -> set[str]:
         """Return the given ids that have a tombstone."""
