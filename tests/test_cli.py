@@ -37,7 +37,7 @@ from feedback_etl.settings.messages import NO_DATABASE, NO_KEY
 KEY_ID = Key(KEY).id
 SETTINGS_ONLY = {
     *("db_schema", "opt_in_column", "opt_out_column", "connect_timeout", "read_timeout", "batch_size", "lock_timeout"),
-    *("quasi_identifiers", "extra_columns", "age_edges", "idempotency_key"),
+    *("quasi_identifiers", "hierarchies", "extra_columns", "age_edges", "idempotency_key"),
 }
 DOCUMENTED = Path(__file__).parent.parent / "docs" / "commands.md"
 YESTERDAY = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=1)

@@ -72,9 +72,8 @@ def write_contracts(
     """Write a JSON Schema of a row, and SQL of the source tables.
 
     The schema has the columns and age ranges of the settings; the SQL, one file for each kind of database, has the
-    indexes that exports need. Examples of a role that can only read and of a row
-    model are written too. With --croissant, write
-    Croissant metadata of the exports instead.
+    indexes that exports need. Examples of a role that can only read and of a row model are written too. With
+    --croissant, write Croissant metadata of the exports instead.
     """
     from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH
     from feedback_etl.report.contracts import write_contracts as write_schemas
