@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from feedback_etl.training.answers import latest_per_recommendation as latest_per_recommendation
     from feedback_etl.training.answers import one_horizon as one_horizon
     from feedback_etl.training.dataset import latest_export as latest_export
+    from feedback_etl.training.dataset import open_dataset as open_dataset
     from feedback_etl.training.dataset import scan_training as scan_training
     from feedback_etl.training.feature_matrix import LeakWarning as LeakWarning
     from feedback_etl.training.feature_matrix import features as features
@@ -43,6 +44,7 @@ else:
             "latest_export": "training.dataset",
             "latest_per_recommendation": "training.answers",
             "one_horizon": "training.answers",
+            "open_dataset": "training.dataset",
             "rolling_origins": "training.time_splits",
             "scan_training": "training.dataset",
             "split_by_hash": "training.splits",

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -103,14 +103,17 @@ class Vocabulary(pydantic.BaseModel):
     def require_ranges(self, frame: pl.DataFrame | pl.LazyFrame) -> None:
         """Refuse age ranges that overlap a known one: they are from exports with other `age_edges`.
 
-        Only the type of a lazy frame is checked, if it is an Enum. All other unknown ranges count as missing.
+        Only the type of a lazy frame is checked, if it is an Enum. All other unknown ranges count as missing, also
+        those that join known ones, as in exports whose small classes were generalised.
 
         Raises:
             ValidationError: An age range overlaps a known one.
         """
-        unknown = [name for name in _list_ranges(frame) if name not in self.age_ranges]
-        known_bounds = [_parse_bounds(name) for name in self.age_ranges if _RANGE.fullmatch(name)]
-        if any(low < end and start < high for low, high in map(_parse_bounds, unknown) for start, end in known_bounds):
+        ranges, known = _list_ranges(frame), [name for name in self.age_ranges if _RANGE.fullmatch(name)]
+        unknown = [name for name in ranges if name not in self.age_ranges]
+        is_enum = isinstance(frame.collect_schema()["age_range"], pl.Enum)
+        is_generalised = not is_enum or not {*known}.isdisjoint(ranges)  # not simply an export of fewer ranges
+        if any(_overlaps(name, known) and not (is_generalised and _joins(name, known)) for name in unknown):
             raise ValidationError(
                 f"age_range contains other ranges than the vocabulary ({', '.join(self.age_ranges)}). Fit it to rows "
                 "of exports with the same age_edges."
@@ -158,16 +161,43 @@ def _learn_ranges(pairs: pl.LazyFrame) -> tuple[str, ...]:
     """Return the age ranges of the type or else of the rows, from the youngest to the oldest."""
     dtype = pairs.collect_schema().get("age_range", pl.Null())
     if isinstance(dtype, pl.Enum):
-        return tuple(dtype.categories)
+        return _drop_joined(dtype.categories)
     labels = _list_labels(pairs)
-    if labels <= {*_AGE_RANGES}:
+    if all(label in _AGE_RANGES or (_RANGE.fullmatch(label) and _joins(label, _AGE_RANGES)) for label in labels):
         return _AGE_RANGES
     if custom := [label for label in labels if not _RANGE.fullmatch(label)]:
         raise ValidationError(
             f"age_range contains {len(custom):,} values that are no ranges such as <18, 18-25 or 50+. Pass custom "
             "labels from the youngest to the oldest: Vocabulary.fit(pairs, age_ranges=(...))."
         )
-    return tuple(sorted(labels, key=_parse_bounds))
+    return _drop_joined(sorted(labels, key=_parse_bounds))
+
+
+def _drop_joined(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the names without ranges that others of them make up."""
+    names = [*names]
+    ranges = [name for name in names if _RANGE.fullmatch(name)]
+    return tuple(
+        name for name in names if name not in ranges or not _joins(name, [other for other in ranges if other != name])
+    )
+
+
+def _overlaps(name: str, others: Iterable[str]) -> bool:
+    low, high = _parse_bounds(name)
+    return any(low < end and start < high for start, end in map(_parse_bounds, others))
+
+
+def _joins(name: str, others: Iterable[str]) -> bool:
+    """Return whether a range is made up of others of these.
+
+    >>> _joins("18-35", ["<18", "18-25", "25-35"]), _joins("18-30", ["<18", "18-25", "25-35"])
+    (True, False)
+    """
+    reached, high = _parse_bounds(name)
+    for start, end in sorted(map(_parse_bounds, others)):
+        if start == reached and end <= high:
+            reached = end
+    return reached == high
 
 
 def _list_labels(pairs: pl.LazyFrame) -> set[str]:
