@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -28,7 +29,7 @@ FROM recommendation_feedbacks f LEFT JOIN recommendation_records r ON r.id = f.r
 
 @pytest.fixture
 def app(database: Database) -> Database:
-    """Three users with an image for each of their analyses; only the first two have told what they think of it."""
+    """Three users with an image for each of their analyses; only the first two have answered."""
     rows = people(3)
     keys = ["shots/a.jpg", "users/1/b.jpg", "shots/c-103.png", "shots/d.jpg", "shots/e.jpg", None]
     ids = [row["analysis_id"] for row in rows["feedbacks"]]
@@ -65,7 +66,7 @@ def test_of_those_who_agreed(app: Database, tmp_path: Path, form: dict[str, str]
 
 
 @pytest.mark.any_database
-def test_nobody_is_asked_for_them(app: Database, tmp_path: Path) -> None:
+def test_images_are_not_read_without_the_option(app: Database, tmp_path: Path) -> None:
     """Without the option there is no such column, and no photo is read."""
     agree(app, u1="true", u2="true")
     report = exported_from_url(app, tmp_path)
@@ -73,8 +74,8 @@ def test_nobody_is_asked_for_them(app: Database, tmp_path: Path) -> None:
     assert report.withheld_image_urls == 0
 
 
-def test_no_column_tells_who_agrees(app: Database, tmp_path: Path) -> None:
-    """Then nobody has."""
+def test_missing_consent_column_is_reported(app: Database, tmp_path: Path) -> None:
+    """Then no one has consented."""
     with pytest.raises(SourceError, match="Neither users nor profiles has the column image_opt_in"):
         exported_from_url(app, tmp_path / "exports", include_image_urls=True)
     assert visible(tmp_path) in ([], ["app.db"], ["application.db"])
@@ -91,7 +92,7 @@ def test_of_several_profiles_one_that_refuses_is_enough(app: Database, tmp_path:
 
 
 def test_of_an_own_query(app: Database, tmp_path: Path) -> None:
-    """It tells both the URL and who agreed; without the option, neither is expected."""
+    """It yields the URL and the consent; without the option, neither is expected."""
     report = exported_from_url(app, tmp_path, include_image_urls=True, query=QUERY)
     urls = rows_of(Path(report.export_filename))["image_url"].drop_nulls().sort().to_list()
     assert urls == ["shots/7.jpg", "shots/8.jpg"]
@@ -135,12 +136,13 @@ def test_it_may_be_a_quasi_identifier(app: Database, tmp_path: Path) -> None:
 
 
 @pytest.mark.any_database
-def test_a_chain_with_images_is_another_chain(app: Database, tmp_path: Path) -> None:
-    """Since its files look different."""
+def test_series_with_images_is_another_series(app: Database, tmp_path: Path) -> None:
+    """Its files have another column."""
+    images: dict[str, Any] = {"incremental": True, "include_image_urls": True}
     agree(app, u1="true")
     assert exported_from_url(app, tmp_path, incremental=True).exported_records == 9
-    assert exported_from_url(app, tmp_path, incremental=True, include_image_urls=True).exported_records == 9
-    assert exported_from_url(app, tmp_path, incremental=True, include_image_urls=True).exported_records == 0
+    assert exported_from_url(app, tmp_path, new_series=True, **images).exported_records == 9
+    assert exported_from_url(app, tmp_path, **images).exported_records == 0
 
 
 def test_the_gate_knows_the_column() -> None:
@@ -171,6 +173,8 @@ def test_ids_in_other_clothes(key: str, user: object) -> None:
 @pytest.mark.parametrize("option", ["--include-image-urls", "--include-subject-hash"])
 def test_images_and_pseudonyms_of_users_are_not_shared(app: Database, option: str) -> None:
     """Nor do pseudonyms of users."""
-    done = feedback_etl("export", "--share", option, "--database-url", app.url, env={"FEEDBACK_ETL_KEY": KEY})
+    done = feedback_etl(
+        "export", "--share", "--recipient", "acme", option, "--database-url", app.url, env={"FEEDBACK_ETL_KEY": KEY}
+    )
     assert (done.returncode, done.stdout) == (2, "")
     assert "Shared data must not contain images or pseudonyms of users" in done.stderr

@@ -20,14 +20,14 @@ from feedback_etl.options.privacy import PrivacyOptions
 from feedback_etl.options.quality import QualityOptions
 from feedback_etl.options.read import ReadOptions
 from feedback_etl.settings.model import Settings, load_settings
-from feedback_etl.transform import training_schema
+from feedback_etl.transform import failure_cases
 
 GROUPS = (ReadOptions, QualityOptions, PrivacyOptions, OutputOptions)
 
 
 def declared(kind: type) -> dict[str, Any]:
     """Return the options of a group or TypedDict with their types; those for type checkers alone are looked up here."""
-    names: dict[str, Any] = {"ExtraColumn": columns.ExtraColumn, "Model": training_schema.Model}
+    names: dict[str, Any] = {"ExtraColumn": columns.ExtraColumn, "Model": failure_cases.Model}
     with patch.multiple(keywords, create=True, **names):
         return get_type_hints(kind, vars(sys.modules[kind.__module__]) | names)
 
@@ -120,12 +120,13 @@ class TestForSharing:
     """The preset for data that leaves the organisation."""
 
     def test_it_asks_for_no_less_than_the_preset(self) -> None:
-        shared = PrivacyOptions(k=2, timestamp_precision="hour").for_sharing()
+        options = ExportOptions.from_keywords(k=2, timestamp_precision="hour", recipient="acme")
+        shared = options.privacy
         assert (shared.k, shared.timestamp_precision, shared.hash_recommendation_id) == (5, "day", True)
         assert shared.quasi_identifiers == (*columns.QUASI_IDENTIFIERS, "feedback_timestamp")
-        assert PrivacyOptions(k=20).for_sharing().k == 20
+        assert ExportOptions.from_keywords(k=20, recipient="acme").privacy.k == 20
 
     @pytest.mark.parametrize("personal", ["include_image_urls", "include_subject_hash"])
     def test_it_refuses_columns_about_persons(self, personal: str) -> None:
         with pytest.raises(UsageError, match=r"^Shared data must not contain images or pseudonyms of users"):
-            PrivacyOptions(**{personal: True}).for_sharing()  # type: ignore[arg-type]
+            ExportOptions.from_keywords(**{personal: True}, recipient="acme")  # type: ignore[arg-type]

@@ -57,8 +57,19 @@ Share = Annotated[
     bool,
     typer.Option(
         "--share",
-        help="Preset for sharing outside the organisation: k of at least 5, dates instead of times, hashed "
-        "recommendation ids.",
+        help="Share with a --recipient outside the organisation: k of at least 5, dates instead of times, hashed "
+        "recommendation ids, and a pseudonym for each row.",
+    ),
+]
+Recipient = Annotated[
+    str | None,
+    typer.Option("--recipient", help="Who gets the file, for example acme-research; with --share.", metavar="NAME"),
+]
+AllowOverlap = Annotated[
+    bool,
+    typer.Option(
+        "--allow-overlap",
+        help="Share a window of which the recipient got a part before, with other options or other rows.",
     ),
 ]
 Incremental = Annotated[
@@ -66,6 +77,15 @@ Incremental = Annotated[
     typer.Option(
         "--incremental",
         help="Export the rows that are new since the last incremental export; the first uses --days.",
+    ),
+]
+Cursor = Annotated[
+    str | None,
+    typer.Option(
+        "--cursor",
+        help="Column by which --incremental continues. With updated_at, changed rows are exported again.  "
+        "[default: created_at]",
+        metavar="COLUMN",
     ),
 ]
 Lookback = Annotated[

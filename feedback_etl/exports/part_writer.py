@@ -14,7 +14,14 @@ from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.rewrite import write_remaining
 from feedback_etl.exports.series_conflicts import SupersededError
 from feedback_etl.records.catalog import read_manifest
-from feedback_etl.records.layout import REJECTED_FOLDER, rejected_path, seen_rows_path, spool_path, staged_path
+from feedback_etl.records.layout import (
+    REJECTED_FOLDER,
+    links_path,
+    rejected_path,
+    seen_rows_path,
+    spool_path,
+    staged_path,
+)
 from feedback_etl.records.manifest import DataFile
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.errors import explain_staging_errors, explain_write_errors
@@ -175,8 +182,7 @@ class PartWriter:
         folder = self._storage.local_path()
         if folder is None:
             return explain_staging_errors(str(self._storage))
-        is_rejected = self.name.startswith(f"{REJECTED_FOLDER}/")
-        return explain_write_errors(folder / REJECTED_FOLDER if is_rejected else folder)
+        return explain_write_errors(folder / REJECTED_FOLDER if self.name.startswith(f"{REJECTED_FOLDER}/") else folder)
 
     def _require_open(self) -> None:
         """Remove the part from an object store if the export has ended, since its cleanup may have run before.
@@ -202,22 +208,21 @@ class ExportFiles:
     """The files of an export that one process writes, and a spool.
 
     Attributes:
-        writers: The writers of the files by kind, in the order of publication, which the manifest follows; that of
-            the spool, whose file exists under its staged name only, is the last.
+        writers: The writers by kind in the order of publication; last that of the spool, which is never published.
     """
 
     def __init__(self, storage: Storage, form: FileFormat, metadata: dict[str, str] | None) -> None:
         self._suffix = form.suffix
+        forms = {kind: FileFormat() for kind in ("rows", "rejected", "links")}
+        forms |= {"pairs": form, "spool": FileFormat("arrow")}
         self.writers = {
-            "rows": PartWriter(storage, "", FileFormat(), is_announced=True),
-            "rejected": PartWriter(storage, "", FileFormat(), is_announced=True),
-            "pairs": PartWriter(storage, "", form, metadata, is_announced=True),
-            "spool": PartWriter(storage, "", FileFormat("arrow"), is_announced=True),
+            kind: PartWriter(storage, "", form, metadata if kind == "pairs" else None, is_announced=True)
+            for kind, form in forms.items()
         }
 
     def names(self, stem: str) -> list[str]:
         """Return the names of the files that the log announces."""
-        return [seen_rows_path(stem), rejected_path(stem), f"{stem}{self._suffix}"]
+        return [seen_rows_path(stem), rejected_path(stem), links_path(stem), f"{stem}{self._suffix}"]
 
     def move(self, stem: str) -> None:
         """Give the files the names of a stem."""

@@ -18,6 +18,7 @@ from typing import Any
 from feedback_etl.clock import resolve_now
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.cleanup import find_staged_stems, remove_parts, remove_replacements, remove_unlisted
+from feedback_etl.exports.links import LINKED_KINDS, find_rows, read_links
 from feedback_etl.exports.rewrite import finish_rewrites, map_files, read_pseudonyms, remove_rows
 from feedback_etl.privacy.keys import Key, get_key_id
 from feedback_etl.records.audit import LockedAuditLog
@@ -141,14 +142,16 @@ def erase_digests(
         ConflictError: Another process does the same.
     """
     finish_rewrites(storage, manifest, signer)
-    digests = {*digests}
+    digests, links = {*digests}, read_links(storage, manifest)
+
+    def is_erased(pseudonym: str) -> bool:
+        return hash_identity("pseudonym", pseudonym, key) in digests
 
     def find_unwanted(file: DataFile) -> tuple[DataFile, set[str]]:
-        return file, {
-            pseudonym
-            for pseudonym in read_pseudonyms(storage, file)
-            if hash_identity("pseudonym", pseudonym, key) in digests
-        }
+        pseudonyms = read_pseudonyms(storage, file)
+        if links is not None and file.kind in LINKED_KINDS:
+            return file, pseudonyms & find_rows(links, is_erased)
+        return file, set(filter(is_erased, pseudonyms))
 
     searched = map_files(storage, manifest.files, find_unwanted) if digests else []
     unwanted = [(file, pseudonyms) for file, pseudonyms in searched if pseudonyms]

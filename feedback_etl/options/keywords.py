@@ -9,7 +9,7 @@ from feedback_etl.database.window import Time
 
 if TYPE_CHECKING:
     from feedback_etl.columns import ExtraColumn
-    from feedback_etl.transform.training_schema import Model
+    from feedback_etl.transform.failure_cases import Model
 
 
 class _WindowKeywords(TypedDict, total=False):
@@ -66,8 +66,11 @@ class ExportKeywords(TrainingKeywords, total=False):
     compression: Literal["none", "gzip", "zstd"]
     formulas: Literal["escape", "reject", "allow"]
     incremental: bool
+    cursor: str
     lookback: str | timedelta
     new_series: bool
     lock_timeout: float
     idempotency_key: str | None
     allow_new_key: bool
+    recipient: str | None
+    allow_overlap: bool

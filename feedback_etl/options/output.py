@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from feedback_etl.clock import parse_lookback
+from feedback_etl.database.cursor_name import CREATED_AT, require_cursor
 from feedback_etl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +24,10 @@ class OutputOptions:
         formulas: What happens in CSV to a text that spreadsheets would run: "escape" puts an apostrophe before it,
             "reject" rejects its row, "allow" writes it as it is.
         incremental: Export the rows that are new since the folder's last incremental export with the same settings:
-            every row exactly once. Edits of exported rows are not followed.
+            every row exactly once.
+        cursor: The column by which an incremental export continues: "created_at", or a column such as "updated_at" with
+            the time of a row's last change (null where there was none). A row that was changed is then exported again,
+            and `scan_training` keeps the newest version. Full exports ignore it.
         lookback: How late rows may arrive, as "30m", "2h", "1d" or a timedelta: the next incremental export reads again
             so far before this watermark. Later rows are counted in `late_records`.
         new_series: Begin a series whose settings differ from those of the folder's other series, which exports their
@@ -32,6 +36,9 @@ class OutputOptions:
         idempotency_key: An opaque id of the request, such as a task's UUID. For an id that already has an export
             nothing is read, and its figures are returned. The folder is locked meanwhile.
         allow_new_key: Export into a folder whose exports have pseudonyms of another key.
+        recipient: Who gets the data outside the organisation, a name such as "acme-research". The preset for shared
+            data applies then (`options.sharing`), and each row has a pseudonym of its own, of a key for the recipient.
+        allow_overlap: Share a window again of which the recipient got a part, with other options or other rows.
     """
 
     output_dir: str | Path = "ml/feedback_training"
@@ -39,17 +46,28 @@ class OutputOptions:
     compression: Literal["none", "gzip", "zstd"] = "none"
     formulas: Literal["escape", "reject", "allow"] = "escape"
     incremental: bool = False
+    cursor: str = CREATED_AT
     lookback: str | timedelta = "1h"
     new_series: bool = False
     lock_timeout: float = 60.0
     idempotency_key: str | None = None
     allow_new_key: bool = False
+    recipient: str | None = None
+    allow_overlap: bool = False
 
     def __post_init__(self) -> None:
         parse_lookback(self.lookback)
+        require_cursor(self.cursor)
         self.file_format  # noqa: B018  it validates
         if self.incremental and self.idempotency_key is not None:
             raise UsageError("An incremental export never repeats a row: leave `idempotency_key` out.")
+        if self.incremental and self.recipient is not None:
+            raise UsageError(
+                "An incremental export cannot have a `recipient`: its k is that of each file alone. Share a window "
+                "(`since` and `until`) that begins where the last one ended."
+            )
+        if self.allow_overlap and self.recipient is None:
+            raise UsageError("`allow_overlap` has no effect without `recipient`.")
         if self.new_series and not self.incremental:
             raise UsageError("`new_series` has no effect without `incremental`.")
 

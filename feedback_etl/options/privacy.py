@@ -1,17 +1,14 @@
 """Options that select columns and protect people. Importing this module imports no third-party library."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, Self
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 from feedback_etl.errors import UsageError
 
 if TYPE_CHECKING:
     from feedback_etl.columns import ExtraColumn
     from feedback_etl.privacy.k_anonymity import KAnonymityPolicy
-
-SHARED_K = 5
-"""The minimum k of `PrivacyOptions.for_sharing`."""
 
 
 def _quasi_identifiers() -> tuple[str, ...]:
@@ -85,21 +82,3 @@ class PrivacyOptions:
 
         names = all_quasi_identifiers(self.quasi_identifiers, self.all_extra_columns)
         return KAnonymityPolicy(self.k, self.on_small_class, self.max_suppressed, names, self.all_extra_columns)
-
-    def for_sharing(self) -> Self:
-        """Return the options for data that leaves the organisation: at least k = 5, days, hashed recommendations.
-
-        Raises:
-            UsageError: Images, pseudonyms of users or free text are included.
-        """
-        if texts := [column.name for column in self.extra_columns if column.role == "free_text"]:
-            raise UsageError(f"Shared data must not contain free text: leave out {', '.join(texts)}.")
-        if self.include_image_urls or self.include_subject_hash:
-            raise UsageError("Shared data must not contain images or pseudonyms of users: leave both options out.")
-        return replace(
-            self,
-            hash_recommendation_id=True,
-            timestamp_precision="day",
-            k=max(SHARED_K, self.k or 0),
-            quasi_identifiers=tuple(dict.fromkeys((*self.quasi_identifiers, "feedback_timestamp"))),
-        )

@@ -104,7 +104,7 @@ class BatchProcessor:
             result = process_batch(self._remove_known(raw), self._options, self._duplicates)
             self._people.add(result.pairs, result.user_ids)
             self._texts.add(result.pairs)
-            self._counts.update(result.counts)
+            self._counts.update(result.counts, changed_records=self.seen_rows.take_changed() if self.seen_rows else 0)
             return ProcessedBatch(result.pairs, self._rejected.add(result.rejected))
         except pl.exceptions.PolarsError as error:
             error_type = type(error).__name__  # its text may contain values
@@ -117,13 +117,12 @@ class BatchProcessor:
             self._counts["erased_records"] += raw.height - remaining.height
             raw = remaining
         if self.seen_rows is not None:
-            has_ratings = has_min_ratings(self._options.min_feedback_fields)
-            read = raw.height
+            options, read = self._options, raw.height
+            has_ratings = has_min_ratings(options.min_feedback_fields)
             raw = self.seen_rows.filter_new_rows(
                 raw,
                 lambda rows: (
-                    has_ratings
-                    & is_valid(rows, self._options.extra_columns, reject_formulas=self._options.reject_formulas)
+                    has_ratings & is_valid(rows, options.extra_columns, reject_formulas=options.reject_formulas)
                 ),
             )
             self._counts["known_records"] += read - raw.height
@@ -190,7 +189,7 @@ class BatchProcessor:
         small = classes.filter(pl.col("people") < (policy.k or 0))
         suppressed, rows = int(small["rows"].sum()), int(classes["rows"].sum())
         if violation := policy.violation(suppressed, rows):
-            by_time = "; `for_sharing` always adds feedback_timestamp"
+            by_time = "; `recipient` always adds feedback_timestamp"
             raise ValidationError(
                 f"Nothing was exported: {suppressed:,} of {rows:,} rows belong to equivalence classes of fewer than "
                 f"{policy.k} people with equal {', '.join(policy.quasi_identifiers)}, and {violation}. Set fewer "

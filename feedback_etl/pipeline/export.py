@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from feedback_etl.clock import parse_lookback, resolve_now
 from feedback_etl.database.connect import Database
+from feedback_etl.database.cursor_name import CREATED_AT
 from feedback_etl.database.read import Progress
 from feedback_etl.database.watermark import WatermarkRequest
 from feedback_etl.database.window import Window
@@ -23,6 +24,7 @@ from feedback_etl.pipeline.selection import select
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.pipeline.write import write_export
 from feedback_etl.privacy.keys import Key
+from feedback_etl.privacy.sharing import require_shareable_key
 from feedback_etl.results import ExportReport
 from feedback_etl.storage.location import open_storage
 from feedback_etl.transform.fork_guard import require_usable_polars
@@ -56,7 +58,7 @@ def export_feedback(  # noqa: PLR0913  public, flat
         options: The options of the export; all defaults if omitted.
         key: The pseudonym key; the configured one (`settings.find_key`) if omitted.
         unkeyed: Use plain SHA-256, which anyone who can list the ids can invert.
-        now: The time of the export, UTC (a naive time is taken as UTC); the present if omitted.
+        now: The time of the export, UTC (a naive time is interpreted as UTC); the present if omitted.
         executor: Runs the export in parts: anything with the interface of `concurrent.futures.Executor`, such as a Dask
             client's (`client.get_executor()`). Its workers take the database and the key from their own environment.
         overrides: Functions of an application that replace `hash_id`, `bucket_age` or `pair_hash`, as
@@ -90,6 +92,8 @@ def export_feedback(  # noqa: PLR0913  public, flat
     now = resolve_now(now)
     storage, selection = open_storage(options.output.output_dir), select(database, options, now, on_progress)
     key = resolve_key(key, unkeyed=unkeyed, pseudonym_length=options.privacy.pseudonym_length)
+    if options.output.recipient is not None:
+        require_shareable_key(key)
     request = ExportRequest(
         storage=storage,
         selection=selection,
@@ -172,8 +176,15 @@ def export_incremental(request: ExportRequest) -> ExportReport:
 
 def _select_increment(request: ExportRequest, series: IncrementalState) -> ExportRequest:
     """Return a request of the rows from the watermark of a series on."""
-    selection, now = request.selection, request.transform_options.now
-    window = Window(series.find_start(selection.window.start, now), now)
+    selection, now, cursor = request.selection, request.transform_options.now, request.output.cursor
+    start = series.find_start(selection.window.start, now)
     windows = [Window(count.start, count.end) for count in series.counted]
-    watermark = WatermarkRequest(parse_lookback(request.output.lookback), windows)
-    return replace(request, selection=replace(selection, window=window, watermark=watermark), series=series)
+    selection = replace(
+        selection,
+        window=Window(start, now),
+        watermark=WatermarkRequest(parse_lookback(request.output.lookback), windows, start),
+        cursor=cursor,
+    )
+    if cursor != CREATED_AT and series.number:  # rows of the whole series that were changed since
+        selection = replace(selection, window=Window(series.begins, now), changed_since=start)
+    return replace(request, selection=selection, series=series)

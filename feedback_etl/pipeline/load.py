@@ -19,6 +19,7 @@ from feedback_etl.privacy.k_anonymity import drop_small_classes
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.key_binding import bind_keys
+from feedback_etl.records.tombstone_seals import require_own
 from feedback_etl.records.tombstones import TombstoneFile, Tombstones, TombstoneState
 from feedback_etl.results import ExportReport
 from feedback_etl.storage.location import StorageLike, open_storage
@@ -75,7 +76,9 @@ def _read_tombstones(output_dir: StorageLike, key: Key | None) -> Sequence[Tombs
     tombstones = TombstoneFile(storage)
     tombstones.require_state(TombstoneState.from_records(AuditLog(storage).records()))
     own = [key] if key else []
-    return tombstones.select([key, *bind_keys(storage, [*own, *available_keys()])])
+    keys = bind_keys(storage, [*own, *available_keys()])
+    require_own(storage, tombstones, {known.id: known for known in keys})
+    return tombstones.select([key, *keys])
 
 
 def load_with_report(  # noqa: PLR0913  internal

@@ -11,8 +11,9 @@ from feedback_etl.exports.incremental import INCREMENTAL, IncrementalState
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.pipeline.batches import process_batches
 from feedback_etl.pipeline.request import ExportRequest
-from feedback_etl.pipeline.transform_options import TransformOptions, parquet_metadata
+from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.k_anonymity import KAnonymityPolicy, drop_small_classes
+from feedback_etl.privacy.sharing import RowPseudonyms
 from feedback_etl.records.manifest_details import ManifestDetails
 from feedback_etl.records.tombstones import Tombstones
 from feedback_etl.results import ExportReport
@@ -34,17 +35,20 @@ def write_export(selection: ReadRequest, request: ExportRequest) -> ExportReport
     options, window, series = request.transform_options, selection.window, request.series
     with open_feedback(selection) as stream:
         with _begin_transaction(request, stream) as files:
-            seen_rows = None if series is None else SeenRows(series.seen_rows, options.key, stream.watermark.until)
+            seen_rows = None
+            if series is not None:
+                seen_rows = SeenRows(series.seen_rows, options.key, stream.watermark.until, request.cursor)
             processor = _create_processor(options, files.tombstones, seen_rows)
             write = files.write if options.k_policy.k is None else files.spool
             process_batches(processor, stream.batches, write=write, write_rejected=files.write_rejected)
             processor.check_limits(window, stream.excluded)
-            suppress_small_classes(files, processor, options.k_policy)
+            shared = request.create_row_pseudonyms()
+            suppress_small_classes(files, processor, options.k_policy, shared)
             report = processor.build_report(window, stream.excluded)
             report.escaped_texts = dict(sorted(files.escaped_texts.items()))
             details = ManifestDetails(
                 "full", window, request.settings, source=stream.dialect, extra=options.extra_columns
-            )
+            )._replace(rows_digest=shared.digest if shared else "")
             if series is not None and seen_rows is not None:
                 files.write_seen_rows(seen_rows.rows())
                 details = add_increment(details, report, series, stream.watermark)
@@ -65,14 +69,22 @@ def add_increment(
     """Return the details of an incremental export; its report counts the late-arriving rows."""
     assert details.window is not None  # noqa: S101  every export has one
     report.mode, report.late_records = INCREMENTAL, series.count_late(watermark.counts)
-    increment = series.next(details.window[0], watermark.until, watermark.counts)
+    start = series.known_since if series.number else details.window[0]
+    increment = series.next(start, watermark.until, watermark.counts)
     return details._replace(mode=INCREMENTAL, chain=increment)
 
 
-def suppress_small_classes(files: ExportTransaction, processor: "BatchProcessor", policy: KAnonymityPolicy) -> None:
-    """Write the spooled rows, without those of equivalence classes that are too small."""
+def suppress_small_classes(
+    files: ExportTransaction,
+    processor: "BatchProcessor",
+    policy: KAnonymityPolicy,
+    shared: RowPseudonyms | None = None,
+) -> None:
+    """Write the spooled rows, without those of equivalence classes that are too small; `shared` prepares them."""
     small = processor.find_small_classes()
-    files.release_spooled(lambda pairs: drop_small_classes(pairs, small, policy.quasi_identifiers))
+    files.release_spooled(
+        lambda pairs: drop_small_classes(pairs, small, policy.quasi_identifiers), shared.prepare if shared else None
+    )
 
 
 def _begin_transaction(request: ExportRequest, stream: FeedbackStream) -> ExportTransaction:
@@ -82,7 +94,7 @@ def _begin_transaction(request: ExportRequest, stream: FeedbackStream) -> Export
         options.now,
         request.transaction_options(stream.consent),
         form=output.file_format,
-        metadata=parquet_metadata(options, output.file_format),
+        metadata=request.metadata,
     )
 
 

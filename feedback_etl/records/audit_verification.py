@@ -8,10 +8,11 @@ from feedback_etl.errors import ExportFileError
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.audit_records import CHAIN_START, Line, Record, compute_mac
-from feedback_etl.records.catalog import list_manifests
+from feedback_etl.records.catalog import find_latest_increments, list_manifests
 from feedback_etl.records.key_binding import name_keys
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.records.manifest_verification import LogEvidence, Problem, find_manifest_problems
+from feedback_etl.records.tombstone_seals import find_unsealed
 from feedback_etl.records.tombstones import TombstoneFile, TombstoneState
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.location import StorageLike, open_storage
@@ -104,14 +105,12 @@ def verify_exports(
 
 
 def _verify_tombstones(
-    tombstones: TombstoneFile, records: Iterable[Record], by_id: Mapping[str, Key]
+    tombstones: TombstoneFile, records: Sequence[Record], by_id: Mapping[str, Key]
 ) -> tuple[list[Problem], bool]:
     """Return the problems of the tombstones, and whether they are signed."""
-    state = TombstoneState.from_records(records)
     try:
-        tombstones.require_state(state)
-        unsealed = [Problem(text, is_certain=False) for text in tombstones.find_unsealed(state, by_id)]
-        return unsealed, tombstones.are_signed
+        tombstones.require_state(TombstoneState.from_records(records))
+        return list(find_unsealed(tombstones, records, by_id)), tombstones.are_signed
     except ExportFileError as error:
         return [Problem(str(error))], False
 
@@ -122,14 +121,13 @@ def _find_changed_files(storage: Storage, exports: Iterable[Manifest]) -> Iterat
     The seen rows of an export of a series are deleted once the next one is committed.
     """
     exports = list(exports)
-    series = sorted((manifest for manifest in exports if manifest.chain), key=lambda each: int(each.chain["number"]))
-    latest = {manifest.settings_digest: manifest.stem for manifest in series}
+    latest = find_latest_increments(exports)
     for export, file in ((each, file) for each in exports if not each.pruned_at for file in each.files):
         try:
             if storage.stat_with_digest(file.path) not in file.versions:
                 yield f"{file.path} was changed"
         except FileNotFoundError:
-            if file.kind != "rows" or latest.get(export.settings_digest) == export.stem:
+            if file.kind != "rows" or latest.get(export.settings_digest) is export:
                 yield f"{file.path} is missing"
         except ExportFileError as error:  # no regular file
             yield str(error)

@@ -5,6 +5,7 @@
       feedback_training_20251025_120000.manifest.json    named last: the commit point
       rejected/feedback_training_20251025_120000_rejected.csv
       .feedback_etl/feedback_training_20251025_120000.rows    digests of the rows that an incremental export read
+      .feedback_etl/feedback_training_20251025_120000.links    the analysis of each row of a shared export
 
 A second export of the same second is called `..._1`. While a file is being written it has the same name with a dot
 before it and `.tmp` after it.
@@ -14,6 +15,7 @@ An export in parts, which several machines have written or an object store conta
       feedback_training_20251025_120000/part-00000.parquet             a range of time each, in their order
       rejected/feedback_training_20251025_120000/part-00000.csv
       .feedback_etl/feedback_training_20251025_120000/part-00000.rows    digests of the rows of an incremental export
+      .feedback_etl/feedback_training_20251025_120000/part-00000.links    the analyses of the rows of a shared part
       .feedback_etl/feedback_training_20251025_120000/part-00000.arrow    spooled rows, with `--k`, until the commit
 """
 
@@ -107,6 +109,16 @@ def seen_rows_path(stem: str) -> str:
     return f"{STATE_FOLDER}/{stem}.rows"
 
 
+def links_path(stem: str) -> str:
+    """Return the path of the links of a shared export in the folder."""
+    return f"{STATE_FOLDER}/{stem}.links"
+
+
+def links_part_path(stem: str, number: int) -> str:
+    """Return the path of the links of a part in the folder."""
+    return f"{STATE_FOLDER}/{stem}/part-{number:05}.links"
+
+
 def spool_path(stem: str) -> str:
     """Return the path of spooled rows in the folder; they exist under its staged name only."""
     return f"{STATE_FOLDER}/{stem}.spool"
@@ -115,7 +127,8 @@ def spool_path(stem: str) -> str:
 def export_paths(stem: str) -> list[str]:
     """Return all paths in the folder that an export may use."""
     data = (f"{stem}{suffix}" for suffix in DATA_SUFFIXES)
-    return [*data, rejected_path(stem), seen_rows_path(stem), spool_path(stem), manifest_path(stem)]
+    state = (seen_rows_path(stem), links_path(stem), spool_path(stem))
+    return [*data, rejected_path(stem), *state, manifest_path(stem)]
 
 
 def is_state_file(path: str) -> bool:
@@ -144,6 +157,6 @@ def is_path_of_export(path: str, stem: str) -> bool:
     own = {
         (): name == stem or name.startswith(f"{stem}."),
         (REJECTED_FOLDER,): name == f"{stem}_rejected.csv",
-        (STATE_FOLDER,): name == f"{stem}.rows",
+        (STATE_FOLDER,): name in (f"{stem}.rows", f"{stem}.links"),
     } | dict.fromkeys([(stem,), (REJECTED_FOLDER, stem), (STATE_FOLDER, stem)], name.startswith("part-"))
     return own.get(tuple(folders), False) and "\0" not in name

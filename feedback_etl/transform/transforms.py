@@ -75,9 +75,9 @@ def anonymize(  # noqa: PLR0913  public, flat
 
     Args:
         frame: The canonical raw columns, as `load_feedback` returns them; times are naive UTC or have a time zone.
-        now: The time of the export, UTC (a naive time is taken as UTC); cut to seconds it becomes export_date.
+        now: The time of the export, UTC (a naive time is interpreted as UTC); cut to seconds it becomes export_date.
         key: The pseudonym key: a `Key` or its text.
-        unkeyed: Use plain SHA-256, which anybody who can list the ids can invert.
+        unkeyed: Use plain SHA-256, which anyone who can list the ids can invert.
         hash_recommendation_id: Pseudonymise the recommendation as well.
         extra_columns: Extra columns of the frame, which follow the twelve.
         age_edges: The ages at which a new range begins.
@@ -100,10 +100,10 @@ def anonymize(  # noqa: PLR0913  public, flat
     recommendation = pl.col("recommendation_id").cast(pl.String)
     if hash_recommendation_id:
         recommendation = hash_id("recommendation_id", key=key, unkeyed=unkeyed)
-    known = frame.select(*RAW_COLUMNS, *(column.name for column in raw_extra_columns(extra_columns)))
+    raw = frame.select(*RAW_COLUMNS, *(column.name for column in raw_extra_columns(extra_columns)))
     for column, joined in _JOINED.items():
-        known = _add_joined(known, column, joined)
-    pairs: Frame = known.select(
+        raw = _add_joined(raw, column, joined)
+    pairs: Frame = raw.select(
         analysis_hash=hash_id("analysis_id", key=key, unkeyed=unkeyed),
         recommendation_id=recommendation,
         **{name: _whole(pl.col(name)) for name in RATINGS},
