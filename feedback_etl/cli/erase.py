@@ -48,6 +48,10 @@ def erase(
     analysis_ids_file: AnalysisIdsFile = None,
     not_in_database: NotInDatabase = False,
     keep_k: KeepK = False,
+    receipt: Annotated[
+        str | None,
+        typer.Option(help="Write counts, digests and audit head as JSON, for the person's file.", metavar="FILE"),
+    ] = None,
     key_file: KeyFiles = None,
     query: Query = None,
     allow_row_security: AllowRowSecurity = None,
@@ -61,6 +65,8 @@ def erase(
     Exit code 1 if no rows were found for some ids, which are listed on stdout, or if not every export could be
     inspected. Ids come from a file, because process lists show arguments.
     """
+    if receipt and dry_run:
+        raise UsageError("--receipt has nothing to confirm with --dry-run; leave one of them out.")
     settings = load_command_settings(
         output, database_url=database_url, query=query, allow_row_security=allow_row_security
     )
@@ -73,6 +79,8 @@ def erase(
         keys=list_available_keys(settings, key_file),
         dry_run=dry_run,
     )
+    if receipt:
+        _write_receipt(result, receipt)
     if as_json:
         print_json(asdict(result))
     elif not result.damaged:  # an id may be in a file that could not be read
@@ -95,6 +103,12 @@ def _erase(settings: "Settings", **request: Any) -> "ErasureResult":
     )
 
 
+def _write_receipt(result: "ErasureResult", path: str) -> None:
+    from feedback_etl.privacy.erasure_receipt import write_receipt
+
+    write_receipt(result, path)
+
+
 def _print_result(result: "ErasureResult", *, dry_run: bool) -> None:
     """Print what was erased and what could not be inspected, to stderr."""
     for name in result.damaged:
@@ -104,6 +118,8 @@ def _print_result(result: "ErasureResult", *, dry_run: bool) -> None:
     if result.suppressed:
         suppressed = pluralize(result.suppressed, "row")
         echo_err(f"{suppressed} of these {'would be ' if dry_run else ''}removed to keep k (--keep-k)")
+    if result.models:
+        echo_err(f"trained on exports with such rows, which are still in the models: {', '.join(result.models)}")
     if result.without_key:
         stems = ", ".join(result.without_key)
         echo_err(f"not inspected, made with other keys (pass --key-file) or by the application itself: {stems}")

@@ -14,6 +14,7 @@ from feedback_etl.exports.adoption import UNKNOWN_PSEUDONYMS, UNKNOWN_SCHEME, ha
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.recovery import recover_storage
 from feedback_etl.exports.rewrite import finish_rewrites, map_files, remove_rows
+from feedback_etl.privacy.erasure_receipt import fetch_digests, list_models
 from feedback_etl.privacy.erasure_search import find_linked_rows, search_file
 from feedback_etl.privacy.erasure_selection import ErasureRequest, map_pseudonyms
 from feedback_etl.privacy.keys import Key
@@ -53,6 +54,9 @@ class ErasureResult:
             backups, archives. None of them was searched, and neither were links and unreadable folders.
         unfinished: Exports in an object store that are still running: they exclude erased people when they are
             published. An export whose process was killed is removed a day after its start.
+        models: Models that were trained on exports with such rows, by `record_training`: the rows are still in them.
+        digests: Digests of `files` as they are now.
+        audit_head: MAC of the last record of the audit log.
     """
 
     rows: int = 0
@@ -66,6 +70,9 @@ class ErasureResult:
     not_inspected: list[str] = field(default_factory=list)
     unknown_scheme: list[str] = field(default_factory=list)
     partly_searched: list[str] = field(default_factory=list)
+    models: list[str] = field(default_factory=list)
+    digests: dict[str, str] = field(default_factory=dict)
+    audit_head: str = ""
 
     def summarize_not_inspected(self) -> str:
         """Return the first names of `not_inspected`, and the number of the others."""
@@ -118,6 +125,9 @@ class Eraser:
         self._result.unfinished = [] if self._storage.has_locks else running
         self._result.not_inspected = list_not_inspected(self._storage, exports, self._result.unmanaged, running)
         self._result.not_found = [given for given in self._request.given_ids if given not in self._found_ids]
+        changed = {*self._result.files}
+        stems = [export.stem for export in exports if not changed.isdisjoint(file.path for file in export.all("pairs"))]
+        self._result.models = list_models(self._log.records(), stems)
         if not self._dry_run:
             self._log_erasure()
         return self._result
@@ -169,8 +179,9 @@ class Eraser:
 
     def _log_erasure(self) -> None:
         result, tombstones = self._result, list(TombstoneFile(self._storage).state)
+        result.digests = fetch_digests(self._storage, (export.stem for export in self._erased_from), result.files)
         with self._log.lock() as log:
-            log.append(
+            result.audit_head = log.append(
                 "erased",
                 self._signer,
                 people=len(self._request.given_ids),

@@ -25,6 +25,9 @@ RECORD_VERSION = 2
 END_EVENTS = {"committed", "failed", "recovered"}
 """The events that end a run."""
 
+TRAINED = "trained"
+"""The event of a model that was trained on exports: "model", "fingerprint", and the stems in "trained_on"."""
+
 Record = dict[str, Any]
 """A record as JSON has it: the fields of `RecordFields`, and those of its event."""
 

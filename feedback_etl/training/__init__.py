@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from feedback_etl.training.time_splits import NullTimeWarning as NullTimeWarning
     from feedback_etl.training.time_splits import rolling_origins as rolling_origins
     from feedback_etl.training.time_splits import split_by_time as split_by_time
+    from feedback_etl.training.training_record import record_training as record_training
     from feedback_etl.training.transformer import FeedbackFeatures as FeedbackFeatures
     from feedback_etl.training.vocabulary import Vocabulary as Vocabulary
 else:
@@ -45,6 +46,7 @@ else:
             "latest_per_recommendation": "training.answers",
             "one_horizon": "training.answers",
             "open_dataset": "training.dataset",
+            "record_training": "training.training_record",
             "rolling_origins": "training.time_splits",
             "scan_training": "training.dataset",
             "split_by_hash": "training.splits",
