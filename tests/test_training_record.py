@@ -1,10 +1,12 @@
 """Models are recorded with the exports they were trained on, and an erasure lists those it concerns."""
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy
 from databases import Database
 from folders import NOW, exported, people
 from pseudonym_keys import KEY
@@ -44,14 +46,16 @@ def test_erasure_lists_models_of_the_exports_it_changes(application: Database, t
     """Each once; not those of other exports or of exports without rows of the person; also in a dry run."""
     first = exported(application, tmp_path)
     alone = open_dataset(first.export_filename)
-    exported(application, tmp_path, now=NOW.replace(year=NOW.year - 5), days_back=1)
+    with application.engine.begin() as connection:
+        connection.execute(sqlalchemy.text("DELETE FROM recommendation_feedbacks WHERE user_id = 2"))
+    exported(application, tmp_path, now=NOW + timedelta(hours=1))
     both, empty = open_dataset(tmp_path), open_dataset(tmp_path)
     (stem,) = (export.manifest.stem for export in alone.exports)
     empty = empty._replace(exports=tuple(export for export in empty.exports if export.manifest.stem != stem))
     for model, dataset in {"a": alone, "b": both, "c": empty}.items():
         record_training(tmp_path, model=model, dataset=dataset, key=KEY)
     record_training(tmp_path, model="a", dataset=both, key=KEY)
-    options: dict[str, Any] = {"keys": [KEY], "user_ids": [2], "database": application.url}
+    options: dict[str, Any] = {"keys": [KEY], "analysis_ids": [201, 202, 203, 204]}
     assert erase(tmp_path, dry_run=True, **options).models == ["a", "b"]
     before = both.fingerprint
     assert erase(tmp_path, **options).models == ["a", "b"]
