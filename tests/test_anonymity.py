@@ -169,9 +169,9 @@ def test_no_class_has_fewer_than_k_people(
     expected = [len(classes[row_class]) >= k for row_class in row_classes]
     if not any(expected):
         with pytest.raises(ValidationError):
-            processor.find_small_classes()
+            processor.plan_release()
         return
-    kept = drop_small_classes(pairs, processor.find_small_classes(), names)
+    kept = drop_small_classes(pairs, processor.plan_release(), names)
     assert kept["analysis_hash"].to_list() == pairs.filter(pl.Series(expected))["analysis_hash"].to_list()
 
 

@@ -26,6 +26,7 @@ from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.adoption import adopt
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.audit_verification import verify_folder
 from feedback_etl.records.catalog import list_manifests, replace_manifest
 from feedback_etl.settings.model import Settings, load_settings
 from feedback_etl.storage.location import open_storage
@@ -313,6 +314,24 @@ def test_retention_is_set_kept_and_longer_than_windows(settings: Settings, app: 
     assert "longer than 20 days" in find_failed(settings.model_copy(update={"retention_days": 20}))["retention"].detail
     exported(app, settings.output_dir, days_back=-1)
     assert "longer than 90 days" in find_failed(settings)["retention"].detail
+
+
+def test_missing_manifests_of_all_exports_are_reported(settings: Settings) -> None:
+    """The log names them, so the folder is not one without exports."""
+    for path in settings.output_dir.glob("*.manifest.json"):
+        path.unlink()
+    detail = find_failed(settings)["audit log"].detail
+    assert "manifest.json is missing, and the log records that it was published" in detail
+
+
+def test_link_in_the_place_of_a_data_file_is_reported(settings: Settings, tmp_path: Path) -> None:
+    """Its target can change at any time, so that nothing is verified."""
+    path = next(settings.output_dir.glob("*.csv"))
+    path.rename(tmp_path / "elsewhere.csv")
+    path.symlink_to(tmp_path / "elsewhere.csv")
+    assert "changed: it does not match" in find_failed(settings)["contents"].detail
+    (problem,) = verify_folder(settings.output_dir, KEYS, data=True).problems
+    assert "symbolic link" in problem
 
 
 def test_changed_log_is_reported(settings: Settings) -> None:

@@ -20,7 +20,6 @@ from feedback_etl.errors import ExportFileError, UsageError, ValidationError
 from feedback_etl.training.feature_matrix import feature_names, features
 from feedback_etl.training.labels import label
 from feedback_etl.training.vocabulary import Vocabulary
-from feedback_etl.transform.dataframes import to_polars
 from feedback_etl.transform.expressions import age_ranges
 
 KNOWN = Vocabulary(conditions=("acne", "dry"), rules=("r001",))
@@ -357,26 +356,8 @@ class TestVocabulary:
             Vocabulary.fit(pair_frame({}), min_rows=0)
 
 
-class TestGeneralisedAges:
-    """Ranges that join neighbours of the vocabulary, of an export whose small classes were generalised."""
-
-    @pytest.mark.parametrize("joined", ["18-35", "<25", "25+", "25-50", "35+"])
-    def test_joined_ranges_count_as_missing(self, joined: str) -> None:
-        """They say less than a range of the vocabulary; as text, categories or an Enum beside the others."""
-        labels = [*KNOWN.age_ranges, joined]
-        for dtype in (pl.String, pl.Categorical, pl.Enum(labels)):
-            frame = pair_frame({}, {}).with_columns(age_range=pl.Series([joined, "25-35"], dtype=dtype))
-            for kind in (frame, frame.lazy(), frame.to_arrow()):
-                ages = to_polars(features(kind, vocabulary=KNOWN)).lazy().select("age", "age_missing").collect()
-                assert ages.rows() == [(0, 1), (3, 0)]
-
-    @pytest.mark.parametrize("joined", ["18-35", "<25"])
-    def test_vocabulary_of_generalised_rows_has_the_finest_ranges(self, joined: str) -> None:
-        """Joined ones are not ranges of their own."""
-        labels = [*KNOWN.age_ranges, joined]
-        for dtype in (pl.String, pl.Enum(labels)):
-            frame = pair_frame({}, {}).with_columns(age_range=pl.Series([joined, "25-35"], dtype=dtype))
-            assert Vocabulary.fit(frame).age_ranges == KNOWN.age_ranges
+class TestOtherEdges:
+    """Ranges that join none of the vocabulary."""
 
     @pytest.mark.parametrize("other", ["20-30", "18-30", "40+", "<20"])
     def test_ranges_with_other_edges_are_refused(self, other: str) -> None:

@@ -68,6 +68,7 @@ PRIVACY = (
     "k",
     "on_small_class",
     "max_suppressed",
+    *("l", "t", "hierarchies"),
     "quasi_identifiers",
     *CONSENT,
 )
@@ -112,6 +113,9 @@ def test_defaults() -> None:
         k=None,
         on_small_class="suppress",
         max_suppressed=1.0,
+        l=None,
+        t=None,
+        hierarchies={},
         quasi_identifiers=("age_range", "conditions_detected", "timeframe"),
         retention_days=None,
         controller=None,
@@ -248,6 +252,35 @@ def test_settings_file_of_another_user_is_refused(name: str) -> None:
 
 
 @only_root
+def test_link_of_another_user_to_a_settings_file_is_refused() -> None:
+    """It can select any file of this user."""
+    write("mine.toml", "k = 5")
+    Path("feedback-etl.toml").symlink_to("mine.toml")
+    assert load_settings().k == 5
+    os.chown("feedback-etl.toml", OTHERS, -1, follow_symlinks=False)
+    assert "belongs to another user, so it is not used" in refused()
+
+
+@only_root
+@pytest.mark.parametrize("how", ["owner", "link", "mode"])
+def test_row_model_of_another_user_is_not_run(how: str) -> None:
+    """It is code."""
+    write("checks.py", "open('ran', 'w').close()")
+    name = "checks.py"
+    if how == "link":
+        name = "linked.py"
+        Path(name).symlink_to("checks.py")
+    if how == "mode":
+        Path(name).chmod(0o666)
+    else:
+        os.chown(name, OTHERS, -1, follow_symlinks=False)
+    reason = f"Other users can write to the row model {name}"
+    with pytest.raises(UsageError, match=reason if how == "mode" else f"The row model {name} belongs to another user"):
+        load_settings(row_model=f"{name}:Model").to_options()
+    assert not Path("ran").exists()
+
+
+@only_root
 def test_project_file_of_another_user_without_settings_is_ignored() -> None:
     """It configures nothing."""
     write("pyproject.toml", '[project]\nname = "feedback-etl-user"')
@@ -269,9 +302,10 @@ def test_project_table_that_is_no_table_is_refused() -> None:
 
 _NAMES = (
     "database_url, db_schema, allow_row_security, query, output_dir, connect_timeout, read_timeout, batch_size, "
-    "cursor, lock_timeout, timestamp_precision, pseudonym_length, k, on_small_class, max_suppressed, "
-    "quasi_identifiers, age_edges, columns, formulas, row_model, retention_days, controller, contact, purpose, "
-    "legal_basis, recipients, transfers, data_protection_officer, opt_in_column, opt_out_column, key_file, retired_keys"
+    "cursor, lock_timeout, timestamp_precision, pseudonym_length, k, on_small_class, max_suppressed, l, t, "
+    "hierarchies, quasi_identifiers, age_edges, columns, formulas, row_model, retention_days, controller, contact, "
+    "purpose, legal_basis, recipients, transfers, data_protection_officer, opt_in_column, opt_out_column, key_file, "
+    "retired_keys"
 )
 KNOWN_SETTINGS = f"Settings are: {_NAMES}."
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from feedback_etl import __version__
-from feedback_etl.cli import audit, config, demo, erase, export, folder, keys, plan, preview, privacy, report
+from feedback_etl.cli import audit, config, demo, erase, export, folder, keys, plan, preview, privacy, report, series
 from feedback_etl.cli.command_group import CommandGroup
 from feedback_etl.cli.console import print_lines, run_app
 
@@ -38,6 +38,7 @@ app.command(epilog="Example: feedback-etl preview --days 7 --rows 5")(preview.pr
 app.command(epilog="Example: feedback-etl demo --rows 100000")(demo.demo)
 app.command("config", epilog="Example: feedback-etl config")(config.print_settings)
 app.command("list", epilog="Example: feedback-etl list")(folder.list_folder)
+app.command("status", epilog="Example: feedback-etl status --fail-if-older 36h")(series.print_status)
 app.command(epilog="Example: feedback-etl adopt ml/feedback_training/old.csv")(folder.adopt)
 app.command(epilog="Example: feedback-etl erase --user-ids-file ids.txt --dry-run")(erase.erase)
 app.command(epilog="Example: feedback-etl prune --keep-days 90")(folder.prune)

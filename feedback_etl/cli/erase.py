@@ -79,6 +79,8 @@ def erase(
         keys=list_available_keys(settings, key_file),
         dry_run=dry_run,
     )
+    if result.models:
+        echo_err(f"trained on exports with such rows, which are still in the models: {', '.join(result.models)}")
     if receipt:
         _write_receipt(result, receipt)
     if as_json:
@@ -118,8 +120,6 @@ def _print_result(result: "ErasureResult", *, dry_run: bool) -> None:
     if result.suppressed:
         suppressed = pluralize(result.suppressed, "row")
         echo_err(f"{suppressed} of these {'would be ' if dry_run else ''}removed to keep k (--keep-k)")
-    if result.models:
-        echo_err(f"trained on exports with such rows, which are still in the models: {', '.join(result.models)}")
     if result.without_key:
         stems = ", ".join(result.without_key)
         echo_err(f"not inspected, made with other keys (pass --key-file) or by the application itself: {stems}")
@@ -141,6 +141,8 @@ def _print_result(result: "ErasureResult", *, dry_run: bool) -> None:
     if result.unmanaged:
         files = pluralize(len(result.unmanaged), "file")
         echo_err(f"not inspected, without a manifest: {files} (`feedback-etl list` shows them)")
+    if result.hard_links:
+        echo_err(f"not inspected: the other hard links of {', '.join(result.hard_links)}, which keep the rows")
     if result.not_inspected:
         files = pluralize(len(result.not_inspected), "file")
         echo_err(f"not inspected, of no export: {files}: {result.summarize_not_inspected()}")
@@ -164,7 +166,7 @@ def _require_complete(result: "ErasureResult") -> None:
             "People to erase may remain in rows of adopted files with unknown pseudonyms: erase what is not in the "
             "database (feedback-etl erase --not-in-database), or remove the files (feedback-etl prune --export NAME)."
         )
-    if not_searched := len(result.unmanaged) + len(result.not_inspected):
+    if not_searched := len(result.unmanaged) + len(result.not_inspected) + len(result.hard_links):
         raise CheckSkippedError(
             f"People to erase may remain in {pluralize(not_searched, 'file')} that no erasure searches: adopt or "
             "remove what contains feedback."

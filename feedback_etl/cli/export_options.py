@@ -39,10 +39,23 @@ K = Annotated[
     ),
 ]
 OnSmallClass = Annotated[
-    Literal["suppress", "fail"] | None,
+    Literal["suppress", "generalize", "fail"] | None,
     typer.Option(
         "--on-small-class",
-        help="Suppress the rows of smaller equivalence classes, or publish nothing.  [default: suppress]",
+        help="Suppress the rows of smaller equivalence classes, generalise their quasi-identifiers, or publish "
+        "nothing.  [default: suppress]",
+    ),
+]
+L = Annotated[
+    int | None,
+    typer.Option("--l", help="With --k, require at least N different answers in each class.", metavar="N"),
+]
+T = Annotated[
+    float | None,
+    typer.Option(
+        "--t",
+        help="With --k, greatest distance of the answers in a class from those of all, 0 to 1.",
+        metavar="DISTANCE",
     ),
 ]
 MaxSuppressed = Annotated[

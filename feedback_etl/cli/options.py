@@ -141,6 +141,12 @@ def require_effective(context: typer.Context, requirements: Mapping[str, tuple[s
             raise UsageError(f"--{name.replace('_', '-')} has no effect without {required}.")
 
 
+def has_row_security(settings: "Settings") -> bool:
+    """Return whether the configured database may have row-level security; true if none is configured."""
+    url = settings.database_url.get_secret_value() if settings.database_url else ""
+    return not url.startswith(("sqlite", "mysql", "mariadb", "duckdb"))
+
+
 def load_command_settings(output: str | None = None, **flags: Any) -> "Settings":
     """Return the active settings for the options of a command.
 

@@ -51,15 +51,10 @@ class PartWriter:
         *,
         is_announced: bool = False,
     ) -> None:
-        """Prepare to write.
+        """Prepare to write a file; the metadata are those of a Parquet file.
 
-        Args:
-            storage: The storage.
-            name: The name of the file.
-            form: Its format.
-            metadata: The metadata of a Parquet file.
-            is_announced: Whether the log announces the name, so that recovery finds the file under its staged name;
-                else the staged name is unique, and several attempts can write the same part at once.
+        If the log announces the name (`is_announced`), recovery finds the file under its staged name; else the staged
+        name is unique, and several attempts can write the same part at once.
         """
         self.name, self.rows = name, 0
         self.staged: Path | None = None

@@ -74,10 +74,6 @@ class Preconditions:
         The first call reads who was erased before, which later erasures are compared with. In an object store,
         unfinished runs of the same request are aborted.
 
-        Args:
-            lines: The lines of the audit log.
-            names: The names of the files of the storage.
-
         Raises:
             UsageError: The export would have pseudonyms of another key.
             ValidationError: The last export filtered by consent, and this one would not.

@@ -47,13 +47,9 @@ def recover_storage(where: StorageLike, log: LockedAuditLog, signer: Key | None,
 
 
 def recover(storage: Storage, log: LockedAuditLog, signer: Key | None, keys: Iterable[Key | None]) -> None:
-    """Finish or undo every export that was started and whose process is gone, and record it.
+    """Finish or undo every export that was started and whose process is gone, and record it, signed by `signer`.
 
-    Args:
-        storage: The storage.
-        log: Its log, locked.
-        signer: The key that signs audit records.
-        keys: The available keys; an export in an object store is finished by a process that has its key.
+    An export in an object store is finished by a process that has its key among `keys`.
 
     Raises:
         OSError: A file cannot be removed.
@@ -129,14 +125,7 @@ def _recover_objects(
 def erase_digests(
     storage: Storage, manifest: Manifest, digests: Iterable[str], key: Key | None, signer: Key | None
 ) -> None:
-    """Remove the rows of erased people from the files of an export.
-
-    Args:
-        storage: The object store.
-        manifest: The manifest of the export.
-        digests: The digests of the pseudonyms of erased people.
-        key: The key of the digests.
-        signer: The key that signs the manifest.
+    """Remove the rows of erased people, whose digests are under `key`, from the files of an export in an object store.
 
     Raises:
         ConflictError: Another process does the same.

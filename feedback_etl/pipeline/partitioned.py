@@ -144,13 +144,13 @@ def _finish(
     options, window = request.transform_options, request.selection.window
     export, context, run = execution
     processor.check_limits(window, source.excluded)
-    small = processor.find_small_classes()
+    changes = processor.plan_release()
     shared = request.create_row_pseudonyms()
     if shared is not None:
-        for result in write_shared_parts(request, export.stem, written.spooled, small, shared):
+        for result in write_shared_parts(request, export.stem, written.spooled, changes, shared):
             written.add(result)
     elif options.k_policy.k is not None:
-        write_small_classes(request.storage, export.stem, small)
+        write_small_classes(request.storage, export.stem, changes)
         tasks = (ReleaseTask(context, parse_part_number(file.path), file) for file in written.spooled)
         with closing(run(tasks)) as results:
             for result in results:

@@ -159,6 +159,7 @@ class ExportRequest:
             "allow_row_security": self.selection.options.allow_row_security,
             "overridden": options.overrides.names(),
             "formulas": "reject" if options.reject_formulas else "",
+            **options.k_policy.to_settings(),
             "recipient": self.output.recipient,
             "cursor": self.output.cursor if self.output.incremental and self.output.cursor != CREATED_AT else "",
         }

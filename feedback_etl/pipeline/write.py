@@ -12,7 +12,6 @@ from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.pipeline.batches import process_batches
 from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.transform_options import TransformOptions
-from feedback_etl.privacy.k_anonymity import KAnonymityPolicy, drop_small_classes
 from feedback_etl.privacy.sharing import RowPseudonyms
 from feedback_etl.records.manifest_details import ManifestDetails
 from feedback_etl.records.tombstones import Tombstones
@@ -43,7 +42,7 @@ def write_export(selection: ReadRequest, request: ExportRequest) -> ExportReport
             process_batches(processor, stream.batches, write=write, write_rejected=files.write_rejected)
             processor.check_limits(window, stream.excluded)
             shared = request.create_row_pseudonyms()
-            suppress_small_classes(files, processor, options.k_policy, shared)
+            _release_spooled(files, processor, options, shared)
             report = processor.build_report(window, stream.excluded)
             report.escaped_texts = dict(sorted(files.escaped_texts.items()))
             details = ManifestDetails(
@@ -74,17 +73,17 @@ def add_increment(
     return details._replace(mode=INCREMENTAL, chain=increment)
 
 
-def suppress_small_classes(
-    files: ExportTransaction,
-    processor: "BatchProcessor",
-    policy: KAnonymityPolicy,
-    shared: RowPseudonyms | None = None,
+def _release_spooled(
+    files: ExportTransaction, processor: "BatchProcessor", options: TransformOptions, shared: RowPseudonyms | None
 ) -> None:
-    """Write the spooled rows, without those of equivalence classes that are too small; `shared` prepares them."""
-    small = processor.find_small_classes()
-    files.release_spooled(
-        lambda pairs: drop_small_classes(pairs, small, policy.quasi_identifiers), shared.prepare if shared else None
-    )
+    """Write the spooled rows, without equivalence classes that are too small, or with generalised values.
+
+    `shared` prepares them for a recipient.
+    """
+    from feedback_etl.pipeline.release import release_pairs
+
+    changes = processor.plan_release()
+    files.release_spooled(lambda pairs: release_pairs(pairs, changes, options), shared.prepare if shared else None)
 
 
 def _begin_transaction(request: ExportRequest, stream: FeedbackStream) -> ExportTransaction:

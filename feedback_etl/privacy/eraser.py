@@ -19,7 +19,7 @@ from feedback_etl.privacy.erasure_search import find_linked_rows, search_file
 from feedback_etl.privacy.erasure_selection import ErasureRequest, map_pseudonyms
 from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.remaining_classes import Owners, add_small_classes, hash_export_owners
-from feedback_etl.privacy.uninspected_files import list_not_inspected
+from feedback_etl.privacy.uninspected_files import list_hard_links, list_not_inspected
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.audit_records import CHAIN_START, Line, list_unfinished
 from feedback_etl.records.audit_verification import verify_exports, verify_folder
@@ -52,6 +52,7 @@ class ErasureResult:
         unmanaged: Data files without a manifest, which were not searched.
         not_inspected: All other files below the folder that are not of an export, whatever they are called: copies,
             backups, archives. None of them was searched, and neither were links and unreadable folders.
+        hard_links: Files of exports that had a second name elsewhere, under which the rows remain.
         unfinished: Exports in an object store that are still running: they exclude erased people when they are
             published. An export whose process was killed is removed a day after its start.
         models: Models that were trained on exports with such rows, by `record_training`: the rows are still in them.
@@ -73,6 +74,7 @@ class ErasureResult:
     models: list[str] = field(default_factory=list)
     digests: dict[str, str] = field(default_factory=dict)
     audit_head: str = ""
+    hard_links: list[str] = field(default_factory=list)
 
     def summarize_not_inspected(self) -> str:
         """Return the first names of `not_inspected`, and the number of the others."""
@@ -113,6 +115,7 @@ class Eraser:
                 if self._request.is_sweep:
                     self._log_start()
                 exports = list_exports(self._storage).exports
+        self._result.hard_links = list_hard_links(self._storage, exports)  # before a rewrite separates them
         for manifest in exports:
             if manifest.lookup_key in keys:
                 self._erase_with_retry(manifest, keys[manifest.lookup_key])

@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from feedback_etl.privacy.eraser import ErasureResult
 
 _INCOMPLETE = (
-    *("damaged", "without_key", "unknown_scheme", "partly_searched", "unmanaged", "not_inspected", "unfinished"),
+    *(
+        "damaged",
+        "without_key",
+        "unknown_scheme",
+        "partly_searched",
+        "unmanaged",
+        "not_inspected",
+        "unfinished",
+        "hard_links",
+    ),
 )
 
 

@@ -52,26 +52,26 @@ class ExportRun(NamedTuple):
     key: Key | None
 
 
-def build_manifest(facts: ManifestDetails, run: ExportRun, files: list[DataFile], audit_head: str) -> Manifest:
+def build_manifest(details: ManifestDetails, run: ExportRun, files: list[DataFile], audit_head: str) -> Manifest:
     """Build the manifest of an export, signed by its key."""
     manifest = Manifest(
         stem=run.stem,
-        mode=facts.mode,
+        mode=details.mode,
         created_at=run.now.replace(microsecond=0).isoformat(),
         run=run.id,
-        window=[end.isoformat() if end else None for end in facts.window or (None, None)],
-        settings=facts.settings,
-        statistics=facts.statistics,
-        columns=training_columns(facts.extra),
+        window=[end.isoformat() if end else None for end in details.window or (None, None)],
+        settings=details.settings,
+        statistics=details.statistics,
+        columns=training_columns(details.extra),
         files=files,
         key_id=get_key_id(run.key),
-        scheme=_scheme(facts, run.key),
-        source=facts.source,
+        scheme=_scheme(details, run.key),
+        source=details.source,
         tools={name: version(name) for name in _TOOLS},
         audit_head=audit_head,
-        chain=facts.chain,
-        consent=list(facts.consent),
-        risk=facts.risk,
+        chain=details.chain,
+        consent=list(details.consent),
+        risk=details.risk,
     )
     manifest.sign(run.key)
     return manifest
@@ -99,8 +99,8 @@ def build_abort_marker(started: Record, audit_head: str) -> Manifest:
     )
 
 
-def _scheme(facts: ManifestDetails, key: Key | None) -> str:
-    if own := facts.settings.get("overridden", {}).get("hash_id"):
+def _scheme(details: ManifestDetails, key: Key | None) -> str:
+    if own := details.settings.get("overridden", {}).get("hash_id"):
         return f"by {own}"
     return describe_scheme(key)
 
@@ -114,7 +114,17 @@ def audit_summary(manifest: Manifest) -> dict[str, Any]:
     """Return the summary of a committed export for the audit log: its settings and its result."""
     names = ("mode", "window", "settings", "statistics", "risk", "consent")
     files = [{"path": file.path, "rows": file.rows, "sha256": file.sha256} for file in manifest.files]
-    return {name: getattr(manifest, name) for name in names} | {"files": files} | summarize_revisions([manifest])
+    summary = {name: getattr(manifest, name) for name in names} | {"files": files}
+    return summary | _summarize_late_rows(manifest) | summarize_revisions([manifest])
+
+
+def _summarize_late_rows(manifest: Manifest) -> dict[str, Any]:
+    """Return the row counts of older windows, if they have grown and no manifest will contain them.
+
+    The next run of the series compares with them, so that it does not report the same rows again.
+    """
+    has_news = manifest.statistics.get("late_records") and not manifest.files
+    return {"counted": manifest.chain["counted"]} if has_news else {}
 
 
 def summarize_revisions(manifests: Iterable[Manifest]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from feedback_etl.errors import UsageError
 from feedback_etl.privacy.keys import Key
 from feedback_etl.training.committed_export import CommittedExport
 from feedback_etl.training.export_catalog import ExportPaths, find_exports, refresh, require_exports, require_unchanged
-from feedback_etl.training.export_scan import cluster_by_window, list_declared, scan_cluster
+from feedback_etl.training.export_scan import cluster_by_window, common_age_type, list_declared, scan_cluster
 from feedback_etl.transform.transforms import TimestampPrecision
 
 
@@ -87,8 +87,8 @@ def open_dataset(
     with ThreadPoolExecutor() as pool:
         current = [export for export in pool.map(partial(refresh, verify=verify), committed) if export]
     clusters = cluster_by_window(require_exports(current, exports))
-    age_range_as_text = len({export.kind.age_edges for export in current}) > 1
-    frames = [scan_cluster(cluster, age_range_as_text=age_range_as_text) for cluster in clusters]
+    age_type = common_age_type(current)
+    frames = [scan_cluster(cluster, age_type) for cluster in clusters]
     return TrainingDataset(pl.concat(frames, how="diagonal_relaxed"), tuple(current))
 
 
@@ -106,7 +106,7 @@ def scan_training(
     the newest that has one. This deduplication reads the columns of the pair, and is skipped if the windows of the
     exports do not overlap. With truncated times, equal rows of one file are different
     feedback, and all are kept; so are those of an application that recognises duplicates itself. If the application
-    names age ranges itself, `age_range` is text.
+    names age ranges itself, `age_range` is text; where small classes were generalised, its type has wider ranges too.
 
     Files are checked now and read when the frame is collected. Polars reads only the columns that are needed; the order
     of the rows is deterministic. To use the frame elsewhere:

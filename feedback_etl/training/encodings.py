@@ -1,7 +1,7 @@
 """Expressions that encode the columns of training pairs as numbers."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 
 import polars as pl
@@ -29,10 +29,9 @@ def timeframe_days(column: str) -> pl.Expr:
     return text.str.extract(_TIMEFRAME, 1).cast(pl.Int64) * unit
 
 
-def rank(column: str, names: Sequence[str]) -> pl.Expr:
-    """Return the position of a name among all, from 1; null for other values."""
-    ranks = range(1, len(names) + 1)
-    return pl.col(column).cast(pl.String).replace_strict(names, ranks, default=None, return_dtype=pl.Int64)
+def rank(column: str, ranks: Mapping[str, float]) -> pl.Expr:
+    """Return the rank of a name; null for other values."""
+    return pl.col(column).cast(pl.String).replace_strict(ranks, default=None, return_dtype=pl.Float64)
 
 
 def with_missing(column: str, name: str, missing: str) -> list[pl.Expr]:

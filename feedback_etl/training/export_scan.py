@@ -50,11 +50,20 @@ def cluster_by_window(exports: Sequence[CommittedExport]) -> list[list[Committed
     return clusters
 
 
-def scan_cluster(cluster: Sequence[CommittedExport], *, age_range_as_text: bool) -> pl.LazyFrame:
+def common_age_type(exports: Sequence[CommittedExport]) -> pl.DataType:
+    """Return the type of the age ranges of several exports: text if their edges differ, else the one with most."""
+    if len({export.kind.age_edges for export in exports}) > 1:
+        return pl.String()
+    return max((export.age_type for export in exports), key=lambda dtype: len(getattr(dtype, "categories", ())))
+
+
+def scan_cluster(cluster: Sequence[CommittedExport], age_type: pl.DataType) -> pl.LazyFrame:
     """Scan exports that can have pairs in common, and keep the newest copy of each pair."""
-    frames, key = [_scan(export) for export in sort_by_recency(cluster)], list(PAIR_KEY)
-    if age_range_as_text:
-        frames = [frame.with_columns(pl.col("age_range").cast(pl.String)) for frame in frames]
+    key = list(PAIR_KEY)
+    frames = [
+        _scan(export).with_columns(pl.col("age_range").cast(age_type)) if export.age_type != age_type else _scan(export)
+        for export in sort_by_recency(cluster)
+    ]
     if len(frames) == 1:
         return frames[0]
     if any(export.precision != "exact" or "pair_hash" in export.manifest.overridden for export in cluster):

@@ -68,7 +68,7 @@ def features(  # noqa: PLR0913  public, flat
     | `conditions_other` | 1 if the pair has a condition that the vocabulary lacks |
     | `conditions_missing` | 1 if the pair has no condition |
     | `rule=NAME`, `rules_other`, `rules_missing` | likewise for rules |
-    | `age` | 1 for the youngest range of the vocabulary, 2 for the next, ...; 0 if missing |
+    | `age` | 1 for the youngest range of the vocabulary, 2 for the next, ...; the mean for a wider one; 0 if missing |
     | `age_missing` | 1 if it is null or not in the vocabulary |
     | `timeframe_days` | with "timeframe", `2_weeks` is 14; a month has 30 days, a year 365; 0 if missing |
     | `timeframe_missing` | with "timeframe", 1 if it is null or has another form |
@@ -129,7 +129,7 @@ def features(  # noqa: PLR0913  public, flat
     parsed = frame.select(
         pl.col(_LISTS).cast(pl.String).str.split(","),
         *map(timeframe_days, timeframe),
-        rank("age_range", vocabulary.age_ranges),
+        rank("age_range", vocabulary.rank_ranges()),
         *(pl.col(name).cast(pl.Datetime("us")) for name in time),  # the cast converts to UTC
         *map(numeric_rating, ratings),
     )

@@ -40,7 +40,7 @@ PAIR_KEY = ("analysis_hash", "recommendation_id", "feedback_timestamp")
 RAW_KEY = ("analysis_id", "recommendation_id", "created_at")
 """The same for raw rows: `anonymize` maps these columns to `PAIR_KEY`, one to one."""
 
-_TRUNCATED = dict(zip(get_args(TimestampPrecision), ("", "1m", "1h", "1d", "1w", "1mo", "1q"), strict=True))
+TRUNCATED = dict(zip(get_args(TimestampPrecision), ("", "1m", "1h", "1d", "1w", "1mo", "1q"), strict=True))
 _JOINED = {"conditions_analyzed": "conditions_joined", "rules_applied": "rules_joined"}
 
 
@@ -150,7 +150,7 @@ def coarsen(frame: Frame, precision: TimestampPrecision, *, also: Sequence[str] 
     if not is_coarse(precision):
         return frame
     require_pairs(frame, ["feedback_timestamp"], times=also)
-    coarse: Frame = frame.with_columns(pl.col("feedback_timestamp", *also).dt.truncate(_TRUNCATED[precision]))
+    coarse: Frame = frame.with_columns(pl.col("feedback_timestamp", *also).dt.truncate(TRUNCATED[precision]))
     return coarse
 
 
@@ -160,8 +160,8 @@ def is_coarse(precision: TimestampPrecision) -> bool:
     Raises:
         UsageError: There is no such precision: a mistake must not leave times exact.
     """
-    if precision not in [*_TRUNCATED]:
-        raise UsageError(f"`timestamp_precision` must be one of {', '.join(_TRUNCATED)}.")
+    if precision not in [*TRUNCATED]:
+        raise UsageError(f"`timestamp_precision` must be one of {', '.join(TRUNCATED)}.")
     return precision != "exact"
 
 
