@@ -14,16 +14,15 @@ from feedback_etl.exports.adoption import UNKNOWN_PSEUDONYMS, UNKNOWN_SCHEME, ha
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.recovery import recover_storage
 from feedback_etl.exports.rewrite import finish_rewrites, map_files, remove_rows
-from feedback_etl.privacy.erasure_receipt import fetch_digests, list_models
 from feedback_etl.privacy.erasure_search import find_linked_rows, search_file
 from feedback_etl.privacy.erasure_selection import ErasureRequest, map_pseudonyms
 from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.remaining_classes import Owners, add_small_classes, hash_export_owners
 from feedback_etl.privacy.uninspected_files import list_hard_links, list_not_inspected
 from feedback_etl.records.audit import AuditLog
-from feedback_etl.records.audit_records import CHAIN_START, Line, list_unfinished
+from feedback_etl.records.audit_records import CHAIN_START, Line, list_models, list_unfinished
 from feedback_etl.records.audit_verification import verify_exports, verify_folder
-from feedback_etl.records.catalog import read_manifest
+from feedback_etl.records.catalog import fetch_digests, read_manifest
 from feedback_etl.records.manifest import COUNTED_KINDS, Manifest
 from feedback_etl.records.manifest_details import summarize_revisions
 from feedback_etl.records.tombstones import TombstoneFile, add_tombstones, hash_identity

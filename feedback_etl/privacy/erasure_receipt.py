@@ -1,57 +1,28 @@
-"""The receipt of an erasure, and the models that were trained on the exports that it changed."""
+"""The receipt of an erasure, for the file of the person."""
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from feedback_etl.clock import resolve_now
 from feedback_etl.plurals import pluralize
-from feedback_etl.records.audit_records import TRAINED, Record
-from feedback_etl.records.catalog import read_manifest
-from feedback_etl.storage.base import Storage
+from feedback_etl.privacy.eraser import ErasureResult
 from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.posix import replace_private_file, temporary_path
 
-if TYPE_CHECKING:
-    from feedback_etl.privacy.eraser import ErasureResult
-
-_INCOMPLETE = (
-    *(
-        "damaged",
-        "without_key",
-        "unknown_scheme",
-        "partly_searched",
-        "unmanaged",
-        "not_inspected",
-        "unfinished",
-        "hard_links",
-    ),
+_NOT_SEARCHED = (
+    *("damaged", "without_key", "unknown_scheme", "partly_searched", "unmanaged", "not_inspected", "unfinished"),
+    "hard_links",
 )
 
 
-def list_models(records: Iterable[Record], stems: Iterable[str]) -> list[str]:
-    """Return the models that `record_training` recorded for any of these exports, each once, in their order."""
-    wanted = {*stems}
-    trained = (record for record in records if record["event"] == TRAINED)
-    models = (str(record["model"]) for record in trained if not wanted.isdisjoint(record["trained_on"]))
-    return [*dict.fromkeys(models)]
-
-
-def fetch_digests(storage: Storage, stems: Iterable[str], paths: Iterable[str]) -> dict[str, str]:
-    """Return the digests of files by their manifests; a file that no manifest contains any more has none."""
-    manifests = filter(None, (read_manifest(storage, stem) for stem in dict.fromkeys(stems)))
-    digests = {file.path: file.sha256 for manifest in manifests for file in manifest.files}
-    return {path: digests[path] for path in paths if path in digests}
-
-
-def build_receipt(result: "ErasureResult") -> dict[str, Any]:
+def build_receipt(result: ErasureResult) -> dict[str, Any]:
     """Return the receipt of an erasure for the person's file: counts, digests and the head of the audit log.
 
     It contains no id and no pseudonym. `not_searched` counts what the erasure could not search, by the attributes of
     `ErasureResult`; only if it is empty, and `ids_not_found` is 0, is the erasure complete.
     """
-    counts = {name: len(getattr(result, name)) for name in _INCOMPLETE}
+    counts = {name: len(getattr(result, name)) for name in _NOT_SEARCHED}
     return {
         "at": resolve_now().isoformat(timespec="seconds") + "Z",
         "rows": result.rows,
@@ -64,7 +35,7 @@ def build_receipt(result: "ErasureResult") -> dict[str, Any]:
     }
 
 
-def write_receipt(result: "ErasureResult", path: str | Path) -> None:
+def write_receipt(result: ErasureResult, path: str | Path) -> None:
     """Write the receipt as JSON to a file that only its owner can read (0600); an existing file is replaced.
 
     Raises:
