@@ -20,6 +20,7 @@ from feedback_etl.privacy import coarsen, risk
 from feedback_etl.training import (
     Vocabulary,
     features,
+    interactions,
     k_folds,
     label,
     latest_per_recommendation,
@@ -65,6 +66,7 @@ TRANSFORMS: dict[str, tuple[pl.DataFrame, Callable[[Any], Any]]] = {
     "latest_per_recommendation": (PAIRS, latest_per_recommendation),
     "one_horizon": (PAIRS, lambda frame: one_horizon(frame, "2_weeks")),
     "hash_ids": (RAW, lambda frame: hash_ids(frame, ["user_id", "analysis_id"], unkeyed=True)),
+    "interactions": (PAIRS, lambda frame: interactions(frame, user="analysis_hash")),
     "k_folds": (PAIRS, lambda frame: k_folds(frame, by="timeframe")),
     "rolling_origins": (
         PAIRS,
