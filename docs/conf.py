@@ -26,6 +26,7 @@ napoleon_use_ivar = True
 
 html_theme = "furo"
 html_title = f"feedback_etl {release}"
+html_show_copyright = False
 html_show_sourcelink = False
 html_copy_source = False
 

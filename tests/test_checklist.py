@@ -427,6 +427,9 @@ def test_k_after_an_erasure_is_measured_again(settings: Settings, app: Database)
     assert "k" not in find_failed(required)
     erase(settings.output_dir, user_ids=[1000001], database=app.url, keys=KEYS)
     assert re.search(r" is 2 for .* since people were erased, and 3 is required", find_failed(required)["k"].detail)
+    items = {item.name: item for item in check(settings.model_copy(update={"k": 2}), keys=KEYS, now=NOW)}
+    assert items["k"].passed
+    assert re.search(r" is 2 for .* since people were erased; 2 is required\.", items["k"].detail)
 
 
 def test_k_of_other_quasi_identifiers_is_reported(settings: Settings) -> None:
@@ -519,6 +522,12 @@ def test_every_file_format_is_inspected(app: Database, tmp_path: Path, form: dic
 
 class TestCommand:
     """The command `feedback-etl check`."""
+
+    def test_missing_folder_is_wrong_usage(self) -> None:
+        """One sentence, as from the other commands."""
+        result = feedback_etl("check", "--output", "nowhere")
+        assert (result.returncode, result.stdout) == (2, "")
+        assert result.stderr.startswith("error: There is no folder nowhere: name the folder of the exports")
 
     def test_table_contains_remedies(self, settings: Settings) -> None:
         """The exit code is 1 if an item failed."""

@@ -206,6 +206,10 @@ class TestExport:
         assert key.text not in screen
         again = here("export", "--database-url", application, "--json", "--quiet")
         assert json.loads(again.out)["key_id"] == key.id
+        assert here("keys", "retire").code == 0
+        code, screen = on_terminal("export", "--database-url", application)
+        assert (code, default_key_path().exists()) == (2, False)
+        assert "The key of earlier exports is retired, and there is no other." in screen
 
 
 def on_terminal(*arguments: str) -> tuple[int, str]:
@@ -591,6 +595,12 @@ class TestTheModule:
         message = subprocess.run(module, capture_output=True, text=True, check=True, env=environment()).stdout
         assert message == feedback_etl_process("--version").stdout == f"feedback-etl {__version__}\n"
 
+    def test_usage_lines_name_the_command(self) -> None:
+        """However it is run, since the user can type it."""
+        module = [sys.executable, "-m", "feedback_etl", "export", "--no-such-option"]
+        message = subprocess.run(module, capture_output=True, text=True, check=False, env=environment()).stderr
+        assert message.startswith("Usage: feedback-etl export ")
+
     def test_help_is_printed_without_a_command(self, here: Here) -> None:
         """It lists the commands and suggests the demo."""
         ended = here()
@@ -638,7 +648,7 @@ class TestHelp:
         """A new command must be added here."""
         names = {"export", "preview", "demo", "keys", "keys new", "keys show", "keys list", "keys retire"}
         names |= {"list", "adopt", "erase", "prune", "audit", "audit show", "audit verify", "risk", "check", "config"}
-        names |= {"report", "contracts", "plan", "status"}
+        names |= {"report", "contracts", "notebooks", "plan", "status"}
         assert set(COMMANDS) == {"feedback-etl", *(f"feedback-etl {name}" for name in names)}
 
     @pytest.mark.parametrize("name", COMMANDS)

@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from processes import feedback_etl
 
 pytestmark = pytest.mark.slow
 
@@ -28,6 +29,8 @@ def test_wheel_contains_the_package_and_its_licence(wheel: Path) -> None:
     assert "feedback_etl/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"feedback_etl"}
+    notebooks = {path.name for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert {name.rpartition("/")[2] for name in names if name.startswith("feedback_etl/notebooks/")} == notebooks
 
 
 def test_wheel_exports_without_the_source_tree(wheel: Path, tmp_path: Path) -> None:
@@ -41,3 +44,18 @@ def test_wheel_exports_without_the_source_tree(wheel: Path, tmp_path: Path) -> N
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert "exported" in result.stderr
+    for subcommand, pattern, folder in (("notebooks", "*.ipynb", "notebooks"), ("contracts", "*.sql", "schemas")):
+        copy = [sys.executable, "-m", "feedback_etl", subcommand, "copies"]
+        subprocess.run(copy, env=environment, capture_output=True, text=True, check=True)
+        expected = {path.name for path in (ROOT / folder).glob(pattern)}
+        assert {path.name for path in Path("copies").glob(pattern)} == expected
+
+
+def test_notebooks_are_never_replaced() -> None:
+    """Somebody may have worked in them."""
+    assert feedback_etl("notebooks", "mine").returncode == 0
+    Path("mine/quickstart.ipynb").write_text("my work", encoding="utf-8")
+    result = feedback_etl("notebooks", "mine")
+    assert result.returncode == 5
+    assert "quickstart.ipynb" in result.stderr
+    assert Path("mine/quickstart.ipynb").read_text(encoding="utf-8") == "my work"

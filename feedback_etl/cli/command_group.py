@@ -9,6 +9,11 @@ from typer.core import TyperGroup
 class CommandGroup(TyperGroup):
     """A group whose usage errors name the command that an option belongs to."""
 
+    def make_context(self, info_name: str | None, *args: Any, **options: Any) -> Any:
+        """Name the command in usage lines as it is typed, also for `python -m feedback_etl`."""
+        is_module = info_name is not None and info_name.startswith("python -m feedback_etl")
+        return super().make_context("feedback-etl" if is_module else info_name, *args, **options)
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments before the command; the classic command line had no commands (`--days 7`)."""
         option = args[0].partition("=")[0] if args else ""

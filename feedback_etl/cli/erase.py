@@ -1,5 +1,6 @@
 """The command that erases people from exports."""
 
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -89,7 +90,7 @@ def erase(
         for unknown_id in result.not_found:
             write_stdout(f"{unknown_id}\n".encode())  # data, as it was given
     _print_result(result, dry_run=dry_run)
-    _require_complete(result)
+    _require_complete(result, settings)
 
 
 def _erase(settings: "Settings", **request: Any) -> "ErasureResult":
@@ -148,23 +149,29 @@ def _print_result(result: "ErasureResult", *, dry_run: bool) -> None:
         echo_err(f"not inspected, of no export: {files}: {result.summarize_not_inspected()}")
 
 
-def _require_complete(result: "ErasureResult") -> None:
+def _require_complete(result: "ErasureResult", settings: "Settings") -> None:
     """Raise an error if people may remain in the exports, or if an id has no rows."""
+    output = shlex.join(["--output", str(settings.output_dir)])
     if result.damaged:
         damaged = pluralize(len(result.damaged), "file")
-        raise ExportFileError(f"{damaged} could not be read and may contain people to erase.")
+        raise ExportFileError(
+            f"{damaged} could not be read and may contain people to erase. Restore what is damaged from a backup, or "
+            f"remove its export (feedback-etl prune --export NAME {output}), and run the erasure again."
+        )
     if result.not_found:
         raise CheckFailedError(f"No rows were found for {pluralize(len(result.not_found), 'id')}, listed on stdout.")
     if result.without_key:
         raise CheckFailedError("Not every export could be inspected: pass the missing keys with --key-file.")
     if result.unknown_scheme:
         raise CheckFailedError(
-            "Not every export could be inspected: remove those of an unknown scheme (feedback-etl prune --export NAME)."
+            "Not every export could be inspected: remove those of an unknown scheme (feedback-etl prune --export NAME "
+            f"{output})."
         )
     if result.partly_searched:
         raise CheckSkippedError(
             "People to erase may remain in rows of adopted files with unknown pseudonyms: erase what is not in the "
-            "database (feedback-etl erase --not-in-database), or remove the files (feedback-etl prune --export NAME)."
+            f"database (feedback-etl erase --not-in-database {output}), or remove the files (feedback-etl prune "
+            f"--export NAME {output})."
         )
     if not_searched := len(result.unmanaged) + len(result.not_inspected) + len(result.hard_links):
         raise CheckSkippedError(

@@ -21,12 +21,12 @@ import polars as pl
 
 from feedback_etl.data_files.seen_rows import read_seen_rows
 from feedback_etl.errors import ExportFileError, UsageError
-from feedback_etl.exports.series_runs import SeriesRun, list_runs
-from feedback_etl.exports.series_settings import list_changes
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.canonical_json import hash_settings
 from feedback_etl.records.catalog import list_manifests
 from feedback_etl.records.manifest import Manifest
+from feedback_etl.records.series_runs import SeriesRun, list_runs
+from feedback_etl.records.series_settings import list_changes
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.errors import explain_write_errors
 

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from feedback_etl.exports.series_runs import SeriesRun, list_runs
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.catalog import list_manifests
 from feedback_etl.records.manifest import Manifest
+from feedback_etl.records.series_runs import SeriesRun, list_runs
 from feedback_etl.storage.location import StorageLike, open_storage
 
 

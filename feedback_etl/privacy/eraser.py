@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.adoption import UNKNOWN_PSEUDONYMS, UNKNOWN_SCHEME, has_unknown_rows
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.recovery import recover_storage
@@ -21,7 +20,7 @@ from feedback_etl.privacy.remaining_classes import Owners, add_small_classes, ha
 from feedback_etl.privacy.uninspected_files import list_hard_links, list_not_inspected
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.audit_records import CHAIN_START, Line, list_models, list_unfinished
-from feedback_etl.records.audit_verification import verify_exports, verify_folder
+from feedback_etl.records.audit_verification import require_untampered, verify_exports
 from feedback_etl.records.catalog import fetch_digests, read_manifest
 from feedback_etl.records.manifest import COUNTED_KINDS, Manifest
 from feedback_etl.records.manifest_details import summarize_revisions
@@ -136,14 +135,9 @@ class Eraser:
 
     def _require_intact(self, lines: Sequence[Line], exports: Sequence[Manifest]) -> None:
         """Refuse to rewrite, and thereby to sign, what someone else may have changed."""
-        if not verify_exports(self._storage, lines, exports, self._keys).tampering:
-            return
-        # Another process may have committed or erased while the log and the manifests were read.
-        if problems := verify_folder(self._storage, self._keys).tampering:
-            raise ExportFileError(
-                f"{self._storage} does not verify ({problems[0]}), so nothing was erased. Restore the file from a "
-                "backup; `feedback-etl audit verify` shows all problems."
-            )
+        if verify_exports(self._storage, lines, exports, self._keys).tampering:
+            # Another process may have committed or erased while the log and the manifests were read.
+            require_untampered(self._storage, self._keys, "erased")
 
     def _find_erased_before(self, tombstones: TombstoneFile) -> set[str]:
         """Return the given ids that have a tombstone."""
