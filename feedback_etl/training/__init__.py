@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from feedback_etl.training.dataset import scan_training as scan_training
     from feedback_etl.training.feature_matrix import LeakWarning as LeakWarning
     from feedback_etl.training.feature_matrix import features as features
-    from feedback_etl.training.interactions import interactions as interactions
     from feedback_etl.training.labels import label as label
+    from feedback_etl.training.recommender_data import interactions as interactions
     from feedback_etl.training.splits import NullGroupWarning as NullGroupWarning
     from feedback_etl.training.splits import PersonOverlapWarning as PersonOverlapWarning
     from feedback_etl.training.splits import k_folds as k_folds
@@ -41,7 +41,7 @@ else:
             "PersonOverlapWarning": "training.splits",
             "Vocabulary": "training.vocabulary",
             "features": "training.feature_matrix",
-            "interactions": "training.interactions",
+            "interactions": "training.recommender_data",
             "k_folds": "training.splits",
             "label": "training.labels",
             "latest_export": "training.dataset",
