@@ -1,6 +1,7 @@
 """The wheel: its content, and that it works without the source tree."""
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -59,3 +60,16 @@ def test_notebooks_are_never_replaced() -> None:
     assert result.returncode == 5
     assert "quickstart.ipynb" in result.stderr
     assert Path("mine/quickstart.ipynb").read_text(encoding="utf-8") == "my work"
+
+
+def test_containerfile_has_no_finding_of_hadolint() -> None:
+    """And the source tree has what it copies. No test builds the image: that needs a registry."""
+    lines = (ROOT / "Containerfile").read_text(encoding="utf-8").splitlines()
+    copied = [name for line in lines if re.match(r"COPY [^-]", line) for name in line.split()[1:-1]]
+    assert copied
+    assert [name for name in copied if not (ROOT / name).exists()] == []
+    hadolint = Path(sys.executable).with_name("hadolint")
+    if not hadolint.exists():
+        pytest.skip("hadolint has no wheel for this platform")
+    result = subprocess.run([hadolint, ROOT / "Containerfile"], capture_output=True, text=True, check=False)
+    assert result.stdout + result.stderr == ""

@@ -3,7 +3,30 @@
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
+
+ROWS, SERIES, PRIVACY, OUTPUT, SPEED = "Rows", "Incremental exports", "Privacy", "Output", "Speed"
+"""Headings under which the options of a command with many are listed."""
+
+
+class GroupedCommand(TyperCommand):
+    """A command whose help lists its options under the headings that they name (`rich_help_panel`).
+
+    Typer does this with Rich alone, whose import would take a quarter of the time of `--help`.
+    """
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options by heading, in the order of the headings."""
+        for heading in (ROWS, SERIES, PRIVACY, OUTPUT, SPEED, None):
+            parameters = [
+                parameter
+                for parameter in self.get_params(ctx)
+                if getattr(parameter, "rich_help_panel", None) == heading
+            ]
+            records = [record for parameter in parameters if (record := parameter.get_help_record(ctx))]
+            if records:
+                with formatter.section(heading or "Options"):
+                    formatter.write_dl(records)
 
 
 class CommandGroup(TyperGroup):

@@ -69,11 +69,11 @@ def write_contracts(
     include_image_urls: IncludeImageUrls = False,
     include_subject_hash: IncludeSubjectHash = False,
 ) -> None:
-    """Write a JSON Schema of a row, SQL of the source tables and of a role that can only read, and a row model.
+    """Write a JSON Schema of a row, and SQL of the source tables.
 
     The schema has the columns and age ranges of the settings; the SQL, one file for each kind of database, has the
-    indexes that exports need. The row model is an example for --row-model. With --croissant, write
-    Croissant metadata of the exports instead.
+    indexes that exports need. Examples of a role that can only read and of a row model are written too. With
+    --croissant, write Croissant metadata of the exports instead.
     """
     from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH
     from feedback_etl.report.contracts import write_contracts as write_schemas
