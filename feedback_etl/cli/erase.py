@@ -49,6 +49,10 @@ def erase(
     analysis_ids_file: AnalysisIdsFile = None,
     not_in_database: NotInDatabase = False,
     keep_k: KeepK = False,
+    receipt: Annotated[
+        str | None,
+        typer.Option(help="Write counts, digests and audit head as JSON, for the person's file.", metavar="FILE"),
+    ] = None,
     key_file: KeyFiles = None,
     query: Query = None,
     allow_row_security: AllowRowSecurity = None,
@@ -62,6 +66,8 @@ def erase(
     Exit code 1 if no rows were found for some ids, which are listed on stdout, or if not every export could be
     inspected. Ids come from a file, because process lists show arguments.
     """
+    if receipt and dry_run:
+        raise UsageError("--receipt has nothing to confirm with --dry-run; leave one of them out.")
     settings = load_command_settings(
         output, database_url=database_url, query=query, allow_row_security=allow_row_security
     )
@@ -74,6 +80,10 @@ def erase(
         keys=list_available_keys(settings, key_file),
         dry_run=dry_run,
     )
+    if result.models:
+        echo_err(f"trained on exports with such rows, which are still in the models: {', '.join(result.models)}")
+    if receipt:
+        _write_receipt(result, receipt)
     if as_json:
         print_json(asdict(result))
     elif not result.damaged:  # an id may be in a file that could not be read
@@ -94,6 +104,12 @@ def _erase(settings: "Settings", **request: Any) -> "ErasureResult":
         **settings.to_database_keywords(),
         **request,
     )
+
+
+def _write_receipt(result: "ErasureResult", path: str) -> None:
+    from feedback_etl.privacy.erasure_receipt import write_receipt
+
+    write_receipt(result, path)
 
 
 def _print_result(result: "ErasureResult", *, dry_run: bool) -> None:

@@ -19,9 +19,9 @@ from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.remaining_classes import Owners, add_small_classes, hash_export_owners
 from feedback_etl.privacy.uninspected_files import list_hard_links, list_not_inspected
 from feedback_etl.records.audit import AuditLog
-from feedback_etl.records.audit_records import CHAIN_START, Line, list_unfinished
+from feedback_etl.records.audit_records import CHAIN_START, Line, list_models, list_unfinished
 from feedback_etl.records.audit_verification import require_untampered, verify_exports
-from feedback_etl.records.catalog import read_manifest
+from feedback_etl.records.catalog import fetch_digests, read_manifest
 from feedback_etl.records.manifest import COUNTED_KINDS, Manifest
 from feedback_etl.records.manifest_details import summarize_revisions
 from feedback_etl.records.tombstones import TombstoneFile, add_tombstones, hash_identity
@@ -53,6 +53,9 @@ class ErasureResult:
         hard_links: Files of exports that had a second name elsewhere, under which the rows remain.
         unfinished: Exports in an object store that are still running: they exclude erased people when they are
             published. An export whose process was killed is removed a day after its start.
+        models: Models that were trained on exports with such rows, by `record_training`: the rows are still in them.
+        digests: Digests of `files` as they are now.
+        audit_head: MAC of the last record of the audit log.
     """
 
     rows: int = 0
@@ -66,6 +69,9 @@ class ErasureResult:
     not_inspected: list[str] = field(default_factory=list)
     unknown_scheme: list[str] = field(default_factory=list)
     partly_searched: list[str] = field(default_factory=list)
+    models: list[str] = field(default_factory=list)
+    digests: dict[str, str] = field(default_factory=dict)
+    audit_head: str = ""
     hard_links: list[str] = field(default_factory=list)
 
     def summarize_not_inspected(self) -> str:
@@ -120,6 +126,9 @@ class Eraser:
         self._result.unfinished = [] if self._storage.has_locks else running
         self._result.not_inspected = list_not_inspected(self._storage, exports, self._result.unmanaged, running)
         self._result.not_found = [given for given in self._request.given_ids if given not in self._found_ids]
+        changed = {*self._result.files}
+        stems = [export.stem for export in exports if not changed.isdisjoint(file.path for file in export.all("pairs"))]
+        self._result.models = list_models(self._log.records(), stems)
         if not self._dry_run:
             self._log_erasure()
         return self._result
@@ -166,8 +175,9 @@ class Eraser:
 
     def _log_erasure(self) -> None:
         result, tombstones = self._result, list(TombstoneFile(self._storage).state)
+        result.digests = fetch_digests(self._storage, (export.stem for export in self._erased_from), result.files)
         with self._log.lock() as log:
-            log.append(
+            result.audit_head = log.append(
                 "erased",
                 self._signer,
                 people=len(self._request.given_ids),
