@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import polars as pl
 from hypothesis import strategies as st
 
+from feedback_etl.training import Vocabulary, features
+
 Row = Mapping[str, Any]
 
 LIMITS = {"helpful_rating": (1, 5), "product_satisfaction": (1, 5), "routine_completion_pct": (0, 100)}
@@ -157,3 +159,8 @@ def raw_frames(draw: st.DrawFn, max_size: int = 24) -> pl.DataFrame:
         untyped = values.count(None) == size  # as in a frame made of Python values
         columns.append(pl.Series(name, values, dtype=pl.Null if untyped else dtype))
     return pl.DataFrame(columns)
+
+
+def fitted_features(frame: Any, **options: Any) -> Any:
+    """Features with the vocabulary of the frame itself, unless one is given."""
+    return features(frame, **({"vocabulary": Vocabulary.fit(frame)} | options))

@@ -10,7 +10,7 @@ import polars as pl
 import polars.selectors as cs
 import pyarrow as pa
 import pytest
-from frames import CANARY, NOW, all_said, pair_frame, raw_frame, raw_frames
+from frames import CANARY, NOW, all_said, fitted_features, pair_frame, raw_frame, raw_frames
 from hypothesis import given, settings
 from polars.testing import assert_frame_equal
 
@@ -20,6 +20,7 @@ from feedback_etl.privacy import coarsen, risk
 from feedback_etl.training import (
     Vocabulary,
     features,
+    interactions,
     k_folds,
     label,
     latest_per_recommendation,
@@ -60,11 +61,12 @@ TRANSFORMS: dict[str, tuple[pl.DataFrame, Callable[[Any], Any]]] = {
     "bucket_ages": (RAW, lambda frame: bucket_ages(frame, cs.by_name("age"), plausible_only=True)),
     "coarsen": (PAIRS, lambda frame: coarsen(frame, "day")),
     "deduplicate": (PAIRS, fe.deduplicate),
-    "features": (PAIRS, features),
+    "features": (PAIRS, fitted_features),
     "label": (PAIRS, lambda frame: label(frame, "helpful")),
     "latest_per_recommendation": (PAIRS, latest_per_recommendation),
     "one_horizon": (PAIRS, lambda frame: one_horizon(frame, "2_weeks")),
     "hash_ids": (RAW, lambda frame: hash_ids(frame, ["user_id", "analysis_id"], unkeyed=True)),
+    "interactions": (PAIRS, lambda frame: interactions(frame, user="analysis_hash")),
     "k_folds": (PAIRS, lambda frame: k_folds(frame, by="timeframe")),
     "rolling_origins": (
         PAIRS,
@@ -197,7 +199,7 @@ class TestPandas:
         pairs = fe.anonymize(valid, now=NOW, unkeyed=True)
         assert list(pairs.index) == list(valid.index)
         assert list(fe.deduplicate(pairs).index) == ["first", "fourth"]
-        assert list(features(pairs).index) == list(valid.index)
+        assert list(fitted_features(pairs).index) == list(valid.index)
 
     def test_columns_keep_their_types(self) -> None:
         """Plain int64 stays it; ratings that get nulls are nullable integers."""
@@ -218,10 +220,10 @@ class TestPandas:
         """Ratings as floats, answers as objects, age ranges as text; times have to be parsed."""
         text = PAIRS.with_columns(pl.col("feedback_timestamp").dt.replace_time_zone(None)).to_pandas()
         text = text.astype({"age_range": object, "helpful_rating": "float64", "would_recommend": object})
-        assert_frame_equal(pl.DataFrame(features(text)), features(PAIRS))
+        assert_frame_equal(pl.DataFrame(fitted_features(text)), fitted_features(PAIRS))
         assert label(text, "helpful")["label"].to_list() == [1, 1, 1, pd.NA]
         with pytest.raises(ValidationError, match="feedback_timestamp is String, expected times"):
-            features(text.astype({"feedback_timestamp": str}), include=["time"])
+            fitted_features(text.astype({"feedback_timestamp": str}), include=["time"])
 
     def test_values_of_different_types_in_a_column(self) -> None:
         """One sentence that holds none of them."""

@@ -278,7 +278,11 @@ def package(request: pytest.FixtureRequest) -> ModuleType:
 
 
 class TestSizes:
-    """Modules and functions that fit on a few screens."""
+    """Packages, modules and functions that fit on a few screens."""
+
+    def test_exports_has_at_most_16_modules(self) -> None:
+        """What is recorded belongs to `records`, what a file contains to `data_files`."""
+        assert len([module for module in list_modules() if module.startswith("exports.")]) <= 16
 
     def test_no_module_has_more_than_250_lines(self) -> None:
         lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in PACKAGE.rglob("*.py")}

@@ -26,6 +26,7 @@ from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.adoption import adopt
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.audit_verification import verify_folder
 from feedback_etl.records.catalog import list_manifests, replace_manifest
 from feedback_etl.settings.model import Settings, load_settings
 from feedback_etl.storage.location import open_storage
@@ -315,6 +316,24 @@ def test_retention_is_set_kept_and_longer_than_windows(settings: Settings, app: 
     assert "longer than 90 days" in find_failed(settings)["retention"].detail
 
 
+def test_missing_manifests_of_all_exports_are_reported(settings: Settings) -> None:
+    """The log names them, so the folder is not one without exports."""
+    for path in settings.output_dir.glob("*.manifest.json"):
+        path.unlink()
+    detail = find_failed(settings)["audit log"].detail
+    assert "manifest.json is missing, and the log records that it was published" in detail
+
+
+def test_link_in_the_place_of_a_data_file_is_reported(settings: Settings, tmp_path: Path) -> None:
+    """Its target can change at any time, so that nothing is verified."""
+    path = next(settings.output_dir.glob("*.csv"))
+    path.rename(tmp_path / "elsewhere.csv")
+    path.symlink_to(tmp_path / "elsewhere.csv")
+    assert "changed: it does not match" in find_failed(settings)["contents"].detail
+    (problem,) = verify_folder(settings.output_dir, KEYS, data=True).problems
+    assert "symbolic link" in problem
+
+
 def test_changed_log_is_reported(settings: Settings) -> None:
     """As `audit verify` reports it."""
     log = settings.output_dir / ".feedback_etl" / "audit.jsonl"
@@ -408,6 +427,9 @@ def test_k_after_an_erasure_is_measured_again(settings: Settings, app: Database)
     assert "k" not in find_failed(required)
     erase(settings.output_dir, user_ids=[1000001], database=app.url, keys=KEYS)
     assert re.search(r" is 2 for .* since people were erased, and 3 is required", find_failed(required)["k"].detail)
+    items = {item.name: item for item in check(settings.model_copy(update={"k": 2}), keys=KEYS, now=NOW)}
+    assert items["k"].passed
+    assert re.search(r" is 2 for .* since people were erased; 2 is required\.", items["k"].detail)
 
 
 def test_k_of_other_quasi_identifiers_is_reported(settings: Settings) -> None:
@@ -500,6 +522,12 @@ def test_every_file_format_is_inspected(app: Database, tmp_path: Path, form: dic
 
 class TestCommand:
     """The command `feedback-etl check`."""
+
+    def test_missing_folder_is_wrong_usage(self) -> None:
+        """One sentence, as from the other commands."""
+        result = feedback_etl("check", "--output", "nowhere")
+        assert (result.returncode, result.stdout) == (2, "")
+        assert result.stderr.startswith("error: There is no folder nowhere: name the folder of the exports")
 
     def test_table_contains_remedies(self, settings: Settings) -> None:
         """The exit code is 1 if an item failed."""

@@ -37,7 +37,7 @@ from feedback_etl.settings.messages import NO_DATABASE, NO_KEY
 KEY_ID = Key(KEY).id
 SETTINGS_ONLY = {
     *("db_schema", "opt_in_column", "opt_out_column", "connect_timeout", "read_timeout", "batch_size", "lock_timeout"),
-    *("quasi_identifiers", "extra_columns", "age_edges", "idempotency_key"),
+    *("quasi_identifiers", "hierarchies", "extra_columns", "age_edges", "idempotency_key"),
 }
 DOCUMENTED = Path(__file__).parent.parent / "docs" / "commands.md"
 YESTERDAY = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=1)
@@ -206,6 +206,10 @@ class TestExport:
         assert key.text not in screen
         again = here("export", "--database-url", application, "--json", "--quiet")
         assert json.loads(again.out)["key_id"] == key.id
+        assert here("keys", "retire").code == 0
+        code, screen = on_terminal("export", "--database-url", application)
+        assert (code, default_key_path().exists()) == (2, False)
+        assert "The key of earlier exports is retired, and there is no other." in screen
 
 
 def on_terminal(*arguments: str) -> tuple[int, str]:
@@ -591,6 +595,12 @@ class TestTheModule:
         message = subprocess.run(module, capture_output=True, text=True, check=True, env=environment()).stdout
         assert message == feedback_etl_process("--version").stdout == f"feedback-etl {__version__}\n"
 
+    def test_usage_lines_name_the_command(self) -> None:
+        """However it is run, since the user can type it."""
+        module = [sys.executable, "-m", "feedback_etl", "export", "--no-such-option"]
+        message = subprocess.run(module, capture_output=True, text=True, check=False, env=environment()).stderr
+        assert message.startswith("Usage: feedback-etl export ")
+
     def test_help_is_printed_without_a_command(self, here: Here) -> None:
         """It lists the commands and suggests the demo."""
         ended = here()
@@ -638,7 +648,7 @@ class TestHelp:
         """A new command must be added here."""
         names = {"export", "preview", "demo", "keys", "keys new", "keys show", "keys list", "keys retire"}
         names |= {"list", "adopt", "erase", "prune", "audit", "audit show", "audit verify", "risk", "check", "config"}
-        names |= {"report", "contracts", "plan"}
+        names |= {"report", "contracts", "help", "notebooks", "plan", "status"}
         assert set(COMMANDS) == {"feedback-etl", *(f"feedback-etl {name}" for name in names)}
 
     @pytest.mark.parametrize("name", COMMANDS)
@@ -654,6 +664,22 @@ class TestHelp:
         for parameter in COMMANDS[name].params:
             assert parameter.help, f"{parameter.name} has no help"
         assert_parses(shlex.split(example)[1:])
+
+    def test_help_is_a_command_and_a_short_option(self, here: Here) -> None:
+        shown = here("keys", "new", "--help")
+        assert here("keys", "new", "-h") == here("help", "keys", "new") == shown
+
+    def test_options_of_an_export_are_grouped(self, here: Here) -> None:
+        """Only the option that every command has is under no heading."""
+        lines = here("export", "--help").out.splitlines()
+        headings = [line for line in lines if re.fullmatch(r"\w.*:", line)]
+        assert headings == ["Rows:", "Incremental exports:", "Privacy:", "Output:", "Speed:", "Options:"]
+        options = [line.split()[0] for line in lines[lines.index("Options:") :] if line.strip().startswith("-")]
+        assert options == ["-h,"]
+
+    def test_help_uses_the_width_of_a_wide_terminal(self) -> None:
+        lines = feedback_etl_process("export", "--help", env={"COLUMNS": "120"}).stdout.splitlines()
+        assert 100 < max(map(len, lines)) <= 120
 
     @pytest.mark.parametrize("name", COMMANDS)
     def test_docs_name_every_command_and_option(self, name: str) -> None:

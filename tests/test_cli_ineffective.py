@@ -1,7 +1,10 @@
 """Options that would be ignored or overridden are usage errors, which name them as they were typed."""
 
 import pytest
+from databases import Database
+from folders import people
 from processes import Here
+from pseudonym_keys import KEY
 
 K = ("--k", "5")
 SHARE = ("--share", "--recipient", "acme")
@@ -28,6 +31,10 @@ def here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         (["--share"], "--share requires --recipient NAME"),
         (["--recipient", "acme"], "--recipient has no effect without --share."),
         (["--allow-overlap"], "--allow-overlap has no effect without --share."),
+        (
+            ["--database-url", "sqlite:///app.db", "--allow-row-security"],
+            "--allow-row-security has no effect without PostgreSQL, which alone has row-level security.",
+        ),
         ([*SHARE, "--incremental"], "An incremental export cannot have a --recipient"),
         (["--share", "--recipient", "Acme"], "--recipient must be a name of 1 to 64 lower-case letters"),
         (["--days", "7", "--since", "2025-01-01"], "--days and --since exclude each other"),
@@ -38,6 +45,19 @@ def test_option_without_effect_is_refused(here: Here, options: list[str], messag
     """Before the database is opened: none is configured."""
     done = here("export", *options)
     assert (done.code, message in done.err) == (2, True)
+
+
+def test_days_of_a_continued_series_are_reported(
+    here: Here, sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A nightly command names them for its first run; a later one cannot look further back with them."""
+    monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
+    monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", sqlite_database.url)
+    sqlite_database.fill(**people(2))
+    message = "--days had no effect: only the first export of a series uses it"
+    for is_continued in (False, True):
+        done = here("export", "--incremental", "--days", "9000")
+        assert (done.code, message in done.err) == (0, is_continued)
 
 
 @pytest.mark.parametrize(("name", "value"), [("on_small_class", "fail"), ("max_suppressed", "0.1")])

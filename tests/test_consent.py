@@ -1,5 +1,6 @@
 """Consent: feedback of people without consent is counted and never read."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +176,16 @@ def test_consent_equals_the_plain_python_oracle(
 def _columns_of(database: Database) -> list[tuple[Any, ...]]:
     with database.engine.connect() as connection:
         return [tuple(row) for row in connection.exec_driver_sql("SELECT name FROM pragma_table_info('profiles')")]
+
+
+def test_row_without_consent_is_counted_by_one_run_of_a_series(app: Database, tmp_path: Path) -> None:
+    """Neither the overlap of two windows nor a run that writes nothing counts it again."""
+    add_consent_column(app, "users", "training_data_opt_in", u1="true", u2="false")
+    options: dict[str, Any] = {"incremental": True, "lookback": "1d"}
+    excluded = [exported_from_url(app, tmp_path, **options).excluded_records]
+    for number, user in ((1, 2), (2, 1), (3, 1)):
+        now = NOW + timedelta(hours=number)
+        ids = {"id": 900 + number, "analysis_id": 900 + number, "user_id": user, "recommendation_id": 1}
+        app.fill(feedbacks=[{**ids, "helpful_rating": 5, "created_at": now - timedelta(minutes=1)}])
+        excluded.append(exported_from_url(app, tmp_path, now=now, **options).excluded_records)
+    assert excluded == [9, 1, 0, 0]

@@ -16,7 +16,7 @@ from processes import Here
 from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH, TRAINING_COLUMNS, ExtraColumn
 from feedback_etl.database import tables
 from feedback_etl.pipeline.export import export_feedback
-from feedback_etl.report.contracts import contracts, write_contracts
+from feedback_etl.report.contracts import EXAMPLES, contracts, write_contracts
 from feedback_etl.transform.row_schema import row_schema
 
 KINDS = ("mysql", "postgresql", "sqlite")
@@ -96,7 +96,10 @@ class TestFiles:
             ended = here("contracts", *arguments)
             assert (ended.code, ended.err) == (0, "")
             assert {*map(Path, ended.out.splitlines())} == {*folder.iterdir()}
-            assert {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()} == contracts()
+            examples = {name: (SCHEMAS / name).read_text(encoding="utf-8") for name in EXAMPLES}
+            written = {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
+            assert written == contracts() | examples
+            assert {path.name for path in SCHEMAS.iterdir()} == {*written}
         assert "feedback-etl contracts schemas\n" in (SCHEMAS.parent / "Makefile").read_text(encoding="utf-8")
 
     def test_row_schema_depends_on_the_settings(self, here: Here) -> None:

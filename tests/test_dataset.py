@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 from databases import Database
 from folders import FORMS, NOW, exported, people
-from frames import pair_frame
+from frames import fitted_features, pair_frame
 from polars.testing import assert_frame_equal
 from pseudonym_keys import KEY, OTHER_KEY
 
@@ -28,8 +28,9 @@ from feedback_etl.records.catalog import list_manifests, replace_manifest
 from feedback_etl.records.manifest_details import ManifestDetails
 from feedback_etl.storage.location import open_storage
 from feedback_etl.storage.posix import hash_file
-from feedback_etl.training.dataset import TRAINING_TYPES, latest_export, scan_training
+from feedback_etl.training.dataset import latest_export, open_dataset, scan_training
 from feedback_etl.training.export_catalog import find_exports, refresh
+from feedback_etl.training.export_scan import TRAINING_TYPES
 from feedback_etl.transform.training_schema import TrainingPair
 
 HOUR = timedelta(hours=1)
@@ -189,6 +190,72 @@ class TestDuplicates:
         exported(sqlite_database, tmp_path, format="parquet", now=NOW + HOUR)
         whole = fe.load_training(sqlite_database.url, days_back=-1, now=NOW + HOUR, key=KEY)
         assert_frame_equal(scan_training(tmp_path).collect(), whole)
+
+
+class TestSeveralPaths:
+    """A list of folders, patterns and files."""
+
+    def test_each_export_is_read_once(self, tmp_path: Path) -> None:
+        """Whatever names it, in any order."""
+        one, two = tmp_path / "one", tmp_path / "two"
+        first = write_export(one, feedback_at(1, rating=1))
+        write_export(two, feedback_at(2, rating=2), number=1)
+        wanted = scan_training([one, two]).collect()
+        assert wanted["helpful_rating"].to_list() == [1, 2]
+        several: list[list[str | Path]] = [[two, one], [str(first), one, two / "*.csv"], [two, two, one]]
+        for paths in several:
+            assert_frame_equal(scan_training(paths).collect(), wanted)
+        assert latest_export([two, one]) == latest_export(two)
+
+    def test_path_that_names_nothing_is_an_error(self, tmp_path: Path) -> None:
+        """Also beside others; so is an empty list."""
+        write_export(tmp_path / "one", feedback_at(1))
+        with pytest.raises(ExportFileError, match=r"two contains no export with its files;"):
+            scan_training([tmp_path / "one", tmp_path / "two"])
+        with pytest.raises(ExportFileError, match=r"^An empty list contains no export"):
+            scan_training([])
+
+    def test_exports_of_different_kinds_are_refused_across_folders(self, tmp_path: Path) -> None:
+        """As within one."""
+        write_export(tmp_path / "one", feedback_at(1))
+        write_export(tmp_path / "two", feedback_at(2), number=1, settings={"timestamp_precision": "day"})
+        with pytest.raises(UsageError, match="2 timestamp precisions"):
+            scan_training([tmp_path / "one", tmp_path / "two"])
+
+
+class TestOpenDataset:
+    """What manifests say of the exports that were read."""
+
+    def test_fingerprint_depends_on_the_exports_alone(self, tmp_path: Path) -> None:
+        """Not on the order of the paths or on the folder."""
+        one, two = tmp_path / "one", tmp_path / "two"
+        write_export(one, feedback_at(1, rating=1))
+        write_export(two, feedback_at(2, rating=2), number=1)
+        whole = open_dataset([one, two]).fingerprint
+        assert whole == open_dataset([two, one]).fingerprint != open_dataset(one).fingerprint
+        shutil.copytree(one, tmp_path / "copy")
+        assert open_dataset(tmp_path / "copy").fingerprint == open_dataset(one).fingerprint
+        write_export(one, feedback_at(3), number=2)
+        assert open_dataset([one, two]).fingerprint != whole
+
+    def test_what_was_written_is_valid_by_its_declarations(self, sqlite_database: Database, tmp_path: Path) -> None:
+        """Extra columns and other age ranges, in both formats."""
+        sqlite_database.fill(**people(3, each=5))
+        options: dict[str, Any] = {"age_edges": [18, 65], "include_subject_hash": True}
+        for form in ("csv", "parquet"):
+            exported(sqlite_database, tmp_path / form, format=form, **options)
+            dataset = open_dataset(tmp_path / form)
+            assert dataset.extra_columns == (SUBJECT_HASH,)
+            assert dataset.age_edges == (18, 65)
+            fe.validate(dataset.frame, extra_columns=dataset.extra_columns, age_edges=dataset.age_edges)
+
+    def test_precision_is_the_coarsest_of_mixed_exports(self, tmp_path: Path) -> None:
+        """Finer parts of the times of some rows would be zero."""
+        write_export(tmp_path, feedback_at(1))
+        assert open_dataset(tmp_path).timestamp_precision == "exact"
+        write_export(tmp_path, feedback_at(2), number=1, settings={"timestamp_precision": "day"})
+        write_export(tmp_path, feedback_at(3), number=2, settings={"timestamp_precision": "hour"})
+        assert open_dataset(tmp_path, mixed=True).timestamp_precision == "day"
 
 
 class TestPeople:
@@ -465,7 +532,7 @@ class TestConversions:
         import numpy as np
 
         write_export(tmp_path, feedback_at(1, 2))
-        matrix = fe.training.features(scan_training(tmp_path).collect()).to_numpy()
+        matrix = fitted_features(scan_training(tmp_path).collect()).to_numpy()
         assert matrix.dtype == np.float32
         assert matrix.shape[0] == 2
         assert not np.isnan(matrix).any()
@@ -474,7 +541,7 @@ class TestConversions:
         """A float tensor, if PyTorch is installed."""
         torch = pytest.importorskip("torch", reason="PyTorch is not installed: it is large, and nothing here needs it")
         write_export(tmp_path, feedback_at(1, 2))
-        tensor = fe.training.features(scan_training(tmp_path).collect()).to_torch()
+        tensor = fitted_features(scan_training(tmp_path).collect()).to_torch()
         assert tensor.dtype == torch.float32
 
     def test_to_hugging_face(self, tmp_path: Path) -> None:

@@ -197,6 +197,10 @@ def test_all_other_files_below_the_folder_are_listed(application: Database, tmp_
         "rejected/list.txt",
         "linked",
         f".{path.name}.tmp.orig",
+        ".feedback_etl/audit/00000001.json",
+        ".feedback_etl/tombstones/00000001.json",
+        "croissant.json",
+        "processing_record.md",
     }
     for name in others - {"linked"}:
         (folder / name).parent.mkdir(exist_ok=True)
@@ -208,6 +212,16 @@ def test_all_other_files_below_the_folder_are_listed(application: Database, tmp_
     assert result.unmanaged == [folder / "copy.csv"]
     assert {*result.not_inspected} == others | {"pipe.csv.gz.old"}
     assert result.rows == 4
+
+
+def test_hard_link_elsewhere_is_reported(application: Database, tmp_path: Path) -> None:
+    """It keeps the rows; the next erasure cannot see it any more."""
+    folder = tmp_path / "exports"
+    path = Path(exported(application, folder).export_filename)
+    os.link(path, tmp_path / "kept.csv")
+    assert forget(application, folder, 1).hard_links == [path.name]
+    assert len((tmp_path / "kept.csv").read_bytes()) > path.stat().st_size
+    assert forget(application, folder, 2).hard_links == []
 
 
 def test_files_of_a_running_export_are_its_own(application: Database, tmp_path: Path) -> None:

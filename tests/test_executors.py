@@ -101,6 +101,20 @@ class TestSameAsOnOneMachine:
             ray.shutdown()
         assert frame_of(shared).equals(frame_of(exported(url, tmp_path / "alone")))
 
+    @pytest.mark.parametrize("form", ["csv", "parquet"])
+    def test_small_classes_are_generalised_over_all_parts(self, url: str, tmp_path: Path, form: str) -> None:
+        """The coordinator decides by the digests of people and answers, and the workers write what it decided."""
+        limits: dict[str, Any] = {"k": 8, "l": 2, "t": 0.7, "on_small_class": "generalize", "format": form}
+        names = ("conditions_detected", "age_range", "timeframe", "feedback_timestamp")
+        options = limits | {"quasi_identifiers": names, "timestamp_precision": "month"}
+        alone = exported(url, tmp_path / "alone", **options)
+        with EXECUTORS["threads"]() as executor:
+            shared = exported(url, tmp_path / "shared", executor=executor, **options)
+        assert frame_of(shared).equals(frame_of(alone))
+        assert shared.risk["generalization"]["columns"] == alone.risk["generalization"]["columns"]
+        assert shared.risk["k"] == alone.risk["k"] >= 8
+        assert shared.risk["diversity"]["would_recommend"]["l"] >= 2
+
     @pytest.mark.sample("since*")
     @pytest.mark.parametrize(
         "options",

@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from frames import CANARY, pair_frame
+from frames import CANARY, fitted_features, pair_frame
 from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
@@ -42,7 +43,7 @@ class TestColumns:
     def test_all_features_of_two_pairs(self) -> None:
         """A pair with all values and one with none."""
         night = datetime(2025, 10, 27, 18, tzinfo=UTC)  # a Monday, three quarters of the day
-        frame = features(pair_frame({"feedback_timestamp": night}, BARE), ratings=["helpful_rating"], **WHOLE)
+        frame = fitted_features(pair_frame({"feedback_timestamp": night}, BARE), ratings=["helpful_rating"], **WHOLE)
         saturday, ten = 5 / 7 * math.tau, 10 / 24 * math.tau
         expected = {
             "condition=acne": [1, 0],
@@ -133,24 +134,24 @@ class TestColumns:
         frame = pair_frame({})
         for dtype in (pl.Datetime("ns", "Asia/Tokyo"), pl.Datetime("ms", "UTC"), pl.Datetime("us")):
             other = frame.with_columns(pl.col("feedback_timestamp").cast(dtype))
-            assert_frame_equal(features(other), features(frame))
+            assert_frame_equal(fitted_features(other), fitted_features(frame))
 
     def test_precision_day_has_no_hour(self) -> None:
         """Times truncated to the day would all be midnight."""
-        names = features(pair_frame({}), timestamp_precision="day", **WHOLE).columns
+        names = fitted_features(pair_frame({}), timestamp_precision="day", **WHOLE).columns
         assert [name for name in names if name.startswith(("hour", "weekday"))] == ["weekday_sin", "weekday_cos"]
 
     @pytest.mark.parametrize("precision", ["week", "month", "quarter"])
     def test_coarser_precisions_have_no_weekday(self, precision: Any) -> None:
         """All times would be a Monday, or the first day of a month."""
-        names = features(pair_frame({}), timestamp_precision=precision, **WHOLE).columns
+        names = fitted_features(pair_frame({}), timestamp_precision=precision, **WHOLE).columns
         assert not [name for name in names if name.startswith(("hour", "weekday"))]
 
     @pytest.mark.parametrize("precision", ["exact", "day"])
     @pytest.mark.parametrize("include", [[], ["timeframe"], ["time"]])
     def test_features_known_later_are_included_by_request(self, include: list[Any], precision: Any) -> None:
         """The frame needs no column that is not included."""
-        whole = features(pair_frame({}), **WHOLE, timestamp_precision=precision)
+        whole = fitted_features(pair_frame({}), **WHOLE, timestamp_precision=precision)
         columns = {"timeframe": ("timeframe", ["timeframe"]), "time": ("feedback_timestamp", ["hour", "weekday"])}
         absent = [column for name, column in columns.items() if name not in include]
         prefixes = tuple(prefix for _, several in absent for prefix in several)
@@ -164,7 +165,7 @@ class TestColumns:
     def test_unknown_name_in_include_is_refused(self, include: Any) -> None:
         """A name alone too, which is a list of letters."""
         with pytest.raises(UsageError, match='include must be a list of "timeframe" and "time"'):
-            features(pair_frame({}), include=include)
+            fitted_features(pair_frame({}), include=include)
 
     def test_times_as_text_are_refused(self, tmp_path: Path) -> None:
         """As pandas reads them from CSV; the message contains a conversion that works."""
@@ -176,9 +177,9 @@ class TestColumns:
         message = r"feedback_timestamp is String, expected times, as `scan_training` .*ISO8601.* in Polars, str\."
         for untyped in (frame, texts):
             with pytest.raises(ValidationError, match=message):
-                features(untyped, **WHOLE)
+                fitted_features(untyped, **WHOLE)
         frame["feedback_timestamp"] = pd.to_datetime(frame["feedback_timestamp"], format="ISO8601", utc=True)
-        assert features(frame, **WHOLE)["hour_sin"].tolist() == pytest.approx([0.5, 0.5])
+        assert fitted_features(frame, **WHOLE)["hour_sin"].tolist() == pytest.approx([0.5, 0.5])
 
     def test_extra_columns_are_no_features(self) -> None:
         """They can be appended as the docstring shows."""
@@ -211,7 +212,7 @@ class TestLabels:
     def test_features_do_not_depend_on_ratings(self) -> None:
         """Neither on their values nor on whether they are missing."""
         none = dict.fromkeys(RATING_FIELDS)
-        frame = features(pair_frame({}, none, none | {"would_recommend": False, "helpful_rating": 1}))
+        frame = fitted_features(pair_frame({}, none, none | {"would_recommend": False, "helpful_rating": 1}))
         assert frame.unique().height == 1
         assert not [name for name in frame.columns if name.startswith(RATING_FIELDS)]
         assert not {"label", "analysis_hash", "recommendation_id", "export_date"} & {*frame.columns}
@@ -219,7 +220,7 @@ class TestLabels:
     def test_label_and_unknown_columns_are_no_features(self) -> None:
         """Whatever their names."""
         frame = pair_frame({}).pipe(label, "helpful").with_columns(age=pl.lit(99), weekday_sin=pl.lit(CANARY))
-        assert_frame_equal(features(frame), features(pair_frame({})))
+        assert_frame_equal(fitted_features(frame), fitted_features(pair_frame({})))
 
     @pytest.mark.parametrize(
         ("of", "options", "row", "expected"),
@@ -277,11 +278,13 @@ class TestVocabulary:
         other = frame.with_columns(age_range=pl.lit("<50", pl.Enum(["<50", "50+"])))
         assert Vocabulary.fit(other).age_ranges == ("<50", "50+")
 
-    def test_vocabulary_is_fitted_to_the_frame_by_default(self) -> None:
-        """Also to a lazy frame."""
+    def test_frame_without_a_vocabulary_is_refused(self) -> None:
+        """One fitted to test rows would give other columns than that of the training rows."""
         frame = pair_frame({}, {"conditions_detected": "dry"})
-        assert_frame_equal(features(frame), features(frame, vocabulary=Vocabulary.fit(frame)))
-        assert_frame_equal(features(frame.lazy()).collect(), features(frame))
+        for kind in (frame, frame.lazy(), frame.to_pandas(), frame.to_arrow()):
+            with pytest.raises(UsageError, match=r"features needs the vocabulary .* vocabulary=Vocabulary\.fit\(train"):
+                features(kind)
+        assert_frame_equal(fitted_features(frame.lazy()).collect(), fitted_features(frame))
 
     def test_lazy_frame_is_not_collected_if_a_vocabulary_is_given(self) -> None:
         """Its schema is enough."""
@@ -353,6 +356,17 @@ class TestVocabulary:
             Vocabulary.fit(pair_frame({}), min_rows=0)
 
 
+class TestOtherEdges:
+    """Ranges that join none of the vocabulary."""
+
+    @pytest.mark.parametrize("other", ["20-30", "18-30", "40+", "<20"])
+    def test_ranges_with_other_edges_are_refused(self, other: str) -> None:
+        """They join no ranges of the vocabulary."""
+        frame = pair_frame({}).with_columns(age_range=pl.Series([other]))
+        with pytest.raises(ValidationError, match="other ranges than the vocabulary"):
+            features(frame, vocabulary=KNOWN)
+
+
 class TestRefusals:
     """Errors name the column or option."""
 
@@ -360,9 +374,9 @@ class TestRefusals:
         """The message contains no value."""
         frame = pair_frame({})
         with pytest.raises(ValidationError, match="lacks the training columns timeframe, feedback_timestamp"):
-            features(frame.drop("timeframe", "feedback_timestamp"), include=["timeframe", "time"])
+            fitted_features(frame.drop("timeframe", "feedback_timestamp"), include=["timeframe", "time"])
         with pytest.raises(ValidationError, match=r"rules_applied is List.*expected text") as caught:
-            features(frame.with_columns(rules_applied=[CANARY]))
+            fitted_features(frame.with_columns(rules_applied=[CANARY]))
         assert CANARY not in str(caught.value)
         with pytest.raises(ValidationError, match="helpful_rating is String, expected booleans or numbers"):
             label(frame.with_columns(helpful_rating=pl.lit(CANARY)), "helpful")
@@ -370,15 +384,15 @@ class TestRefusals:
     def test_unknown_ratings_and_precisions_are_refused(self) -> None:
         """A mistyped option is not ignored."""
         with pytest.raises(UsageError, match="helpful is not a rating; use helpful_rating"):
-            features(pair_frame({}), ratings=["helpful"])
+            fitted_features(pair_frame({}), ratings=["helpful"])
         with pytest.raises(UsageError, match="timestamp_precision"):
-            features(pair_frame({}), timestamp_precision="year")  # type: ignore[arg-type]
+            fitted_features(pair_frame({}), timestamp_precision="year")
 
     @pytest.mark.parametrize("ratings", ["helpful_rating", ["helpful_rating", "helpful_rating"], None, 1])
     def test_ratings_must_be_a_list_of_distinct_names(self, ratings: Any) -> None:
         """A single name is no list of its letters."""
         with pytest.raises(UsageError, match="a list of distinct ratings"):
-            features(pair_frame({}), ratings=ratings)
+            fitted_features(pair_frame({}), ratings=ratings)
 
     @pytest.mark.parametrize(("of", "threshold"), [("helpful", "4"), ("recommended", True), (["helpful"], None)])
     def test_labels_and_thresholds_of_other_types_are_refused(self, of: Any, threshold: Any) -> None:
@@ -396,6 +410,79 @@ class TestRefusals:
         """As are those of other values."""
         other: Any = ["day"]
         with pytest.raises(UsageError, match="timestamp_precision"):
-            features(pair_frame({}), timestamp_precision=other)
+            fitted_features(pair_frame({}), timestamp_precision=other)
         with pytest.raises(UsageError, match="min_rows"):
             Vocabulary.fit(pair_frame({}), min_rows=other)
+
+
+SOME_NAMES = st.lists(st.sampled_from(["acne", "dry", "a:b", "a", "é", "x[1]"]), max_size=4)
+
+
+class TestSparse:
+    """The same features as a matrix that stores no zeros."""
+
+    @given(
+        st.lists(st.tuples(SOME_NAMES, SOME_NAMES, st.sampled_from(["18-25", "50+", None]), st.sampled_from([1, None])))
+    )
+    def test_random_pairs_have_the_values_of_the_dense_frame(self, rows: list[Any]) -> None:
+        """In the same columns; of lazy frames and of other libraries too."""
+        frame = pair_frame(
+            *(
+                {
+                    "conditions_detected": ",".join(conditions) or None,
+                    "rules_applied": ",".join(rules) or None,
+                    "age_range": age,
+                    "helpful_rating": rating,
+                }
+                for conditions, rules, age, rating in rows
+            )
+        )
+        vocabulary = Vocabulary(conditions=("a:b", "acne", "x[1]"), rules=("dry", "missing"))
+        options = WHOLE | {"vocabulary": vocabulary, "ratings": ["helpful_rating"]}
+        dense = features(frame, **options)
+        for kind in (frame, frame.lazy(), frame.to_arrow(), frame.to_pandas()):
+            matrix: Any = features(kind, sparse=True, **options)
+            assert matrix.format == "csr"
+            assert matrix.dtype == np.float32
+            assert np.array_equal(matrix.toarray(), dense.to_numpy())
+
+    def test_large_vocabularies_need_little_memory(self) -> None:
+        """100,000 rows of 2,000 conditions, dense 804 MB."""
+        rows = 100_000
+        numbers = pl.int_range(rows, eager=True)
+        frame = pl.DataFrame(
+            {
+                "conditions_detected": pl.select(pl.format("c{},c{}", numbers % 2000, numbers % 7)).to_series(),
+                "rules_applied": ["r"] * rows,
+                "age_range": ["18-25"] * rows,
+            }
+        )
+        vocabulary = Vocabulary.fit(frame)
+        matrix: Any = features(frame, vocabulary=vocabulary, sparse=True)
+        assert len(vocabulary.conditions) == 2000
+        assert matrix.shape == (rows, 2007)
+        assert matrix.data.nbytes + matrix.indices.nbytes + matrix.indptr.nbytes < 5_000_000
+        assert matrix[2000 + 3].indices.tolist() == sorted(
+            [vocabulary.conditions.index("c3"), vocabulary.conditions.index(f"c{2003 % 7}"), 2002, 2005]
+        )
+
+
+class TestNames:
+    """Names of columns that other libraries accept."""
+
+    def test_refused_characters_are_replaced_and_names_stay_distinct(self) -> None:
+        """In the order of the vocabulary; values follow the names of the vocabulary."""
+        vocabulary = Vocabulary(conditions=("a:b", "a_b", "a{b", 'x"[1]<2'), rules=("r=1",))
+        frame = pair_frame({"conditions_detected": "a{b", "rules_applied": "r=1"})
+        row = features(frame, vocabulary=vocabulary).row(0, named=True)
+        assert [name for name in row if "=" in name] == [
+            *("condition=a_b", "condition=a_b_2", "condition=a_b_3", "condition=x__1__2", "rule=r=1")
+        ]
+        assert [name for name, value in row.items() if value] == ["condition=a_b_3", "rule=r=1", "age"]
+
+    @given(st.lists(st.text(st.sampled_from('a_2[]{}<":'), max_size=3), unique=True))
+    def test_random_names_are_distinct(self, names: list[str]) -> None:
+        """Whatever numbers they contain."""
+        columns = features(pair_frame({}), vocabulary=Vocabulary(conditions=tuple(names))).columns
+        assert len({*columns}) == len(columns)
+        assert not {*"".join(columns)} & {*'[]{}<":,'}

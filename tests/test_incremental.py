@@ -127,6 +127,20 @@ class TestSeries:
         assert (report.late_records, report.exported_records, count_pairs(folder)) == (0, 1, 4)
 
     @pytest.mark.any_database
+    def test_late_row_is_reported_once_by_runs_that_write_nothing(self, app: Database, folder: Path) -> None:
+        """And again only when another one arrives; an export does not report them once more."""
+        add(app, row(1, NOW - DAY), row(2, NOW - MINUTE))
+        export_next(app, folder, NOW)
+        late = []
+        for number in range(3, 8):
+            if number in (4, 6):
+                add(app, row(number, NOW - 2 * DAY))
+            late.append(export_next(app, folder, NOW + number * MINUTE).late_records)
+        add(app, row(8, NOW + MINUTE))
+        late.append(export_next(app, folder, NOW + HOUR).late_records)
+        assert late == [0, 1, 0, 1, 0, 0]
+
+    @pytest.mark.any_database
     def test_duplicate_in_a_later_export_is_dropped(self, app: Database, folder: Path) -> None:
         """The pair was exported, so the row is read, counted and dropped."""
         add(app, row(1, NOW - MINUTE))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from frames import PAIR_SCHEMA
+from frames import PAIR_SCHEMA, fitted_features
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
@@ -140,7 +140,7 @@ def test_only_what_is_known_later_leaks_from_last_answers(
     parts = split_by_hash(last, {"train": 0.8, "test": 0.2}, by="subject_hash")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", LeakWarning)
-        train, test = (features(parts[name], include=include) for name in ("train", "test"))
+        train, test = (fitted_features(parts[name], include=include) for name in ("train", "test"))
     assert [warning.category for warning in caught] == ([LeakWarning] * 2 if include else [])
     area = measure(train, parts["train"]["label"], test, parts["test"]["label"])
     assert area > 0.6 if is_leak else area == pytest.approx(0.5, abs=0.03)
@@ -150,5 +150,5 @@ def test_answers_of_one_horizon_do_not_leak_or_warn(pairs: pl.DataFrame) -> None
     rows = pairs.pipe(label, "helpful").pipe(one_horizon, "1_week")
     assert rows["timeframe"].unique().to_list() == ["1_week"]
     parts = split_by_hash(rows, {"train": 0.8, "test": 0.2}, by="subject_hash")
-    train, test = (features(parts[name], include=["timeframe", "time"]) for name in ("train", "test"))
+    train, test = (fitted_features(parts[name], include=["timeframe", "time"]) for name in ("train", "test"))
     assert measure(train, parts["train"]["label"], test, parts["test"]["label"]) == pytest.approx(0.5, abs=0.03)

@@ -32,7 +32,8 @@ from feedback_etl.privacy.keys import Key
 from feedback_etl.processor import FeedbackProcessingStats, FeedbackProcessor, FeedbackTrainingPair
 from feedback_etl.records.catalog import list_manifests
 from feedback_etl.results import ExportReport
-from feedback_etl.training.dataset import TRAINING_TYPES, scan_training
+from feedback_etl.training.dataset import scan_training
+from feedback_etl.training.export_scan import TRAINING_TYPES
 from feedback_etl.transform.expressions import pair_hash
 
 FEWER = settings(max_examples=settings().max_examples // 3)

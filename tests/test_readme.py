@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from processes import feedback_etl
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-DOCS = sorted((ROOT / "docs").glob("*.md"))
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
+TUTORIALS = [path for path in DOCS if path.parent.name == "tutorials"]
 TEXT = "\n".join(path.read_text(encoding="utf-8") for path in (README, *DOCS))
 COMMANDS = ROOT / "docs" / "commands.md"
 
@@ -92,7 +94,9 @@ def test_shell_commands_of_the_readme_run(demo: subprocess.CompletedProcess[str]
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("demo_in_use")
-@pytest.mark.parametrize("path", [path for path in DOCS if read_blocks("sh", path)], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [path for path in DOCS if path not in TUTORIALS and read_blocks("sh", path)], ids=lambda path: path.stem
+)
 def test_shell_commands_of_the_docs_run(path: Path) -> None:
     """Each document is run by itself."""
     assert_commands_run(read_blocks("sh", path))
@@ -112,26 +116,41 @@ def test_python_blocks_of_the_readme_run(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("demo_in_use")
-@pytest.mark.parametrize("path", [path for path in DOCS if read_blocks("python", path)], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [path for path in DOCS if path not in TUTORIALS and read_blocks("python", path)], ids=lambda path: path.stem
+)
 def test_python_blocks_of_the_docs_run(path: Path) -> None:
     """Each document is run by itself."""
     result = run(sys.executable, "-c", "\n".join(read_blocks("python", path)))
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+def test_tutorials_run(path: Path, demo: subprocess.CompletedProcess[str]) -> None:
+    """The commands of a tutorial run in their order, then its Python blocks as one program."""
+    assert feedback_etl("keys", "new").returncode == 0
+    program = "\n".join(read_blocks("python", path))
+    assert_commands_run([*read_blocks("sh", path), f"python - <<'END'\n{program}\nEND"])
+
+
+def test_tutorial_of_an_own_schema_has_the_files_of_the_example() -> None:
+    """The example itself is run by its tests."""
+    tutorial = (ROOT / "docs" / "tutorials" / "own-schema.md").read_text(encoding="utf-8")
+    for name in ("feedback.sql", "feedback-etl.toml"):
+        assert (ROOT / "examples" / "own_schema" / name).read_text(encoding="utf-8") in tutorial
+
+
 def test_documented_settings_file_is_accepted() -> None:
     """It contains every setting."""
-    Path("feedback-etl.toml").write_text(read_blocks("toml", COMMANDS)[0], encoding="utf-8")
+    documented = read_blocks("toml", COMMANDS)[0]
+    Path("feedback-etl.toml").write_text(documented, encoding="utf-8")
     from feedback_etl.settings.model import Settings, load_settings
 
     settings = load_settings()
     assert settings.db_schema == "skincare"
     assert [column.name for column in settings.extra_columns] == ["country"]
-    assert set(Settings.model_fields) == set(
-        re.findall(r"^\[?(\w+)(?: =|\.)", read_blocks("toml", COMMANDS)[0], re.MULTILINE)
-    ) - {
-        *("role", "type"),
-    }
+    assert tomllib.loads(documented).keys() == Settings.model_fields.keys()
 
 
 def test_every_reason_and_exit_code_is_documented() -> None:
@@ -167,7 +186,9 @@ def test_files_and_names_in_contributing_exist() -> None:
     )
     answers = [line for line in text.splitlines() if re.match(r"\| (Where|What|Which) .*\?", line)]
     assert len(answers) >= 7
-    for answer in [*answers, text.partition("**To add a rating column**")[2].replace("feedback_etl/", "")]:
+    recipe = text.partition("**To add a numeric rating column**")[2].partition("Then run")[0]
+    assert "`TrainingPair`" in recipe
+    for answer in [*answers, recipe.replace("feedback_etl/", "")]:
         paths = re.findall(r"`([a-z_/]+\.py)`", answer)
         files = [ROOT / path if path.startswith("tests/") else ROOT / "feedback_etl" / path for path in paths]
         code = "\n".join(file.read_text(encoding="utf-8") for file in files)
@@ -177,7 +198,7 @@ def test_files_and_names_in_contributing_exist() -> None:
 
 @pytest.mark.parametrize("path", [README, *DOCS], ids=lambda path: path.stem)
 def test_links_have_targets(path: Path) -> None:
-    """Each leads to a file of the repository and a heading in it; README links to each document."""
+    """Each leads to a file of the repository and a heading in it; README links to each document of `docs/` itself."""
     links = re.findall(r"\]\((?!https:)([^)]*)\)", path.read_text(encoding="utf-8"))
     for link in links:
         name, _, anchor = link.partition("#")
@@ -185,7 +206,9 @@ def test_links_have_targets(path: Path) -> None:
         headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
         assert not anchor or anchor in {heading.lower().replace(" ", "-") for heading in headings}, link
     if path == README:
-        assert {f"docs/{document.name}" for document in DOCS} <= {link.partition("#")[0] for link in links}
+        assert {f"docs/{document.name}" for document in (ROOT / "docs").glob("*.md")} <= {
+            link.partition("#")[0] for link in links
+        }
 
 
 def test_documented_crontab_equals_the_example() -> None:

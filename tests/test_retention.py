@@ -21,7 +21,7 @@ from feedback_etl.exports.maintenance import list_exports, prune, select_expired
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit import AuditLog
-from feedback_etl.records.catalog import list_manifests, read_manifest
+from feedback_etl.records.catalog import list_manifests, mark_pruned, read_manifest
 from feedback_etl.records.manifest_details import ExportRun, ManifestDetails, build_manifest
 from feedback_etl.storage.location import open_storage
 from feedback_etl.storage.posix import hash_file
@@ -174,8 +174,8 @@ class TestPrune:
 
     def test_interrupted_prune_is_resumed(self, folder: Path) -> None:
         """The manifest says pruned, and the files still exist."""
-        path = next(folder.glob("*20251005*.manifest.json"))
-        path.write_text(path.read_text().replace('"pruned_at": ""', '"pruned_at": "2025-10-25T00:00:00"'))
+        (manifest,) = [each for each in list_manifests(folder) if "20251005" in each.stem]
+        mark_pruned(open_storage(folder), manifest, "2025-10-25T00:00:00", Key(KEY))
         assert len(prune(folder, key=Key(KEY), keep_days=1000, now=NOW + timedelta(hours=2)).exports) == 1
         assert not list(folder.glob("*20251005*.csv"))
 
@@ -196,8 +196,8 @@ class TestPrune:
         ("options", "message"),
         [
             (["--export", "nothing"], "There is no export nothing in this folder"),
-            (["--export", "nothing", "--keep-days", "3"], "--export and --keep-days"),
-            (["--export", "nothing", "--keep-last", "3"], "--export and --keep-days"),
+            (["--export", "nothing", "--keep-days", "3"], "--export removes the named exports"),
+            (["--export", "nothing", "--keep-last", "3"], "--export removes the named exports"),
         ],
     )
     def test_named_export_has_to_exist_and_excludes_other_options(

@@ -17,7 +17,7 @@ from pseudonym_keys import OTHER_KEY
 
 from feedback_etl.columns import QUASI_IDENTIFIERS
 from feedback_etl.errors import UsageError
-from feedback_etl.privacy.risk_measures import Risk, risk
+from feedback_etl.privacy.risk_measures import Risk, journalist_risk, risk
 
 # Li et al. (2007), tables 3 and 5: salaries in thousands, in three classes of three.
 SALARIES = {"zip": [476, 476, 476, 4790, 4790, 4790, 479, 479, 479], "salary": [3, 5, 9, 6, 11, 8, 4, 7, 10]}
@@ -82,6 +82,26 @@ class TestPeople:
         table = pl.DataFrame({"age": ["a", "a", None], "rating": [1, None, 2]})
         measured = risk(table, quasi_identifiers=["age"], sensitive=["rating"])
         assert (measured.classes, measured.k, measured.distinct_l) == (2, 1, {"rating": 1})
+
+
+class TestJournalistRisk:
+    """An attacker who does not know who of a population is in the table."""
+
+    def test_classes_of_the_population_count(self) -> None:
+        """Classes of 4 and 2 people, of whom 2 and 1 are in the table; several rows of a person count once."""
+        table = pl.DataFrame({"age": ["a", "a", "a", None], "user": [1, 1, 2, 5]})
+        everyone = pl.DataFrame({"age": ["a"] * 4 + [None] * 2 + ["b"], "user": [1, 2, 3, 4, 5, 6, 7]})
+        measured = journalist_risk(table, everyone, ["age"], person="user")
+        assert measured.highest == pytest.approx(1 / 2)
+        assert measured.average == pytest.approx((2 / 4 + 1 / 2) / 3)
+        assert measured.highest <= risk(table, quasi_identifiers=["age"], sensitive=[], person="user").highest_risk
+
+    def test_population_without_people_of_the_table_is_refused(self) -> None:
+        """It would make the risk too small, or infinite."""
+        table = pl.DataFrame({"age": ["a", "b"]})
+        with pytest.raises(UsageError, match="population must contain all people"):
+            journalist_risk(table, pl.DataFrame({"age": ["a", "a"]}), ["age"])
+        assert journalist_risk(table.clear(), table, ["age"]) == (0.0, 0.0)
 
 
 class TestEdges:

@@ -252,6 +252,35 @@ def test_settings_file_of_another_user_is_refused(name: str) -> None:
 
 
 @only_root
+def test_link_of_another_user_to_a_settings_file_is_refused() -> None:
+    """It can select any file of this user."""
+    write("mine.toml", "k = 5")
+    Path("feedback-etl.toml").symlink_to("mine.toml")
+    assert load_settings().k == 5
+    os.chown("feedback-etl.toml", OTHERS, -1, follow_symlinks=False)
+    assert "belongs to another user, so it is not used" in refused()
+
+
+@only_root
+@pytest.mark.parametrize("how", ["owner", "link", "mode"])
+def test_row_model_of_another_user_is_not_run(how: str) -> None:
+    """It is code."""
+    write("checks.py", "open('ran', 'w').close()")
+    name = "checks.py"
+    if how == "link":
+        name = "linked.py"
+        Path(name).symlink_to("checks.py")
+    if how == "mode":
+        Path(name).chmod(0o666)
+    else:
+        os.chown(name, OTHERS, -1, follow_symlinks=False)
+    reason = f"Other users can write to the row model {name}"
+    with pytest.raises(UsageError, match=reason if how == "mode" else f"The row model {name} belongs to another user"):
+        load_settings(row_model=f"{name}:Model").to_options()
+    assert not Path("ran").exists()
+
+
+@only_root
 def test_project_file_of_another_user_without_settings_is_ignored() -> None:
     """It configures nothing."""
     write("pyproject.toml", '[project]\nname = "feedback-etl-user"')

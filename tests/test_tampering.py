@@ -8,6 +8,7 @@ import random
 import shutil
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -286,7 +287,10 @@ class TestRebuiltLog:
         records = [record for record in read_log(rebuilt) if record["event"] != "committed"]
         rebuild_log(rebuilt, [record | ({"event": event} if "stem" in record else {}) for record in records])
         stem = next(json.loads(path.read_text())["stem"] for path in find_manifests(rebuilt)[::-1])
-        fe.exports.prune(rebuilt, exports=[stem], key=KEYS[0])
+        with pytest.raises(ExportFileError, match="nothing was removed"):
+            fe.exports.prune(rebuilt, exports=[stem], key=KEYS[0])
+        with AuditLog(rebuilt).lock() as log:  # as earlier versions did
+            log.append("pruned", KEYS[0], exports=[stem], keep_days=None)
         assert AuditLog(rebuilt).records()[-1]["key_id"] == KEYS[0].id
         with pytest.raises(FeedbackError):
             exported(sqlite_database, rebuilt, now=NOW + timedelta(hours=1))
@@ -341,6 +345,22 @@ def test_changed_file_is_not_signed_by_an_erasure(folder: Path) -> None:
     result = fe.privacy.erase(folder, analysis_ids=["301"], keys=KEYS)
     assert result.damaged == [path.name]
     assert verify_folder(folder, KEYS, data=True).problems == [f"{path.name} was changed"]
+
+
+@pytest.mark.parametrize("command", ["prune", "adopt"])
+def test_changed_manifest_is_not_signed_by_other_commands(folder: Path, command: str) -> None:
+    """Nothing is changed, as in an erasure."""
+    path = find_manifests(folder)[0]
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"columns": [*content["columns"], "name"]}))
+    (folder / "old.csv").write_text("analysis_hash\n")
+    before = {each: each.read_bytes() for each in folder.rglob("*") if each.is_file()}
+    run: Callable[[], object] = partial(fe.exports.prune, folder, keep_days=0, key=KEYS[0])
+    if command == "adopt":
+        run = partial(fe.exports.adopt, folder / "old.csv", key=KEYS[0])
+    with pytest.raises(ExportFileError, match=r"does not verify \(.*so nothing was (removed|adopted)\. Restore"):
+        run()
+    assert {each: each.read_bytes() for each in folder.rglob("*") if each.is_file()} == before
 
 
 def test_older_state_of_the_whole_folder_is_found_by_a_stored_head(folder: Path, tmp_path: Path) -> None:

@@ -16,12 +16,14 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.validation import check_array
 
 import feedback_etl as fe
 from feedback_etl.errors import UsageError
 from feedback_etl.training.transformer import FeedbackFeatures
+from feedback_etl.training.vocabulary import Vocabulary
 
 PAIRS = pair_frame(
     *(
@@ -118,7 +120,7 @@ def test_features_known_later_are_included_by_request() -> None:
     """In training and in prediction."""
     rows = PAIRS.drop("feedback_timestamp", "timeframe")
     step = FeedbackFeatures().fit(rows)
-    assert_frame_equal(step.transform(rows), fe.training.features(PAIRS))
+    assert_frame_equal(step.transform(rows), fe.training.features(PAIRS, vocabulary=step.vocabulary_))
     later = FeedbackFeatures(include=["timeframe", "time"]).fit(PAIRS)
     added = {*later.get_feature_names_out()} - {*step.get_feature_names_out()}
     times = {"hour_sin", "hour_cos", "weekday_sin", "weekday_cos"}
@@ -177,3 +179,33 @@ def test_public_names_can_be_listed_without_scikit_learn(package: str, name: str
     )
     done = python(code)
     assert done.returncode == 0, done.stderr
+
+
+def test_frozen_vocabulary_is_used_instead_of_a_learned_one() -> None:
+    """Whatever rows it is fitted to."""
+    known = Vocabulary(conditions=("dry",), rules=("r001",))
+    step = FeedbackFeatures(vocabulary=known).fit(pair_frame({}))
+    assert step.vocabulary_ is known
+    assert clone(step).vocabulary == known
+    assert "condition=dry" in step.transform(pair_frame({})).columns
+
+
+def test_columns_of_the_rows_are_attributes() -> None:
+    """By scikit-learn's names, and a pipeline has them too."""
+    frame = pair_frame({}, {"conditions_detected": "dry"})
+    for rows in (frame, frame.to_pandas(), frame.to_arrow()):
+        step = FeedbackFeatures().fit(rows)
+        assert step.n_features_in_ == 12
+        assert step.feature_names_in_.tolist() == frame.columns
+    assert make_pipeline(FeedbackFeatures(), StandardScaler()).fit(frame).n_features_in_ == 12
+
+
+def test_sparse_features_train_a_model() -> None:
+    """In a pipeline, with the same predictions."""
+    frame = pair_frame(*({"conditions_detected": "acne" if n % 3 else "dry"} for n in range(30)))
+    target = [n % 3 == 0 for n in range(30)]
+    dense, sparse = (
+        make_pipeline(FeedbackFeatures(sparse=is_sparse), LogisticRegression()).fit(frame, target)
+        for is_sparse in (False, True)
+    )
+    assert sparse.predict_proba(frame) == pytest.approx(dense.predict_proba(frame), abs=1e-6)

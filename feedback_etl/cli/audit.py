@@ -28,7 +28,11 @@ def show_log(output: OutputFolder = None, as_json: JsonOutput = False) -> None:
         if as_json:
             print_json(record)
             continue
-        details = "  ".join(f"{name} {value}" for name, value in record.items() if name in _SHOWN_DETAILS)
+        details = "  ".join(
+            f"{name} {', '.join(map(str, value)) if isinstance(value, list) else value}"
+            for name, value in record.items()
+            if name in _SHOWN_DETAILS
+        )
         print_lines(f"{record['at'][:19]}  {record['event']:<10} {record['user']}@{record['host']}  {details}")
 
 

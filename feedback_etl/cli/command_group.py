@@ -3,11 +3,39 @@
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
+
+ROWS, SERIES, PRIVACY, OUTPUT, SPEED = "Rows", "Incremental exports", "Privacy", "Output", "Speed"
+"""Headings under which the options of a command with many are listed."""
+
+
+class GroupedCommand(TyperCommand):
+    """A command whose help lists its options under the headings that they name (`rich_help_panel`).
+
+    Typer does this with Rich alone, whose import would take a quarter of the time of `--help`.
+    """
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options by heading, in the order of the headings."""
+        for heading in (ROWS, SERIES, PRIVACY, OUTPUT, SPEED, None):
+            parameters = [
+                parameter
+                for parameter in self.get_params(ctx)
+                if getattr(parameter, "rich_help_panel", None) == heading
+            ]
+            records = [record for parameter in parameters if (record := parameter.get_help_record(ctx))]
+            if records:
+                with formatter.section(heading or "Options"):
+                    formatter.write_dl(records)
 
 
 class CommandGroup(TyperGroup):
     """A group whose usage errors name the command that an option belongs to."""
+
+    def make_context(self, info_name: str | None, *args: Any, **options: Any) -> Any:
+        """Name the command in usage lines as it is typed, also for `python -m feedback_etl`."""
+        is_module = info_name is not None and info_name.startswith("python -m feedback_etl")
+        return super().make_context("feedback-etl" if is_module else info_name, *args, **options)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments before the command; the classic command line had no commands (`--days 7`)."""

@@ -1,5 +1,6 @@
 """The command that erases people from exports."""
 
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -48,6 +49,10 @@ def erase(
     analysis_ids_file: AnalysisIdsFile = None,
     not_in_database: NotInDatabase = False,
     keep_k: KeepK = False,
+    receipt: Annotated[
+        str | None,
+        typer.Option(help="Write counts, digests and audit head as JSON, for the person's file.", metavar="FILE"),
+    ] = None,
     key_file: KeyFiles = None,
     query: Query = None,
     allow_row_security: AllowRowSecurity = None,
@@ -61,6 +66,8 @@ def erase(
     Exit code 1 if no rows were found for some ids, which are listed on stdout, or if not every export could be
     inspected. Ids come from a file, because process lists show arguments.
     """
+    if receipt and dry_run:
+        raise UsageError("--receipt has nothing to confirm with --dry-run; leave one of them out.")
     settings = load_command_settings(
         output, database_url=database_url, query=query, allow_row_security=allow_row_security
     )
@@ -73,13 +80,17 @@ def erase(
         keys=list_available_keys(settings, key_file),
         dry_run=dry_run,
     )
+    if result.models:
+        echo_err(f"trained on exports with such rows, which are still in the models: {', '.join(result.models)}")
+    if receipt:
+        _write_receipt(result, receipt)
     if as_json:
         print_json(asdict(result))
     elif not result.damaged:  # an id may be in a file that could not be read
         for unknown_id in result.not_found:
             write_stdout(f"{unknown_id}\n".encode())  # data, as it was given
     _print_result(result, dry_run=dry_run)
-    _require_complete(result)
+    _require_complete(result, settings)
 
 
 def _erase(settings: "Settings", **request: Any) -> "ErasureResult":
@@ -93,6 +104,12 @@ def _erase(settings: "Settings", **request: Any) -> "ErasureResult":
         **settings.to_database_keywords(),
         **request,
     )
+
+
+def _write_receipt(result: "ErasureResult", path: str) -> None:
+    from feedback_etl.privacy.erasure_receipt import write_receipt
+
+    write_receipt(result, path)
 
 
 def _print_result(result: "ErasureResult", *, dry_run: bool) -> None:
@@ -125,30 +142,38 @@ def _print_result(result: "ErasureResult", *, dry_run: bool) -> None:
     if result.unmanaged:
         files = pluralize(len(result.unmanaged), "file")
         echo_err(f"not inspected, without a manifest: {files} (`feedback-etl list` shows them)")
+    if result.hard_links:
+        echo_err(f"not inspected: the other hard links of {', '.join(result.hard_links)}, which keep the rows")
     if result.not_inspected:
         files = pluralize(len(result.not_inspected), "file")
         echo_err(f"not inspected, of no export: {files}: {result.summarize_not_inspected()}")
 
 
-def _require_complete(result: "ErasureResult") -> None:
+def _require_complete(result: "ErasureResult", settings: "Settings") -> None:
     """Raise an error if people may remain in the exports, or if an id has no rows."""
+    output = shlex.join(["--output", str(settings.output_dir)])
     if result.damaged:
         damaged = pluralize(len(result.damaged), "file")
-        raise ExportFileError(f"{damaged} could not be read and may contain people to erase.")
+        raise ExportFileError(
+            f"{damaged} could not be read and may contain people to erase. Restore what is damaged from a backup, or "
+            f"remove its export (feedback-etl prune --export NAME {output}), and run the erasure again."
+        )
     if result.not_found:
         raise CheckFailedError(f"No rows were found for {pluralize(len(result.not_found), 'id')}, listed on stdout.")
     if result.without_key:
         raise CheckFailedError("Not every export could be inspected: pass the missing keys with --key-file.")
     if result.unknown_scheme:
         raise CheckFailedError(
-            "Not every export could be inspected: remove those of an unknown scheme (feedback-etl prune --export NAME)."
+            "Not every export could be inspected: remove those of an unknown scheme (feedback-etl prune --export NAME "
+            f"{output})."
         )
     if result.partly_searched:
         raise CheckSkippedError(
             "People to erase may remain in rows of adopted files with unknown pseudonyms: erase what is not in the "
-            "database (feedback-etl erase --not-in-database), or remove the files (feedback-etl prune --export NAME)."
+            f"database (feedback-etl erase --not-in-database {output}), or remove the files (feedback-etl prune "
+            f"--export NAME {output})."
         )
-    if not_searched := len(result.unmanaged) + len(result.not_inspected):
+    if not_searched := len(result.unmanaged) + len(result.not_inspected) + len(result.hard_links):
         raise CheckSkippedError(
             f"People to erase may remain in {pluralize(not_searched, 'file')} that no erasure searches: adopt or "
             "remove what contains feedback."

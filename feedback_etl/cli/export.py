@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from feedback_etl.cli import export_options
-from feedback_etl.cli.console import create_progress_line, print_json
+from feedback_etl.cli.console import create_progress_line, echo_err, print_json
 from feedback_etl.cli.keys import resolve_export_key
 from feedback_etl.cli.options import (
     AllowRowSecurity,
@@ -26,6 +26,7 @@ from feedback_etl.cli.options import (
     Until,
     Workers,
     find_given_options,
+    has_row_security,
     is_given,
     load_given_settings,
     require_effective,
@@ -33,6 +34,7 @@ from feedback_etl.cli.options import (
 )
 from feedback_etl.cli.summary import print_summary
 from feedback_etl.database.reader_pool import prestart
+from feedback_etl.database.window import window_of_days
 from feedback_etl.errors import UsageError
 from feedback_etl.options.output import OutputOptions
 from feedback_etl.options.privacy import PrivacyOptions
@@ -105,6 +107,10 @@ def export(
         print_json(report.to_dict())
     if not quiet:
         print_summary(report, min_feedback_fields)
+    if quiet or not (incremental and report.window and is_given(context, "days_back")):
+        return
+    if report.window != window_of_days(days_back, now=report.window.end):
+        echo_err("--days had no effect: only the first export of a series uses it, and this one continued a series.")
 
 
 def _require_effective_options(context: typer.Context, settings: "Settings") -> None:
@@ -119,6 +125,7 @@ def _require_effective_options(context: typer.Context, settings: "Settings") -> 
             "workers": ("--bulk or --executor", is_parallel),
             **dict.fromkeys(("on_small_class", "max_suppressed", "l", "t"), ("--k", settings.k or share)),
             **dict.fromkeys(("recipient", "allow_overlap"), ("--share", share)),
+            "allow_row_security": ("PostgreSQL, which alone has row-level security", has_row_security(settings)),
         },
     )
     for name in ("on_small_class", "max_suppressed", "l", "t"):

@@ -93,7 +93,9 @@ def prune(
             metavar="N",
         ),
     ] = None,
-    keep_last: Annotated[int, typer.Option(help="Always keep the newest N exports, however old.", metavar="N")] = 0,
+    keep_last: Annotated[
+        int, typer.Option(help="Keep the newest N exports even if they are older than that.", metavar="N")
+    ] = 0,
     export: Annotated[
         list[str] | None,
         typer.Option(help="Remove the files of this export instead, however young; may be repeated.", metavar="NAME"),
@@ -108,11 +110,12 @@ def prune(
     from feedback_etl.exports.maintenance import prune as prune_folder
 
     if export and (keep_days is not None or keep_last):
-        raise UsageError("--export and --keep-days or --keep-last exclude each other: give one of them.")
+        raise UsageError("--export removes the named exports: leave --keep-days and --keep-last out.")
     settings = load_command_settings(output)
     days = settings.retention_days if keep_days is None else keep_days
     if days is None and not export:
-        raise UsageError("No retention period is configured: pass --keep-days, or set retention_days.")
+        only = "--keep-last removes nothing by itself. " if keep_last else ""
+        raise UsageError(f"{only}No retention period is configured: pass --keep-days, or set retention_days.")
     result = prune_folder(
         settings.output_dir,
         keep_days=None if export else days,

@@ -87,22 +87,29 @@ def retire_key(file: KeyFile = None) -> None:
 
 
 def resolve_export_key(settings: "Settings") -> "Key":
-    """Return the active key; create one if there is none and the command runs on a terminal.
+    """Return the active key; create one if there is none, none was retired and the command runs on a terminal.
 
-    Elsewhere, as in a container, a new key would be lost after the run.
+    Elsewhere, as in a container, a new key would be lost after the run. After a retired key a new one is a decision:
+    its pseudonyms match no earlier ones.
 
     Raises:
-        KeyMissingError: No key is configured, and the command does not run on a terminal.
+        KeyMissingError: No key is configured, and the command does not run on a terminal, or a key was retired.
         KeyUnusableError: The configured key is invalid or retired.
     """
     from feedback_etl.privacy.keys import write_key
-    from feedback_etl.settings.keys import default_key_path, find_active_key
+    from feedback_etl.privacy.retired_keys import read_retired_keys
+    from feedback_etl.settings.keys import default_key_path, find_active_key, find_retired_folder
 
     try:
         return find_active_key(settings)
     except KeyMissingError:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise
+    if read_retired_keys(find_retired_folder(settings)):
+        raise KeyMissingError(
+            "The key of earlier exports is retired, and there is no other. Create one (feedback-etl keys new); its "
+            "pseudonyms match no earlier ones, so export into another folder (--output), or pass --allow-new-key."
+        )
     path = default_key_path()
     key = write_key(path)
     echo_err(f"No pseudonym key existed; created one in {path} (id {key.id}). Keep a copy of it in a safe place.")

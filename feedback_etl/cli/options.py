@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from feedback_etl.cli.command_group import OUTPUT, PRIVACY, ROWS, SPEED
 from feedback_etl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,21 +19,38 @@ DatabaseUrl = Annotated[
         "--database-url",
         help="URL of the database. Prefer FEEDBACK_ETL_DATABASE_URL: process lists show arguments.",
         metavar="URL",
+        rich_help_panel=ROWS,
     ),
 ]
 Days = Annotated[
-    int, typer.Option("--days", help="Days back from now, 24 hours each; -1 for all feedback.", metavar="N")
+    int,
+    typer.Option(
+        "--days", help="Days back from now, 24 hours each; -1 for all feedback.", metavar="N", rich_help_panel=ROWS
+    ),
 ]
 Since = Annotated[
     str | None,
-    typer.Option("--since", help="Start of the window, instead of --days: an ISO date or time, UTC.", metavar="TIME"),
+    typer.Option(
+        "--since",
+        help="Start of the window, instead of --days: an ISO date or time, UTC.",
+        metavar="TIME",
+        rich_help_panel=ROWS,
+    ),
 ]
 Until = Annotated[
     str | None,
-    typer.Option("--until", help="End of the window, exclusive; requires --since.  [default: now]", metavar="TIME"),
+    typer.Option(
+        "--until",
+        help="End of the window, exclusive; requires --since.  [default: now]",
+        metavar="TIME",
+        rich_help_panel=ROWS,
+    ),
 ]
 MinFields = Annotated[
-    int, typer.Option("--min-fields", help="Skip rows with fewer of the four ratings, 0 to 4.", metavar="N")
+    int,
+    typer.Option(
+        "--min-fields", help="Skip rows with fewer of the four ratings, 0 to 4.", metavar="N", rich_help_panel=ROWS
+    ),
 ]
 Query = Annotated[
     Path | None,
@@ -40,6 +58,7 @@ Query = Annotated[
         "--query",
         help="File with a SELECT that yields the raw columns, instead of the default tables.",
         metavar="FILE.sql",
+        rich_help_panel=ROWS,
     ),
 ]
 AllowRowSecurity = Annotated[
@@ -48,6 +67,7 @@ AllowRowSecurity = Annotated[
         "--allow-row-security",
         help="Read only the rows that row-level security shows, instead of failing (PostgreSQL).",
         show_default=False,
+        rich_help_panel=ROWS,
     ),
 ]
 OutputFolder = Annotated[
@@ -56,21 +76,24 @@ OutputFolder = Annotated[
         "--output",
         help="Folder of the exports, or s3://bucket/prefix.  [default: ml/feedback_training]",
         metavar="FOLDER",
+        rich_help_panel=OUTPUT,
     ),
 ]
 FileFormat = Annotated[
-    Literal["csv", "parquet"], typer.Option("--format", help="File format; Parquet is compressed with zstd.")
+    Literal["csv", "parquet"],
+    typer.Option("--format", help="File format; Parquet is compressed with zstd.", rich_help_panel=OUTPUT),
 ]
 Compression = Annotated[
-    Literal["none", "gzip", "zstd"], typer.Option("--compression", help="Compression of CSV files.")
+    Literal["none", "gzip", "zstd"],
+    typer.Option("--compression", help="Compression of CSV files.", rich_help_panel=OUTPUT),
 ]
 Formulas = Annotated[
     Literal["escape", "reject", "allow"] | None,
     typer.Option(
         "--formulas",
         help="Texts that spreadsheets would run, in CSV: put an apostrophe before them, reject their rows, or write "
-        "them as they are.",
-        show_default="escape",
+        "them as they are.  [default: escape]",
+        rich_help_panel=OUTPUT,
     ),
 ]
 Workers = Annotated[
@@ -80,19 +103,26 @@ Workers = Annotated[
         help="Number of parallel workers. On a cluster it is also the minimum number of time ranges, as long as each "
         "range has at least 20,000 rows.  [default: 64; with --bulk the number of processors, at most 4]",
         metavar="N",
+        rich_help_panel=SPEED,
     ),
 ]
 IncludeImageUrls = Annotated[
     bool,
-    typer.Option("--include-image-urls", help="Add the column image_url, for users whose image_opt_in is true."),
+    typer.Option(
+        "--include-image-urls",
+        help="Add the column image_url, for users whose image_opt_in is true.",
+        rich_help_panel=PRIVACY,
+    ),
 ]
 IncludeSubjectHash = Annotated[
     bool,
     typer.Option(
-        "--include-subject-hash", help="Add the column subject_hash, a pseudonym of the user, to split data by person."
+        "--include-subject-hash",
+        help="Add the column subject_hash, a pseudonym of the user, to split data by person.",
+        rich_help_panel=PRIVACY,
     ),
 ]
-JsonOutput = Annotated[bool, typer.Option("--json", help="Print the result as JSON to stdout.")]
+JsonOutput = Annotated[bool, typer.Option("--json", help="Print the result as JSON to stdout.", rich_help_panel=OUTPUT)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done without doing it.")]
 KeyFiles = Annotated[
     list[Path] | None,
@@ -139,6 +169,12 @@ def require_effective(context: typer.Context, requirements: Mapping[str, tuple[s
     for name, (required, is_active) in requirements.items():
         if is_given(context, name) and not is_active:
             raise UsageError(f"--{name.replace('_', '-')} has no effect without {required}.")
+
+
+def has_row_security(settings: "Settings") -> bool:
+    """Return whether the configured database may have row-level security; true if none is configured."""
+    url = settings.database_url.get_secret_value() if settings.database_url else ""
+    return not url.startswith(("sqlite", "mysql", "mariadb", "duckdb"))
 
 
 def load_command_settings(output: str | None = None, **flags: Any) -> "Settings":

@@ -17,6 +17,7 @@ from feedback_etl.cli.options import (
     OutputFolder,
     Query,
     load_command_settings,
+    open_existing_output,
 )
 from feedback_etl.errors import CheckFailedError, CheckSkippedError
 from feedback_etl.plurals import pluralize
@@ -56,7 +57,9 @@ def check(
     settings = load_command_settings(
         output, database_url=database_url, query=query, allow_row_security=allow_row_security
     )
-    if write_record:
+    if not write_record:
+        open_existing_output(settings)
+    else:
         echo_err(f"written: {write(settings)}")
     items = run_checklist(settings, keys=list_available_keys(settings, key_file))
     if as_json:

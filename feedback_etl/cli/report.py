@@ -41,6 +41,19 @@ def write_page(
     print_lines(str(write_report(page, files or settings.output_dir, keys=keys)))
 
 
+def copy_notebooks(
+    folder: Annotated[Path, typer.Argument(help="Folder to copy to; created if missing.", metavar="FOLDER")],
+) -> None:
+    """Copy the notebooks of this version to a folder.
+
+    They run on sample data, or on your own exports. Jupyter comes with the extra `notebook`.
+    """
+    from feedback_etl.report.bundled_files import copy_notebooks as copy
+
+    for path in copy(folder):
+        print_lines(str(path))
+
+
 def write_contracts(
     folder: Annotated[
         Path | None,
@@ -56,10 +69,11 @@ def write_contracts(
     include_image_urls: IncludeImageUrls = False,
     include_subject_hash: IncludeSubjectHash = False,
 ) -> None:
-    """Write a JSON Schema of a row and SQL of the source tables.
+    """Write a JSON Schema of a row, and SQL of the source tables.
 
     The schema has the columns and age ranges of the settings; the SQL, one file for each kind of database, has the
-    indexes that exports need. With --croissant, write Croissant metadata of the exports instead.
+    indexes that exports need. Examples of a role that can only read and of a row model are written too. With
+    --croissant, write Croissant metadata of the exports instead.
     """
     from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH
     from feedback_etl.report.contracts import write_contracts as write_schemas
@@ -73,6 +87,7 @@ def write_contracts(
     else:
         optional = {IMAGE_URL: include_image_urls, SUBJECT_HASH: include_subject_hash}
         columns = [*settings.extra_columns, *(column for column, is_included in optional.items() if is_included)]
-        paths = list(map(str, write_schemas(folder or Path("schemas"), columns, settings.age_edges)))
+        target = folder or Path("schemas")
+        paths = list(map(str, write_schemas(target, columns, settings.age_edges)))
     for path in paths:
         print_lines(path)

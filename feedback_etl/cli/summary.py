@@ -71,21 +71,23 @@ def _format_k(risk: dict[str, Any]) -> Iterator[str]:
 
 
 def _explain_empty(report: "ExportReport", min_fields: int) -> str:
-    """Return the reason why nothing was exported."""
-    if report.errors and not report.rejected_filename:
-        return "every row with enough ratings was rejected."
-    if report.deduplicated_records:
-        return "all new rows are duplicates of earlier ones, or were dropped as listed below."
-    if report.total_feedback_records:
-        return f"all rows in the window have fewer than {pluralize(min_fields, 'rating')} (--min-fields)."
-    if report.known_records:
-        return "there are no new rows since the last incremental export."
-    if report.excluded_records and report.erased_records:
-        return "all rows in the window are without consent or of erased people."
-    if report.erased_records:
-        return "all rows in the window are of erased people."
-    if report.excluded_records:
-        return "no user with feedback in the window has given consent."
-    if report.mode == "incremental":
-        return "there are no new rows since the last incremental export."
-    return "there is no feedback in the window (--days -1 exports everything)."
+    """Return the reason why nothing was exported: the first that applies."""
+    total, is_incremental = report.total_feedback_records, report.mode == "incremental"
+    few_ratings = f"all rows in the window have fewer than {pluralize(min_fields, 'rating')} (--min-fields)."
+    reasons = (
+        (report.errors and not report.rejected_filename, "every row with enough ratings was rejected."),
+        (total and report.deduplicated_records == total, "all new rows are duplicates of earlier ones."),
+        (total and report.skipped_records == total, few_ratings),
+        (total, "all new rows were dropped, as listed below."),
+        (is_incremental and report.excluded_records, "no user with new feedback has given consent."),
+        (report.known_records, "there are no new rows since the last incremental export."),
+        (
+            report.excluded_records and report.erased_records,
+            "all rows in the window are without consent or of erased people.",
+        ),
+        (report.erased_records, "all rows in the window are of erased people."),
+        (report.excluded_records, "no user with feedback in the window has given consent."),
+        (is_incremental, "there are no new rows since the last incremental export."),
+    )
+    default = "there is no feedback in the window (--days -1 exports everything)."
+    return next((reason for applies, reason in reasons if applies), default)

@@ -173,6 +173,10 @@ def _list_erasure_problems(
     problems += [
         Finding(f"File of no export: {name}", _move_or_remove(name, remedies)) for name in result.not_inspected
     ]
+    problems += [
+        Finding(f"{name} has another hard link", f"find it, and remove it:\n{_find_links(name, remedies)}")
+        for name in result.hard_links
+    ]
     if not result.rows:
         problems.append(Finding("A person in the newest export was not found", remedies.command("list")))
     return problems
@@ -183,6 +187,11 @@ def _adopt_or_remove(path: Path, remedies: Remedies) -> str:
     if path.parent == Path(remedies.settings.output_dir):
         return shlex.join(["feedback-etl", "adopt", str(path)])
     return f"restore the manifest of {path} from a backup, or remove the file:\n{shlex.join(['rm', str(path)])}"
+
+
+def _find_links(name: str, remedies: Remedies) -> str:
+    """Return the command that lists the names of a file."""
+    return shlex.join(["find", "/", "-xdev", "-samefile", str(open_storage(remedies.settings.output_dir).uri(name))])
 
 
 def _move_or_remove(name: str, remedies: Remedies) -> str:

@@ -48,7 +48,7 @@ _TESTS = (
     _Test("duplicates", check_duplicates),
     _Test("modes", check_modes, ("exports",)),
     _Test("retention", check_retention, ("exports",)),
-    _Test("audit log", check_audit_log, ("exports",)),
+    _Test("audit log", check_audit_log, ()),
     _Test("k", check_k),
     _Test("raw ids", check_raw_ids, ("exports", "files", "database")),
     _Test("erasure", check_erasure, ("exports", "files", "database")),

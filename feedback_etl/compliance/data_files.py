@@ -10,10 +10,10 @@ from feedback_etl.columns import IMAGE_URL
 from feedback_etl.compliance.item import Finding
 from feedback_etl.compliance.remedies import Remedies
 from feedback_etl.data_files.csv_files import scan_text
+from feedback_etl.data_files.links import read_links
 from feedback_etl.data_files.row_filter import LINKED
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.adoption import UNKNOWN_SCHEME
-from feedback_etl.exports.links import read_links
 from feedback_etl.privacy.keys import Key, get_key_id
 from feedback_etl.records.manifest import DataFile, Manifest
 from feedback_etl.storage.base import Storage

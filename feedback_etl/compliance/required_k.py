@@ -1,7 +1,8 @@
 """Test the k of exports: each must have the k that the settings require and the k that it was made with."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import polars as pl
 
@@ -26,7 +27,7 @@ def check_k(context: CheckContext) -> ChecklistItem:
     """
     exports, remedies = context.files, context.remedies
     find_owners = _create_owner_lookup(context)
-    problems, untested, required = [], [], 0
+    problems, untested, required, remaining = [], [], 0, dict[str, int]()
     for export in exports:
         k = max(remedies.settings.k or 0, export.manifest.settings.get("k") or 0)
         required = max(required, k)
@@ -42,9 +43,12 @@ def check_k(context: CheckContext) -> ChecklistItem:
         elif 0 < measured < k:  # 0 is that of no rows
             problems.append(_describe_remaining_k(export.manifest, measured, k, remedies))
         else:
+            remaining[export.manifest.stem] = measured
             problems += _find_k_problems(export.manifest, 0, remedies)
     passed = (
-        f"{_describe_k(exports[-1].manifest)}; {required} is required.{_describe_linkage(exports)}" if required else ""
+        f"{_describe_k(exports[-1].manifest, remaining)}; {required} is required.{_describe_linkage(exports)}"
+        if required
+        else ""
     )
     return build_item("k", problems, passed=passed, untested=untested)
 
@@ -71,10 +75,14 @@ def _measure(export: ExportContents, find_owners: Callable[[Manifest], pl.LazyFr
     return measure_remaining_k(export.rows, export.manifest.risk["quasi_identifiers"], owners)
 
 
-def _describe_k(manifest: Manifest) -> str:
+def _describe_k(manifest: Manifest, remaining: Mapping[str, int] = MappingProxyType({})) -> str:
+    """Describe the k of an export: that of `remaining`, by stem, if it was measured again after an erasure."""
     risk = manifest.risk
     if not risk:
         return f"k of {manifest.stem} was not measured"
+    if manifest.stem in remaining:
+        names = ", ".join(risk["quasi_identifiers"])
+        return f"k of {manifest.stem} is {remaining[manifest.stem]} for {names} since people were erased"
     k = f"{'at least ' if risk['at_least'] else ''}{risk['k']} for {', '.join(risk['quasi_identifiers'])}"
     return f"k of {manifest.stem} is {k}" + (", measured before people were erased" if risk["stale"] else "")
 

@@ -11,9 +11,11 @@ from feedback_etl.compliance.free_text import find_declared_free_texts, find_fre
 from feedback_etl.compliance.item import ChecklistItem, Finding, build_item
 from feedback_etl.compliance.remedies import SET_DATABASE
 from feedback_etl.demo.sample import DEMO_KEY
+from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.adoption import UNKNOWN_SCHEME
 from feedback_etl.plurals import pluralize
-from feedback_etl.records.manifest import Manifest
+from feedback_etl.records.manifest import DataFile, Manifest
+from feedback_etl.storage.base import Storage
 from feedback_etl.transform.expressions import PSEUDONYM_LENGTH, hash_id
 from feedback_etl.transform.identifiers import bounded, unbroken
 from feedback_etl.transform.training_schema import PSEUDONYM_PATTERN
@@ -156,17 +158,20 @@ def check_contents(context: CheckContext) -> ChecklistItem:
         files = [*manifest.all("pairs"), *manifest.all("rejected")]
         existing = storage.stat_files(file.path for file in files)
         missing = [file.path for file in files if file.path not in existing]
-        changed = [
-            file.path
-            for file in files
-            if file.path in existing
-            and storage.stat_with_digest(file.path)[1] not in (file.sha256, file.becoming.get("sha256"))
-        ]
+        changed = [file.path for file in files if file.path in existing and not _is_intact(storage, file)]
         for names, clause in ((missing, "missing"), (changed, "changed: it does not match its manifest")):
             problems += [Finding(f"{name} is {clause}", context.remedies.replace(manifest)) for name in names]
     exports = pluralize(len(context.exports), "export")
     passed = f"Files of {exports} and lists of rejected rows match their manifests."
     return build_item("contents", problems, passed=passed)
+
+
+def _is_intact(storage: Storage, file: DataFile) -> bool:
+    """Return whether a file is as its manifest describes it; a link never is, since its target can change."""
+    try:
+        return storage.stat_with_digest(file.path)[1] in (file.sha256, file.becoming.get("sha256"))
+    except ExportFileError:
+        return False
 
 
 def check_duplicates(context: CheckContext) -> ChecklistItem:

@@ -12,9 +12,8 @@ from feedback_etl.database.batches import session_statements
 from feedback_etl.database.connect import DatabaseConnection
 from feedback_etl.database.hints import suggest_index
 from feedback_etl.database.ranges import WindowRanges, count_total, plan_ranges
-from feedback_etl.database.read import OpenSource, ReadRequest, open_source
-from feedback_etl.database.sql import count_excluded, select_feedback
-from feedback_etl.database.statements import fetch_count
+from feedback_etl.database.read import OpenSource, ReadRequest, fetch_excluded, open_source
+from feedback_etl.database.sql import select_feedback
 from feedback_etl.database.watermark import Watermark, compute_watermark
 from feedback_etl.database.window import Window
 
@@ -88,7 +87,7 @@ def open_partitions(request: ReadRequest, *, tasks: int = 1) -> Iterator[Feedbac
         watermark = compute_watermark(source, relation, window, request.watermark)
         prepare = session_statements(source)
         ranges = plan_task_ranges(opened, window, tasks)
-        excluded = fetch_count(source, count_excluded(relation, window)) if relation.records_consent else 0
+        excluded = fetch_excluded(source, relation, request)
         yield FeedbackPartitions(
             source.connectorx_url,
             ranges.windows,

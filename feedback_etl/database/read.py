@@ -47,6 +47,7 @@ class ReadRequest:
         use_connectorx: Read with ConnectorX where it supports the database.
         cursor: The column by which an incremental export continues, which is read too.
         changed_since: Read only rows of the window that were created or changed since this time; None for all.
+        excluded_since: Count only rows without consent that were created or changed since this time; None for all.
     """
 
     database: Database = field(repr=False)
@@ -58,6 +59,7 @@ class ReadRequest:
     use_connectorx: bool = True
     cursor: str = CREATED_AT
     changed_since: datetime | None = None
+    excluded_since: datetime | None = None
 
 
 class FeedbackStream(NamedTuple):
@@ -104,7 +106,7 @@ def open_feedback(request: ReadRequest) -> Iterator[FeedbackStream]:
             source = replace(source, connectorx_url=None)
         watermark = compute_watermark(source, relation, window, request.watermark)
         with open_batches(source, relation, window, request.options) as batches:
-            excluded = fetch_count(source, count_excluded(relation, window)) if relation.records_consent else 0
+            excluded = fetch_excluded(source, relation, request)
             if request.on_progress:
                 total = fetch_count(source, count_rows(relation, window))
                 batches = _report_progress(batches, request.on_progress, total)
@@ -153,6 +155,14 @@ def open_source(request: ReadRequest) -> Iterator[OpenSource]:
         relation = replace(relation, changed_since=request.changed_since)
         _require_comparable_ids(source, relation, request.window)
         yield OpenSource(source, relation)
+
+
+def fetch_excluded(source: DatabaseConnection, relation: SourceRelation, request: ReadRequest) -> int:
+    """Return the number of rows without consent that no earlier run has counted."""
+    if not relation.records_consent:
+        return 0
+    since = max(filter(None, (request.excluded_since, relation.changed_since)), default=None)
+    return fetch_count(source, count_excluded(replace(relation, changed_since=since), request.window))
 
 
 def _require_comparable_ids(source: DatabaseConnection, relation: SourceRelation, window: Window) -> None:

@@ -10,12 +10,14 @@ if TYPE_CHECKING:
     from feedback_etl.exports.adoption import adopt as adopt
     from feedback_etl.exports.maintenance import list_exports as list_exports
     from feedback_etl.exports.maintenance import prune as prune
+    from feedback_etl.exports.series_status import list_series as list_series
 else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
         {
             "adopt": "exports.adoption",
             "list_exports": "exports.maintenance",
+            "list_series": "exports.series_status",
             "prune": "exports.maintenance",
         },
     )

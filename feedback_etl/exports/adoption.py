@@ -17,6 +17,7 @@ from feedback_etl.exports.rewrite import read_pseudonyms
 from feedback_etl.plurals import pluralize
 from feedback_etl.privacy.keys import Key, get_key_id
 from feedback_etl.records.audit import AuditLog
+from feedback_etl.records.audit_verification import require_untampered
 from feedback_etl.records.catalog import list_manifests
 from feedback_etl.records.key_binding import bind_key
 from feedback_etl.records.layout import DATA_SUFFIXES, manifest_path
@@ -72,7 +73,8 @@ def adopt(
 
     Raises:
         UsageError: It is in an object store.
-        ExportFileError: It is no such file, has a manifest already, or contains people who were erased from the folder.
+        ExportFileError: It is no such file, has a manifest already, or contains people who were erased from the folder;
+            or the folder was tampered with.
         FolderLockedError: Others use the folder.
         KeyMissingError: The audit log is signed, and there is no key.
 
@@ -94,6 +96,7 @@ def adopt(
     log, key, signer = AuditLog(folder), bind_key(folder, key), bind_key(folder, signer or key)
     log.require_signer(signer)
     with explain_write_errors(folder), lock_folder(folder, lock_timeout):
+        require_untampered(folder, [each for each in (key, signer) if each], "adopted")
         exports = list_manifests(folder)
         if any(file.path == path.name for manifest in exports for file in manifest.files):
             raise ExportFileError(f"{path} has a manifest already.")

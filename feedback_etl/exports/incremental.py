@@ -21,11 +21,12 @@ import polars as pl
 
 from feedback_etl.data_files.seen_rows import read_seen_rows
 from feedback_etl.errors import ExportFileError, UsageError
-from feedback_etl.exports.series_settings import list_changes
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.canonical_json import hash_settings
 from feedback_etl.records.catalog import list_manifests
 from feedback_etl.records.manifest import Manifest
+from feedback_etl.records.series_runs import SeriesRun, list_runs
+from feedback_etl.records.series_settings import list_changes
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.errors import explain_write_errors
 
@@ -55,6 +56,7 @@ class IncrementalState(NamedTuple):
         seen_rows_paths: The paths of their files, and of those of earlier exports, which are superseded.
         stems: The stems of the exports.
         last: The manifest of the last one, which contains the state; None for a series without exports.
+        read_until: The end of the window of the last run; None before the first.
         attempts: The starts of the windows of first exports that found nothing or failed.
         others: The settings of the other series of the storage, the newest last; empty for a series that has begun.
     """
@@ -68,6 +70,7 @@ class IncrementalState(NamedTuple):
     seen_rows_paths: tuple[str, ...]
     stems: frozenset[str]
     last: Manifest | None
+    read_until: datetime | None
     attempts: tuple[datetime | None, ...]
     others: tuple[Mapping[str, Any], ...] = ()
 
@@ -97,19 +100,18 @@ class IncrementalState(NamedTuple):
             if not _has_successor(storage, last):  # a folder is locked, so that it has none
                 raise
             return cls.load(storage, candidates)
+        runs = _list_runs(storage, settings)
         return cls(
             settings,
             last.chain["number"],
             _parse_time(links[0].window[0]),
             known_since,
-            tuple(
-                WindowCount(_parse_time(start), datetime.fromisoformat(end), n)
-                for start, end, n in last.chain["counted"]
-            ),
+            tuple(_count_last_reported(last, runs)),
             seen_rows,
             tuple(file.path for manifest in links for file in manifest.all("rows")),
             frozenset(manifest.stem for manifest in links),
             last,
+            max((run.until for run in runs), default=None),
             (),
         )
 
@@ -120,8 +122,11 @@ class IncrementalState(NamedTuple):
         starts = [record for record in AuditLog(storage).records() if record.get("chain") == digest]
         attempts = tuple(_parse_time(record["begins"]) for record in starts)
         others = {manifest.settings_digest: manifest.settings for manifest in increments} if not attempts else {}
-        seen_rows = read_seen_rows(storage, ())
-        return cls(settings, 0, None, None, (), seen_rows, (), frozenset(), None, attempts, tuple(others.values()))
+        read_until = max((run.until for run in _list_runs(storage, settings)), default=None)
+        seen_rows, stems = read_seen_rows(storage, ()), frozenset[str]()
+        return cls(
+            settings, 0, None, None, (), seen_rows, (), stems, None, read_until, attempts, tuple(others.values())
+        )
 
     def require_intended(self, *, new_series: bool, new_key: bool) -> None:
         """Refuse to begin a series beside others, whose rows it would export again, unless that is intended.
@@ -218,6 +223,19 @@ def lock_series(
             stack.enter_context(storage.lock(lock_timeout))
             series = IncrementalState.load(storage, candidates)
         yield series
+
+
+def _list_runs(storage: Storage, settings: Mapping[str, Any]) -> list[SeriesRun]:
+    return [run for run in list_runs(AuditLog(storage).records()) if run.series == hash_settings(settings)]
+
+
+def _count_last_reported(last: Manifest, runs: Sequence[SeriesRun]) -> Iterator[WindowCount]:
+    """Yield the older windows with the row counts of the last run that reported late-arriving rows, if it is newer."""
+    later = runs[next((number for number, run in enumerate(runs, 1) if run.id == last.run), len(runs)) :]
+    reported = next((run.counted for run in reversed(later) if run.counted), ())
+    counts = {(start, end): rows for start, end, rows in reported}
+    for start, end, rows in last.chain["counted"]:
+        yield WindowCount(_parse_time(start), datetime.fromisoformat(end), max(rows, counts.get((start, end), rows)))
 
 
 def _has_successor(storage: Storage, manifest: Manifest) -> bool:

@@ -12,6 +12,7 @@ from feedback_etl.exports.recovery import recover_storage
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.audit_records import list_unfinished
+from feedback_etl.records.audit_verification import require_untampered
 from feedback_etl.records.catalog import find_latest_increments, list_manifests, mark_pruned
 from feedback_etl.records.key_binding import bind_key
 from feedback_etl.records.layout import DATA_SUFFIXES, REJECTED_FOLDER, STEM, part_folders
@@ -123,8 +124,8 @@ def prune(  # noqa: PLR0913  public, flat
     Raises:
         UsageError: A number is not allowed, there is no export of a given name, or not exactly one of `keep_days` and
             `exports` was given.
-        ExportFileError: An export is from the future, so that the clock is not to be trusted; or a file cannot be
-            removed.
+        ExportFileError: An export is from the future, so that the clock is not to be trusted; a file cannot be removed;
+            or the folder was tampered with, so that no manifest is signed again.
         FolderLockedError: Others use the folder.
         KeyMissingError: The audit log is signed, and there is no key.
 
@@ -151,6 +152,7 @@ def prune(  # noqa: PLR0913  public, flat
             _require_past(listed, now)
             expired = select_expired(present, now, keep_days=keep_days, keep_last=keep_last)
         if expired and not dry_run:
+            require_untampered(storage, [key] if key else [], "removed")
             revisions = _remove(storage, expired, now, _needed(listed), key)
             with log.lock() as opened:
                 stems = [export.stem for export in expired]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from feedback_etl.errors import ValidationError
-from feedback_etl.records.audit_records import END_EVENTS, Record
+from feedback_etl.records.audit_records import Record, find_ends
 from feedback_etl.records.layout import PREFIX
 
 
@@ -82,12 +82,12 @@ def require_equal_rows(records: Iterable[Record], details: Mapping[str, Any], ru
 def _list_overlaps(records: Iterable[Record], release: Release, run: str) -> Iterator[tuple[Release, Record | None]]:
     """Yield what the recipient got, or gets now, of the window, each with the record of its end."""
     records = list(records)
-    ends = {str(record.get("run")): record for record in records if record["event"] in END_EVENTS}
+    ends = find_ends(records)
     for started in records:
         earlier = parse_release(started) if started["event"] == "started" else None
         if earlier is None or earlier.recipient != release.recipient or started.get("run") == run:
             continue
-        end = ends.get(str(started.get("run")))
+        end = ends.get(started.get("run"))
         if overlap(earlier.window, release.window) and (end is None or _is_published(end)):
             yield earlier, end
 

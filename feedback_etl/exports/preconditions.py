@@ -66,6 +66,7 @@ class Preconditions:
         self.erasures, self.tombstones = frozenset[str](), list[Tombstones]()
         self._tombstones: TombstoneFile | None = None
         self._key_names = b""
+        self._own_keys = [self._key] if self._key else []
         self.has_erased, self.rows_digest = False, ""
 
     def check_start(self, lines: Sequence[Line], names: Iterable[str]) -> None:
@@ -122,13 +123,11 @@ class Preconditions:
 
     def _list_keys(self, records: Iterable[Record]) -> list[Key]:
         """Return the key, and the others that are known if the log names another."""
-        own = [self._key] if self._key else []
         other_ids = {record["key_id"] for record in records} - {None, get_key_id(self._key)}
-        return [*own, *(self._bind_known_keys() if other_ids else ())]
+        return [*self._own_keys, *(self._bind_known_keys() if other_ids else ())]
 
     def _bind_known_keys(self) -> list[Key]:
-        own = [self._key] if self._key else []
-        return name_keys([*own, *self._options.known_keys()], self._key_names)
+        return name_keys([*self._own_keys, *self._options.known_keys()], self._key_names)
 
     def check_commit(self, records: Sequence[Record]) -> None:
         """Refuse another key and a sweep since the start, which compared only published files with the database.

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from feedback_etl.clock import resolve_now
+from feedback_etl.data_files.links import LINKED_KINDS, find_rows, read_links
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.cleanup import find_staged_stems, remove_parts, remove_replacements, remove_unlisted
-from feedback_etl.exports.links import LINKED_KINDS, find_rows, read_links
 from feedback_etl.exports.rewrite import finish_rewrites, map_files, read_pseudonyms, remove_rows
 from feedback_etl.privacy.keys import Key, get_key_id
 from feedback_etl.records.audit import LockedAuditLog

@@ -18,7 +18,6 @@ from feedback_etl.data_files.row_filter import count_rows, list_pseudonyms, writ
 from feedback_etl.errors import ExportFileError
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import read_manifest, replace_manifest
-from feedback_etl.records.layout import part_folders
 from feedback_etl.records.manifest import ADOPTED, COUNTED_KINDS, DataFile, Manifest
 from feedback_etl.storage.base import ConflictError, Storage, Version
 from feedback_etl.storage.posix import copy_access, create_private_file
@@ -216,9 +215,7 @@ def _reapply(
 ) -> list[tuple[_Draft, Version]]:
     """Return the replacements that still exist unchanged, after applying them to the manifest."""
     files, applied = {file.path: file for file in manifest.files}, []
-    existing = {
-        name: version for folder in part_folders(manifest.stem) for name, version in storage.list_files(folder).items()
-    }
+    existing = storage.stat_files(draft.file.path for draft, _ in replaced)
     for draft, version in replaced:
         path = draft.file.path
         if path in files and (info := existing.get(path)) and info[:2] == (draft.becoming["bytes"], version):

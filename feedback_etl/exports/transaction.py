@@ -10,9 +10,9 @@ from typing import Any, Self, cast
 import polars as pl
 
 from feedback_etl.data_files.file_formats import FileFormat
+from feedback_etl.data_files.links import Share
 from feedback_etl.errors import ExportFileError, FolderLockedError
 from feedback_etl.exports.cleanup import remove_replacements
-from feedback_etl.exports.links import Share
 from feedback_etl.exports.part_writer import ExportFiles, PartWriter
 from feedback_etl.exports.preconditions import Preconditions, TransactionOptions
 from feedback_etl.exports.publication import create_publisher, require_parts

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import polars as pl
 
-from feedback_etl.exports.links import LINKED_KINDS, find_rows, join_links, scan_links
+from feedback_etl.data_files.links import LINKED_KINDS, find_rows, join_links, scan_links
 from feedback_etl.exports.part_writer import ExportFiles
 from feedback_etl.exports.rewrite import map_files, read_pseudonyms, write_remaining
 from feedback_etl.records.manifest import DataFile

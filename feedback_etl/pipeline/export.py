@@ -184,6 +184,7 @@ def _select_increment(request: ExportRequest, series: IncrementalState) -> Expor
         window=Window(start, now),
         watermark=WatermarkRequest(parse_lookback(request.output.lookback), windows, start),
         cursor=cursor,
+        excluded_since=series.read_until,
     )
     if cursor != CREATED_AT and series.number:  # rows of the whole series that were changed since
         selection = replace(selection, window=Window(series.begins, now), changed_since=start)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from feedback_etl.privacy.erasure import erase as erase
     from feedback_etl.privacy.keys import Key as Key
     from feedback_etl.privacy.risk_measures import Risk as Risk
+    from feedback_etl.privacy.risk_measures import journalist_risk as journalist_risk
     from feedback_etl.privacy.risk_measures import linkage_risk as linkage_risk
     from feedback_etl.privacy.risk_measures import risk as risk
     from feedback_etl.transform.transforms import coarsen as coarsen
@@ -21,6 +22,7 @@ else:
             "Risk": "privacy.risk_measures",
             "coarsen": "transform.transforms",
             "erase": "privacy.erasure",
+            "journalist_risk": "privacy.risk_measures",
             "linkage_risk": "privacy.risk_measures",
             "risk": "privacy.risk_measures",
         },

@@ -75,7 +75,7 @@ class ClassTable:
             wrong.append(count_distinct_values(answers).filter(pl.col("distinct") < policy.l).select("class"))
         if policy.t is not None:
             is_far = pl.col("distance") > policy.t + _TOLERANCE
-            wrong.append(measure_distances(answers).filter(is_far).select("class"))
+            wrong.append(_measure_distances(answers).filter(is_far).select("class"))
         return wrong
 
     def measure_diversity(self, current: pl.DataFrame) -> dict[str, dict[str, float]]:
@@ -83,7 +83,7 @@ class ClassTable:
         members, measured = self._join_members(self._group(current)), dict[str, dict[str, float]]()
         for column in self._sensitive if members.height else ():
             answers = members.select(pl.col(_GROUP).alias("class"), person=_PERSON, value=column)
-            distinct, distance = count_distinct_values(answers)["distinct"], measure_distances(answers)["distance"]
+            distinct, distance = count_distinct_values(answers)["distinct"], _measure_distances(answers)["distance"]
             measured[column] = {"l": int(distinct.min()), "t": float(distance.max())}  # type: ignore[arg-type]
         return measured
 
@@ -101,3 +101,8 @@ class ClassTable:
         counts = full.unique().with_columns(people=pl.lit(self._cap)), listed.join(full, on=_GROUP, how="anti")
         people = pl.col("people").cast(pl.Int64).clip(upper_bound=self._cap)
         return pl.concat(counts, how="vertical_relaxed").with_columns(people)
+
+
+def _measure_distances(answers: pl.DataFrame) -> pl.DataFrame:
+    """Measure the distance of each class; a person counts once for each different answer, in a class and overall."""
+    return measure_distances(answers.unique(), answers.select("person", "value").unique())

@@ -1,6 +1,6 @@
 """l-diversity and t-closeness: the values of a sensitive column within each equivalence class.
 
-Frames of answers have the columns `class`, `person` and `value`; a person counts once for each different value.
+Frames of answers have the columns `class` and `value`, one row for each answer that counts.
 """
 
 import polars as pl
@@ -9,8 +9,9 @@ import polars as pl
 def count_distinct_values(answers: pl.DataFrame) -> pl.DataFrame:
     """Count the different values of each class: the columns `class` and `distinct`.
 
-    Only people with one value count. A person with several could be any of them, so an attacker who knows the others
-    learns no more than what the people with one value leave open; a class has at least one value.
+    The answers have a third column, `person`. Only people with one value count. A person with several could be any of
+    them, so an attacker who knows the others learns no more than what the people with one value leave open; a class has
+    at least one value.
     """
     values = answers.unique().group_by("class", "person").agg(pl.col("value").first(), is_single=pl.len() == 1)
     distinct = pl.col("value").filter("is_single").n_unique().clip(lower_bound=1)
@@ -23,22 +24,21 @@ def measure_entropy(answers: pl.DataFrame) -> pl.DataFrame:
     return _count_shares(answers).group_by("class").agg(entropy=(-(share * share.log()).sum()).exp())
 
 
-def measure_distances(answers: pl.DataFrame) -> pl.DataFrame:
-    """Measure the distance of each class's distribution of values from that of all classes: `class` and `distance`.
+def measure_distances(answers: pl.DataFrame, overall_answers: pl.DataFrame) -> pl.DataFrame:
+    """Measure the distance of each class's distribution of values from the overall one: `class` and `distance`.
 
     It is the earth mover's distance, with the ordered distance for numbers, where null precedes the least, and the
     equal distance for all others.
     """
     shares = _count_shares(answers)
-    values = answers.select("person", "value").unique()
-    overall = values.group_by("value").agg((pl.len() / values.height).alias("overall"))
+    overall = overall_answers.group_by("value").agg((pl.len() / pl.lit(overall_answers.height)).alias("overall"))
     is_ordered = answers.schema["value"].is_numeric() and overall.height > 1
     return _ordered_distances(shares, overall) if is_ordered else _equal_distances(shares, overall)
 
 
 def _count_shares(answers: pl.DataFrame) -> pl.DataFrame:
-    """Return the share of each value among the values of the people of a class."""
-    counts = answers.unique().group_by("class", "value").agg(pl.len().alias("count"))
+    """Return the share of each value among the answers of a class."""
+    counts = answers.group_by("class", "value").agg(pl.len().alias("count"))
     return counts.select("class", "value", (pl.col("count") / pl.col("count").sum().over("class")).alias("share"))
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.adoption import UNKNOWN_PSEUDONYMS, UNKNOWN_SCHEME, has_unknown_rows
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.recovery import recover_storage
@@ -18,11 +17,11 @@ from feedback_etl.privacy.erasure_search import find_linked_rows, search_file
 from feedback_etl.privacy.erasure_selection import ErasureRequest, map_pseudonyms
 from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.remaining_classes import Owners, add_small_classes, hash_export_owners
-from feedback_etl.privacy.uninspected_files import list_not_inspected
+from feedback_etl.privacy.uninspected_files import list_hard_links, list_not_inspected
 from feedback_etl.records.audit import AuditLog
-from feedback_etl.records.audit_records import CHAIN_START, Line, list_unfinished
-from feedback_etl.records.audit_verification import verify_exports, verify_folder
-from feedback_etl.records.catalog import read_manifest
+from feedback_etl.records.audit_records import CHAIN_START, Line, list_models, list_unfinished
+from feedback_etl.records.audit_verification import require_untampered, verify_exports
+from feedback_etl.records.catalog import fetch_digests, read_manifest
 from feedback_etl.records.manifest import COUNTED_KINDS, Manifest
 from feedback_etl.records.manifest_details import summarize_revisions
 from feedback_etl.records.tombstones import TombstoneFile, add_tombstones, hash_identity
@@ -51,8 +50,12 @@ class ErasureResult:
         unmanaged: Data files without a manifest, which were not searched.
         not_inspected: All other files below the folder that are not of an export, whatever they are called: copies,
             backups, archives. None of them was searched, and neither were links and unreadable folders.
+        hard_links: Files of exports that had a second name elsewhere, under which the rows remain.
         unfinished: Exports in an object store that are still running: they exclude erased people when they are
             published. An export whose process was killed is removed a day after its start.
+        models: Models that were trained on exports with such rows, by `record_training`: the rows are still in them.
+        digests: Digests of `files` as they are now.
+        audit_head: MAC of the last record of the audit log.
     """
 
     rows: int = 0
@@ -66,6 +69,10 @@ class ErasureResult:
     not_inspected: list[str] = field(default_factory=list)
     unknown_scheme: list[str] = field(default_factory=list)
     partly_searched: list[str] = field(default_factory=list)
+    models: list[str] = field(default_factory=list)
+    digests: dict[str, str] = field(default_factory=dict)
+    audit_head: str = ""
+    hard_links: list[str] = field(default_factory=list)
 
     def summarize_not_inspected(self) -> str:
         """Return the first names of `not_inspected`, and the number of the others."""
@@ -106,6 +113,7 @@ class Eraser:
                 if self._request.is_sweep:
                     self._log_start()
                 exports = list_exports(self._storage).exports
+        self._result.hard_links = list_hard_links(self._storage, exports)  # before a rewrite separates them
         for manifest in exports:
             if manifest.lookup_key in keys:
                 self._erase_with_retry(manifest, keys[manifest.lookup_key])
@@ -118,20 +126,18 @@ class Eraser:
         self._result.unfinished = [] if self._storage.has_locks else running
         self._result.not_inspected = list_not_inspected(self._storage, exports, self._result.unmanaged, running)
         self._result.not_found = [given for given in self._request.given_ids if given not in self._found_ids]
+        changed = {*self._result.files}
+        stems = [export.stem for export in exports if not changed.isdisjoint(file.path for file in export.all("pairs"))]
+        self._result.models = list_models(self._log.records(), stems)
         if not self._dry_run:
             self._log_erasure()
         return self._result
 
     def _require_intact(self, lines: Sequence[Line], exports: Sequence[Manifest]) -> None:
         """Refuse to rewrite, and thereby to sign, what someone else may have changed."""
-        if not verify_exports(self._storage, lines, exports, self._keys).tampering:
-            return
-        # Another process may have committed or erased while the log and the manifests were read.
-        if problems := verify_folder(self._storage, self._keys).tampering:
-            raise ExportFileError(
-                f"{self._storage} does not verify ({problems[0]}), so nothing was erased. Restore the file from a "
-                "backup; `feedback-etl audit verify` shows all problems."
-            )
+        if verify_exports(self._storage, lines, exports, self._keys).tampering:
+            # Another process may have committed or erased while the log and the manifests were read.
+            require_untampered(self._storage, self._keys, "erased")
 
     def _find_erased_before(self, tombstones: TombstoneFile) -> set[str]:
         """Return the given ids that have a tombstone."""
@@ -169,8 +175,9 @@ class Eraser:
 
     def _log_erasure(self) -> None:
         result, tombstones = self._result, list(TombstoneFile(self._storage).state)
+        result.digests = fetch_digests(self._storage, (export.stem for export in self._erased_from), result.files)
         with self._log.lock() as log:
-            log.append(
+            result.audit_head = log.append(
                 "erased",
                 self._signer,
                 people=len(self._request.given_ids),

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import polars as pl
 
+from feedback_etl.data_files.links import LINKED_KINDS, find_rows, read_links
 from feedback_etl.data_files.row_filter import LINKED, PSEUDONYM, find_analyses, list_pseudonyms
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.links import LINKED_KINDS, find_rows, read_links
 from feedback_etl.exports.rewrite import fetch_if_present
 from feedback_etl.privacy.erasure_selection import FileMatch, KeyedRequest
 from feedback_etl.records.manifest import DataFile, Manifest

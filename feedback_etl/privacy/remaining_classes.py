@@ -6,8 +6,8 @@ import polars as pl
 
 from feedback_etl.columns import SUBJECT_HASH
 from feedback_etl.data_files.csv_files import scan_text
+from feedback_etl.data_files.links import read_links
 from feedback_etl.data_files.row_filter import LINKED, PSEUDONYM
-from feedback_etl.exports.links import read_links
 from feedback_etl.exports.rewrite import read_pseudonyms
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.manifest import DataFile, Manifest

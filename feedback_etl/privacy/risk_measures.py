@@ -5,12 +5,13 @@ Rows with equal quasi-identifiers form an equivalence class. `Risk` defines each
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
 from feedback_etl.columns import QUASI_IDENTIFIERS, RATING_FIELDS
 from feedback_etl.errors import UsageError
+from feedback_etl.privacy.diversity import measure_distances, measure_entropy
 from feedback_etl.transform.dataframes import Frame, require_columns, to_polars
 
 SMALL_CLASS = 5
@@ -64,6 +65,18 @@ class Risk:
     def to_dict(self) -> dict[str, Any]:
         """Return all measures as JSON values."""
         return asdict(self)
+
+
+class JournalistRisk(NamedTuple):
+    """Risk of a table for people whom an attacker does not know to be in it.
+
+    Attributes:
+        highest: 1 / people of the smallest class in the population, among the classes of the table.
+        average: Mean over the people of the table of 1 / people of their class in the population.
+    """
+
+    highest: float
+    average: float
 
 
 def risk(
@@ -142,6 +155,45 @@ def linkage_risk(frame: Frame, quasi_identifiers: Sequence[str], *, by: str) -> 
     )
 
 
+def journalist_risk(
+    frame: Frame, population: Frame, quasi_identifiers: Sequence[str], *, person: str | None = None
+) -> JournalistRisk:
+    """Measure the risk if an attacker does not know who of a population is in the table (El Emam and Dankar 2008).
+
+    The prosecutor of `risk` knows it. A class of the population is at least as large as that of the table, and so this
+    risk is at most that.
+
+    Args:
+        frame: The table, a frame of any kind.
+        population: All people whom the attacker may take for those in the table, with the same quasi-identifiers in the
+            same form, such as the rows of everyone at the same precision of times.
+        quasi_identifiers: Columns that an attacker may know.
+        person: Column that identifies the person of a row in both; without it every row counts as a person.
+
+    Raises:
+        UsageError: A column does not exist, or a class of the table is smaller in the population.
+
+    >>> table, everyone = pl.DataFrame({"age": ["18-25", "50+"]}), pl.DataFrame({"age": ["18-25"] * 4 + ["50+"] * 2})
+    >>> journalist_risk(table, everyone, ["age"])
+    JournalistRisk(highest=0.5, average=0.375)
+    """
+    names, size = list(dict.fromkeys(quasi_identifiers)), pl.len() if person is None else pl.col(person).n_unique()
+    sizes = []
+    for each in (frame, population):
+        table: pl.LazyFrame = to_polars(each).lazy()
+        require_columns(table, [*names, *([person] if person else [])])
+        text = [pl.col(name).cast(pl.String) for name in names]  # age ranges may be of two types
+        sizes.append(table.with_columns(text).group_by(names).agg(size.alias(_SIZE)))
+    joined = sizes[0].join(sizes[1], on=names, how="left", nulls_equal=True, suffix=" in population").collect()
+    own, all_people = joined[_SIZE], joined[f"{_SIZE} in population"].fill_null(0)
+    if (own > all_people).any():
+        raise UsageError("population must contain all people of the frame, with the same quasi-identifiers.")
+    if joined.is_empty():
+        return JournalistRisk(0.0, 0.0)
+    highest: Any = (1 / all_people).max()
+    return JournalistRisk(float(highest), float((own / all_people).sum()) / int(own.sum()))
+
+
 def summarize_classes(sizes: pl.Series, rows: pl.Series) -> Risk:
     """Return the measures that follow from the sizes and row counts of equivalence classes."""
     k, small = int(sizes.min() or 0), sizes < SMALL_CLASS  # type: ignore[arg-type]
@@ -160,29 +212,8 @@ def summarize_classes(sizes: pl.Series, rows: pl.Series) -> Risk:
 
 def _measure_diversity(table: pl.DataFrame, quasi_identifiers: list[str], column: str) -> tuple[int, float, float]:
     """Return distinct l, entropy l and t of a sensitive column."""
-    share = pl.col("share")
-    values = table.select(pl.struct(quasi_identifiers).alias("class"), pl.col(column).alias("value"))
-    counts = values.group_by("class", "value").agg(pl.len().alias("count"))
-    shares = counts.select("class", "value", (pl.col("count") / pl.col("count").sum().over("class")).alias("share"))
-    overall = values.group_by("value").agg((pl.len() / pl.lit(values.height)).alias("overall"))
-    by_class = shares.group_by("class").agg(distinct=pl.len(), entropy=(-(share * share.log()).sum()).exp())
-    is_ordered = table.schema[column].is_numeric() and overall.height > 1
-    distances = _ordered_distances(shares, overall) if is_ordered else _equal_distances(shares, overall)
-    distinct, entropy = by_class.select(pl.col("distinct").min(), pl.col("entropy").min()).row(0)
-    return int(distinct), float(entropy), float(distances.max())  # type: ignore[arg-type]
-
-
-def _equal_distances(shares: pl.DataFrame, overall: pl.DataFrame) -> pl.Series:
-    """Return the equal distance of each class from the table: half the sum of the absolute differences of shares."""
-    joined = shares.join(overall, on="value", nulls_equal=True)
-    share, overall_share = pl.col("share"), pl.col("overall")
-    # Values that a class lacks are not in the join: they differ by their overall share, 1 - sum(overall) in all.
-    return joined.group_by("class").agg(((share - overall_share).abs() - overall_share).sum())["share"] / 2 + 0.5
-
-
-def _ordered_distances(shares: pl.DataFrame, overall: pl.DataFrame) -> pl.Series:
-    """Return the ordered distance of each class from the table: the mean absolute difference of cumulative shares."""
-    grid = shares.select(pl.col("class").unique()).join(overall, how="cross")
-    dense = grid.join(shares, on=["class", "value"], how="left", nulls_equal=True).sort("value", nulls_last=False)
-    distance = (pl.col("share").fill_null(0) - pl.col("overall")).cum_sum().abs().sum() / (overall.height - 1)
-    return dense.group_by("class", maintain_order=True).agg(distance)["share"]
+    answers = table.select(pl.struct(quasi_identifiers).alias("class"), pl.col(column).alias("value"))
+    distinct: Any = answers.group_by("class").agg(pl.col("value").n_unique())["value"].min()
+    entropy: Any = measure_entropy(answers)["entropy"].min()
+    distance: Any = measure_distances(answers, answers)["distance"].max()
+    return int(distinct), float(entropy), float(distance)

@@ -25,6 +25,9 @@ RECORD_VERSION = 2
 END_EVENTS = {"committed", "failed", "recovered"}
 """The events that end a run."""
 
+TRAINED = "trained"
+"""The event of a model that was trained on exports: "model", "fingerprint", and the stems in "trained_on"."""
+
 Record = dict[str, Any]
 """A record as JSON has it: the fields of `RecordFields`, and those of its event."""
 
@@ -131,3 +134,11 @@ def is_swept_since(records: Iterable[Record], run: str) -> bool:
     records = list(records)
     start = next((number for number, record in enumerate(records) if record.get("run") == run), len(records))
     return any(record.get("swept") for record in records[start:])
+
+
+def list_models(records: Iterable[Record], stems: Iterable[str]) -> list[str]:
+    """Return the models that `record_training` recorded for any of these exports, each once, in their order."""
+    wanted = {*stems}
+    trained = (record for record in records if record["event"] == TRAINED)
+    models = (str(record["model"]) for record in trained if not wanted.isdisjoint(record["trained_on"]))
+    return [*dict.fromkeys(models)]

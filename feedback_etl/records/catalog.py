@@ -80,3 +80,10 @@ def mark_pruned(storage: Storage, manifest: Manifest, at: str, signer: Key | Non
         if current := read_manifest(storage, manifest.stem):
             return mark_pruned(storage, current, at, signer)
     return manifest
+
+
+def fetch_digests(storage: Storage, stems: Iterable[str], paths: Iterable[str]) -> dict[str, str]:
+    """Return the digests of files by their manifests; a file that no manifest contains any more has none."""
+    manifests = filter(None, (read_manifest(storage, stem) for stem in dict.fromkeys(stems)))
+    digests = {file.path: file.sha256 for manifest in manifests for file in manifest.files}
+    return {path: digests[path] for path in paths if path in digests}

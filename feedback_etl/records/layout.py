@@ -36,7 +36,8 @@ STEM = re.compile(rf"{PREFIX}\d{{8}}_\d{{6}}(_\d+)?(?!\d)")
 _MAX_PER_SECOND = 10_000
 
 
-_STATE_FILE = re.compile(rf"{re.escape(STATE_FOLDER)}/(lock|(audit|tombstones)(\.jsonl|/\d{{8}}\.json))")
+_STATE_FILES = {f"{STATE_FOLDER}/{name}" for name in ("lock", "audit.jsonl", "tombstones.jsonl")}
+_STATE_OBJECT = re.compile(rf"{re.escape(STATE_FOLDER)}/(audit|tombstones)/\d{{8}}\.json")
 
 
 def candidate_stems(now: datetime) -> Iterator[str]:
@@ -131,13 +132,13 @@ def export_paths(stem: str) -> list[str]:
     return [*data, rejected_path(stem), *state, manifest_path(stem)]
 
 
-def is_state_file(path: str) -> bool:
-    """Return whether a path in the folder is that of the lock, the audit log or the tombstones.
+def is_state_file(path: str, *, is_object: bool) -> bool:
+    """Return whether a path is that of the lock, the audit log or the tombstones, in a folder or in an object store.
 
-    >>> [is_state_file(f".feedback_etl/{name}") for name in ("lock", "audit/00000001.json", "copy.csv")]
-    [True, True, False]
+    >>> [is_state_file(f".feedback_etl/{name}", is_object=False) for name in ("lock", "audit/00000001.json", "a.csv")]
+    [True, False, False]
     """
-    return _STATE_FILE.fullmatch(path) is not None
+    return _STATE_OBJECT.fullmatch(path) is not None if is_object else path in _STATE_FILES
 
 
 def has_stem(path: str, stems: Collection[str]) -> bool:

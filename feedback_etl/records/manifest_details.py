@@ -114,7 +114,17 @@ def audit_summary(manifest: Manifest) -> dict[str, Any]:
     """Return the summary of a committed export for the audit log: its settings and its result."""
     names = ("mode", "window", "settings", "statistics", "risk", "consent")
     files = [{"path": file.path, "rows": file.rows, "sha256": file.sha256} for file in manifest.files]
-    return {name: getattr(manifest, name) for name in names} | {"files": files} | summarize_revisions([manifest])
+    summary = {name: getattr(manifest, name) for name in names} | {"files": files}
+    return summary | _summarize_late_rows(manifest) | summarize_revisions([manifest])
+
+
+def _summarize_late_rows(manifest: Manifest) -> dict[str, Any]:
+    """Return the row counts of older windows, if they have grown and no manifest will contain them.
+
+    The next run of the series compares with them, so that it does not report the same rows again.
+    """
+    has_news = manifest.statistics.get("late_records") and not manifest.files
+    return {"counted": manifest.chain["counted"]} if has_news else {}
 
 
 def summarize_revisions(manifests: Iterable[Manifest]) -> dict[str, Any]:

@@ -8,10 +8,14 @@ from typing import Any
 from feedback_etl.columns import AGE_EDGES, ExtraColumn
 from feedback_etl.database import tables
 from feedback_etl.records.manifest import Manifest
+from feedback_etl.report.bundled_files import copy_files, list_bundled
 from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.posix import replace_private_file, temporary_path
 from feedback_etl.transform.age_hierarchy import is_generalized
 from feedback_etl.transform.row_schema import row_schema
+
+EXAMPLES = ("custom_model.py", "reader.postgresql.sql")
+"""Bundled files that are written as they are."""
 
 
 def contracts(extra_columns: Sequence[ExtraColumn] = (), age_edges: Sequence[int] = AGE_EDGES) -> dict[str, str]:
@@ -42,4 +46,4 @@ def write_contracts(
         for name, text in contracts(extra_columns, age_edges).items():
             replace_private_file(folder / name, temporary_path(folder, name), text.encode(), is_public=True)
             written.append(folder / name)
-    return written
+    return written + copy_files([path for path in list_bundled("schemas", "*.*") if path.name in EXAMPLES], folder)

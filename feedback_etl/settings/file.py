@@ -7,6 +7,7 @@ belongs to this user or to root, and no other user can write to it.
 import grp
 import os
 import pwd
+import shlex
 import stat
 import tomllib
 from contextlib import suppress
@@ -74,17 +75,28 @@ def _read(path: Path) -> _File | None:
     )
 
 
-def _require_trusted(path: Path, status: os.stat_result) -> None:
-    """Raise if another user owns the file or can write to it."""
-    if status.st_uid not in (os.geteuid(), 0):
+def require_trusted_model(name: str) -> None:
+    """Require that the file of a row model, which is code, is trusted as a settings file is; a module is not tested.
+
+    Raises:
+        UsageError: Another user owns the file or can write to it.
+    """
+    path = Path(name.rpartition(":")[0])
+    with suppress(OSError):  # reported when the model is loaded
+        if path.suffix == ".py":
+            _require_trusted(path, path.stat(), "row model")
+
+
+def _require_trusted(path: Path, status: os.stat_result, kind: str = "settings file") -> None:
+    """Raise if another user owns the file, or the link to it, or can write to it."""
+    if not {status.st_uid, path.lstat().st_uid} <= {os.geteuid(), 0}:
         raise UsageError(
-            f"The settings file {path} in the working directory belongs to another user, so it is not used. Take "
-            "ownership of it, or run the command in another directory."
+            f"The {kind} {path} belongs to another user, so it is not used. Take ownership of it, or run the command "
+            "in another directory."
         )
     if status.st_mode & stat.S_IWOTH or (status.st_mode & stat.S_IWGRP and not _is_private_group(status.st_gid)):
-        raise UsageError(
-            f"Other users can write to the settings file {path}, so it is not used. Fix it: chmod go-w {path}"
-        )
+        fix = shlex.join(["chmod", "go-w", str(path)])
+        raise UsageError(f"Other users can write to the {kind} {path}, so it is not used. Fix it: {fix}")
 
 
 def _is_private_group(group: int) -> bool:

@@ -19,7 +19,7 @@ from feedback_etl.options.output import OutputOptions
 from feedback_etl.options.privacy import PrivacyOptions
 from feedback_etl.options.read import ReadOptions
 from feedback_etl.privacy.anonymity_policy import MAX_K
-from feedback_etl.settings.file import read_settings_file
+from feedback_etl.settings.file import read_settings_file, require_trusted_model
 from feedback_etl.settings.messages import (
     NO_DATABASE,
     PREFIX,
@@ -112,6 +112,7 @@ class Settings(BaseSettings):
         if self.query and "query" not in keywords:
             configured["query"] = read_query_file(self.query)
         if self.row_model and "row_model" not in keywords:
+            require_trusted_model(self.row_model)
             configured["row_model"] = load_model(self.row_model)
         return ExportOptions.from_keywords(**configured | dict(keywords))
 

@@ -67,6 +67,7 @@ class LocalStorage(Storage):
         return {name: _info(path.stat()) for name, path in paths.items() if path.is_file()}
 
     def stat_with_digest(self, name: str) -> tuple[int, str]:
+        self.refuse_links(name)
         path = self.path / name
         return path.stat().st_size, hash_file(path)
 

@@ -1,40 +1,99 @@
 """Read the committed exports of a folder as one typed lazy frame."""
 
+import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, cast, get_args
 
 import polars as pl
 
-from feedback_etl.columns import RATINGS, SUBJECT_HASH, TRAINING_COLUMNS, ExtraColumn, summarize_names
-from feedback_etl.data_files.csv_files import csv_sources, escaped_columns
-from feedback_etl.errors import ExportFileError, UsageError
+from feedback_etl.columns import ExtraColumn
+from feedback_etl.errors import UsageError
 from feedback_etl.privacy.keys import Key
-from feedback_etl.records.manifest import ADOPTED
-from feedback_etl.training.committed_export import CommittedExport, may_share_pairs, sort_by_recency
-from feedback_etl.training.export_catalog import find_exports, refresh, require_exports, require_unchanged
-from feedback_etl.transform.expressions import AGE_RANGE, ISO_FORMAT
-from feedback_etl.transform.formulas import unescape
-from feedback_etl.transform.transforms import PAIR_KEY
+from feedback_etl.training.committed_export import CommittedExport
+from feedback_etl.training.export_catalog import ExportPaths, find_exports, refresh, require_exports, require_unchanged
+from feedback_etl.training.export_scan import cluster_by_window, common_age_type, list_declared, scan_cluster
+from feedback_etl.transform.transforms import TimestampPrecision
 
-_TIMES = ("feedback_timestamp", "export_date")
-TRAINING_TYPES = pl.Schema(
-    dict.fromkeys(TRAINING_COLUMNS, pl.String())
-    | dict.fromkeys(RATINGS, pl.Int8())
-    | {"would_recommend": pl.Boolean(), "age_range": AGE_RANGE}
-    | dict.fromkeys(_TIMES, pl.Datetime("us", "UTC"))
-)
-"""Types of a training set, those of `training_schema.TrainingPair`."""
 
-_SUBJECT = SUBJECT_HASH.name
-_OCCURRENCE = "occurrence in its file"
+class TrainingDataset(NamedTuple):
+    """The pairs of exports, and what their manifests say about them.
+
+    Attributes:
+        frame: The pairs, as `scan_training` returns them.
+        exports: The exports that were read.
+    """
+
+    frame: pl.LazyFrame
+    exports: tuple[CommittedExport, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the manifests and files that were read, 64 hex characters; another order gives the same.
+
+        An erasure changes it, and so does every other change of an export.
+        """
+        read = (f"{export.manifest.to_json()}{[file.path for file in export.files]}" for export in self.exports)
+        digests = sorted(hashlib.sha256(text.encode()).hexdigest() for text in read)
+        return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+    @property
+    def timestamp_precision(self) -> TimestampPrecision:
+        """Precision of the times: the coarsest, if exports of several were combined."""
+        order = get_args(TimestampPrecision)
+        precisions = [export.precision for export in self.exports]
+        return cast(TimestampPrecision, max(precisions, key=order.index))
+
+    @property
+    def extra_columns(self) -> tuple[ExtraColumn, ...]:
+        """Declarations of the extra columns, for `validate(frame, extra_columns=...)`."""
+        return tuple(dict.fromkeys(column for export in self.exports for column in list_declared(export)))
+
+    @property
+    def age_edges(self) -> tuple[int, ...]:
+        """Lower bounds of the age ranges of the newest export."""
+        return self.exports[-1].age_edges
+
+
+def open_dataset(
+    exports: ExportPaths, *, mixed: bool = False, verify: bool = False, key: Key | str | Sequence[Key | str] = ()
+) -> TrainingDataset:
+    """Open exports as `scan_training` does, with what their manifests say.
+
+    Args:
+        exports: See `scan_training`, also for the other arguments and for errors.
+        mixed: Combine exports of different kinds.
+        verify: Verify digests and manifests.
+        key: The keys of the exports.
+
+    >>> from feedback_etl import export_feedback
+    >>> from feedback_etl.demo.sample import sample_database
+    >>> from feedback_etl.privacy.keys import generate_key
+    >>> with sample_database() as url:
+    ...     _ = export_feedback(url, key=generate_key(), timestamp_precision="day", output_dir="opened")
+    >>> dataset = open_dataset("opened")
+    >>> dataset.timestamp_precision, len(dataset.fingerprint), dataset.frame.collect_schema().len()
+    ('day', 64, 12)
+    """
+    committed, keys = find_exports(exports), Key.parse_all(key)
+    if verify or keys:
+        require_unchanged(committed, keys, exports)
+    if not mixed:
+        _require_one_kind(committed)
+        _require_one_type(committed)
+    with ThreadPoolExecutor() as pool:
+        current = [export for export in pool.map(partial(refresh, verify=verify), committed) if export]
+    clusters = cluster_by_window(require_exports(current, exports))
+    age_type = common_age_type(current)
+    frames = [scan_cluster(cluster, age_type) for cluster in clusters]
+    return TrainingDataset(pl.concat(frames, how="diagonal_relaxed"), tuple(current))
 
 
 def scan_training(
-    exports: str | Path,
+    exports: ExportPaths,
     *,
     mixed: bool = False,
     verify: bool = False,
@@ -63,7 +122,7 @@ def scan_training(
         exports: A folder of exports; a pattern such as `exports/feedback_training_2025*`, which may also name folders
             (`exports/*/`); or one file. A data file without a manifest is refused (`adopt` creates one). Or the URL of
             a prefix of an object store, such as `s3://bucket/exports`, optionally with a pattern at its end; Polars
-            reads the needed ranges of the objects.
+            reads the needed ranges of the objects. Or a list of these.
         mixed: Combine exports of different keys, timestamp precision, age ranges or form of recommendation ids. Pairs
             that several such exports contain are not recognised, and with two keys each person has two pseudonyms: a
             split by `subject_hash` puts the same person into several parts.
@@ -91,21 +150,10 @@ def scan_training(
     >>> scan_training("scanned").select("helpful_rating", "age_range").collect_schema()["helpful_rating"]
     Int8
     """
-    committed, keys = find_exports(exports), Key.parse_all(key)
-    if verify or keys:
-        require_unchanged(committed, keys, exports)
-    if not mixed:
-        _require_one_kind(committed)
-        _require_one_type(committed)
-    with ThreadPoolExecutor() as pool:
-        current = [export for export in pool.map(partial(refresh, verify=verify), committed) if export]
-    clusters = _cluster_by_window(require_exports(current, exports))
-    age_type = _common_age_type(current)
-    frames = [_scan_cluster(cluster, age_type) for cluster in clusters]
-    return pl.concat(frames, how="diagonal_relaxed")
+    return open_dataset(exports, mixed=mixed, verify=verify, key=key).frame
 
 
-def latest_export(folder: str | Path) -> Path | str:
+def latest_export(folder: ExportPaths) -> Path | str:
     """Return the file of the newest export of a folder or pattern, as for `scan_training`.
 
     For an export in parts it is the folder of the parts, in an object store the URL, as text.
@@ -143,103 +191,10 @@ def _require_one_kind(exports: Sequence[CommittedExport]) -> None:
 
 def _require_one_type(exports: Sequence[CommittedExport]) -> None:
     """Refuse declared columns of two types, which would silently become text."""
-    declared = {(column.name, column.type) for export in exports for column in _list_declared(export)}
+    declared = {(column.name, column.type) for export in exports for column in list_declared(export)}
     names = [name for name, _ in declared]
     if conflicting := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError(
             f"The exports declare {', '.join(conflicting)} with several types and cannot be combined. Select those of "
             "one type with a pattern, or pass mixed=True, which reads it as text."
-        )
-
-
-def _list_declared(export: CommittedExport) -> list[ExtraColumn]:
-    """Return the extra columns of an export."""
-    return [ExtraColumn(*column) for column in export.manifest.settings.get("extra_columns", [])]
-
-
-def _column_types(export: CommittedExport) -> pl.Schema:
-    """Return the types of the columns of an export; an undeclared column is text."""
-    types = {column.name: column.column_type.dtype for column in _list_declared(export)}
-    types = {**TRAINING_TYPES, "age_range": export.age_type} | types
-    return pl.Schema({name: types.get(name, pl.String()) for name in export.manifest.columns})
-
-
-def _cluster_by_window(exports: Sequence[CommittedExport]) -> list[list[CommittedExport]]:
-    """Group exports so that those of different clusters can have no pair in common; the oldest first in each."""
-    clusters: list[list[CommittedExport]] = []
-    for export in exports:
-        sharing = [cluster for cluster in clusters if any(may_share_pairs(export, other) for other in cluster)]
-        clusters = [cluster for cluster in clusters if cluster not in sharing]
-        clusters.append([*chain.from_iterable(sharing), export])
-    return clusters
-
-
-def _common_age_type(exports: Sequence[CommittedExport]) -> pl.DataType:
-    """Return the type of the age ranges of several exports: text if their edges differ, else the one with most."""
-    if len({export.kind.age_edges for export in exports}) > 1:
-        return pl.String()
-    return max((export.age_type for export in exports), key=lambda dtype: len(getattr(dtype, "categories", ())))
-
-
-def _scan_cluster(cluster: Sequence[CommittedExport], age_type: pl.DataType) -> pl.LazyFrame:
-    """Scan exports that can have pairs in common, and keep the newest copy of each pair."""
-    key = list(PAIR_KEY)
-    frames = [
-        _scan(export).with_columns(pl.col("age_range").cast(age_type)) if export.age_type != age_type else _scan(export)
-        for export in sort_by_recency(cluster)
-    ]
-    if len(frames) == 1:
-        return frames[0]
-    if any(export.precision != "exact" or "pair_hash" in export.manifest.overridden for export in cluster):
-        frames = [frame.with_columns(pl.int_range(pl.len()).over(key).alias(_OCCURRENCE)) for frame in frames]
-        key.append(_OCCURRENCE)
-    rows = pl.concat(frames, how="diagonal_relaxed")
-    if len({_SUBJECT in export.manifest.columns for export in cluster}) > 1:
-        rows = rows.with_columns(pl.col(_SUBJECT).drop_nulls().last().over(key))
-    return rows.unique(subset=key, keep="last", maintain_order=True).drop(_OCCURRENCE, strict=False)
-
-
-def _scan(export: CommittedExport) -> pl.LazyFrame:
-    columns = export.manifest.columns
-    if missing := [name for name in TRAINING_COLUMNS if name not in columns]:
-        raise ExportFileError(f"{export.address} lacks the columns {', '.join(missing)}; exclude it with a pattern.")
-    ordered = [*TRAINING_COLUMNS, *(name for name in columns if name not in TRAINING_COLUMNS)]
-    paths = [export.storage.uri(file.path) for file in export.files]
-    options: dict[str, Any] = {"glob": False, "storage_options": export.storage.polars_options}
-    if not paths[0].endswith(".parquet"):
-        # Polars parses times from text three times as fast as with a time type in the schema.
-        times = [name for name, dtype in _column_types(export).items() if dtype == pl.Datetime]
-        types = {name: pl.String() if name in times else dtype for name, dtype in _column_types(export).items()}
-        parsed = pl.col(times).str.to_datetime(ISO_FORMAT, time_unit="us", time_zone="UTC")
-        sources = csv_sources(export.storage, export.manifest, [file.path for file in export.files])
-        restored = [unescape(name) for name in escaped_columns(export.manifest) if types[name] == pl.String]
-        pairs = pl.scan_csv(sources, schema=types, **options).with_columns(parsed, *restored).select(ordered)
-        if export.manifest.mode == ADOPTED:  # all other exports were validated before they were written
-            _require_readable(pairs, export)
-        return pairs
-    frame = pl.scan_parquet(paths, **options).with_columns(pl.col("age_range").cast(_column_types(export)["age_range"]))
-    schema = frame.select(columns).collect_schema()
-    if wrong := [name for name, dtype in schema.items() if dtype != _column_types(export)[name]]:
-        raise ExportFileError(
-            f"{export.address} has columns of unexpected types ({', '.join(wrong)}); exclude it with a pattern."
-        )
-    return frame.select(ordered)
-
-
-def _require_readable(pairs: pl.LazyFrame, export: CommittedExport) -> None:
-    """Read all values once, so that an unreadable one is reported now and by column."""
-
-    def is_readable(names: Sequence[str]) -> bool:
-        try:
-            pairs.select(pl.col(names).count()).collect()
-        except pl.exceptions.PolarsError:  # its message contains values
-            return False
-        return True
-
-    names = pairs.collect_schema().names()
-    if not is_readable(names):
-        wrong = summarize_names(name for name in names if not is_readable([name]))
-        raise ExportFileError(
-            f"{export.address} has values that cannot be read ({wrong}): ratings must be integers, times ISO 8601 with "
-            "T and without offset. Exclude it with a pattern, or fix it, remove its manifest and adopt it again."
         )

@@ -18,17 +18,27 @@ from feedback_etl.storage.location import open_storage
 from feedback_etl.storage.urls import is_object_store, refuse_unsupported_url
 from feedback_etl.training.committed_export import CommittedExport, recency_key
 
+ExportPaths = str | Path | Sequence[str | Path]
+"""A folder, URL, pattern or file, or several of them."""
 
-def find_exports(where: str | Path) -> list[CommittedExport]:
-    """Find the exports that a folder, URL or pattern names, the oldest first.
+
+def find_exports(where: ExportPaths) -> list[CommittedExport]:
+    """Find the exports that folders, URLs, patterns or files name, each once, the oldest first.
 
     Raises:
-        ExportFileError: A data file has no manifest, or a manifest cannot be read.
+        ExportFileError: A data file has no manifest, or a manifest cannot be read; or one of several names nothing.
         UsageError: The URL is not supported.
     """
-    refuse_unsupported_url(str(where))
-    find = _find_in_object_store if is_object_store(str(where)) else _find_in_folders
-    return sorted(find(str(where)), key=recency_key)
+    if isinstance(where, str | Path):
+        refuse_unsupported_url(str(where))
+        find = _find_in_object_store if is_object_store(str(where)) else _find_in_folders
+        return sorted(find(str(where)), key=recency_key)
+    found: dict[str, CommittedExport] = {}
+    for export in (export for path in where for export in require_exports(find_exports(path), path)):
+        files = {file.path: file for file in (*found.get(export.address, export).files, *export.files)}
+        ordered = [file for file in export.manifest.all("pairs") if file.path in files]
+        found[export.address] = export._replace(files=ordered)
+    return sorted(found.values(), key=recency_key)
 
 
 def _find_in_object_store(url: str) -> Iterator[CommittedExport]:
@@ -85,13 +95,14 @@ def _exports_folder(path: Path) -> Path:
     return path.parent.parent if is_part else path.parent
 
 
-def require_exports(exports: list[CommittedExport], where: str | Path) -> list[CommittedExport]:
+def require_exports(exports: list[CommittedExport], where: ExportPaths) -> list[CommittedExport]:
     """Return the exports.
 
     Raises:
         ExportFileError: There are none; for a folder or prefix, the message counts pruned exports.
     """
     if not exports:
+        where = where if isinstance(where, str | Path) else ", ".join(map(str, where)) or "An empty list"
         pruned = f" ({count:,} pruned)" if (count := _count_pruned(str(where))) else ""
         raise ExportFileError(
             f"{where} contains no export with its files{pruned}; create one with `feedback-etl export`."
@@ -106,7 +117,7 @@ def _count_pruned(where: str) -> int:
         return sum(bool(manifest.pruned_at) for manifest in list_manifests(open_storage(where)))
 
 
-def require_unchanged(exports: list[CommittedExport], keys: Sequence[Key], where: str | Path) -> None:
+def require_unchanged(exports: list[CommittedExport], keys: Sequence[Key], where: ExportPaths) -> None:
     """Require that the manifests of exports and the audit logs of their folders agree, and verify their MACs with keys.
 
     Without keys, a folder without a log passes: it may be a copy.

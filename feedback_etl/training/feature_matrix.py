@@ -1,28 +1,35 @@
 """Features of training pairs: the numeric input of a model."""
 
-import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
 from feedback_etl.columns import RATING_FIELDS, require_pairs
 from feedback_etl.errors import UsageError
+from feedback_etl.training.encodings import (
+    encode_list,
+    flag_list,
+    rank,
+    time_circles,
+    timeframe_days,
+    to_number,
+    with_missing,
+)
 from feedback_etl.training.labels import numeric_rating
 from feedback_etl.training.vocabulary import Vocabulary
 from feedback_etl.transform.dataframes import Frame, accepts_any_dataframe
 from feedback_etl.transform.transforms import TimestampPrecision, is_coarse
 
-_DAYS = {"day": 1, "week": 7, "month": 30, "year": 365}
-_TIMEFRAME = r"^([0-9]{1,4})_(day|week|month|year)s?$"
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
 _LISTS = ("conditions_detected", "rules_applied")
 _TEXTS = (*_LISTS, "age_range")
 _TIME = "feedback_timestamp"
 _TIMEFRAME_COLUMN = "timeframe"
-_WITHOUT = {"hour": ("day", "week", "month", "quarter"), "weekday": ("week", "month", "quarter")}
-"""The precisions of times that have no such part."""
 
 LateFeature = Literal["timeframe", "time"]
 """What is known only when feedback is given: "timeframe", and with "time" its hour and weekday."""
@@ -33,14 +40,15 @@ class LeakWarning(UserWarning):
 
 
 @accepts_any_dataframe
-def features(
+def features(  # noqa: PLR0913  public, flat
     frame: Frame,
     *,
     vocabulary: Vocabulary | None = None,
     ratings: Sequence[str] = (),
     include: Sequence[LateFeature] = (),
     timestamp_precision: TimestampPrecision = "exact",
-) -> Frame:
+    sparse: bool = False,
+) -> "Frame | csr_matrix":
     """Encode training pairs as numbers: one row for each pair, in their order, Float32 without nulls.
 
     Labels are derived from the four ratings, so neither a rating nor its missing indicator is included unless
@@ -70,17 +78,21 @@ def features(
 
     Args:
         frame: Training pairs. Where feedback_timestamp is null, its sines and cosines are 0.
-        vocabulary: Vocabulary of the training rows, also for test rows and prediction. By default it is fitted to the
-            frame, which collects a lazy frame.
+        vocabulary: Vocabulary of the training rows (`Vocabulary.fit`), also for test rows and prediction. It is
+            required: one that is fitted to other rows gives other columns.
         ratings: Ratings to include.
         include: "timeframe", "time" (hour and weekday of the feedback), both or, by default, neither.
-        timestamp_precision: Precision of the export's times.
+        timestamp_precision: Precision of the export's times: `open_dataset(folder).timestamp_precision`.
+        sparse: Return a SciPy CSR matrix instead, whose columns are those of `feature_names`; its size grows with the
+            conditions and rules of the rows, not with those of the vocabulary. A lazy frame is collected.
 
     Returns:
-        A frame of the given kind, lazy if the frame is.
+        A frame of the given kind, lazy if the frame is; or a matrix. In names of columns, characters that LightGBM or
+        XGBoost refuse (`[]{}<":,`) are replaced by `_`, and a name that repeats another is numbered.
 
     Raises:
         UsageError: A rating, precision or name in `include` does not exist, or `vocabulary` is no Vocabulary.
+        ImportError: `sparse` is requested without SciPy.
         ValidationError: A column is missing or has a wrong type, or the age ranges have other edges than those of the
             vocabulary (of a lazy frame, only the type is checked).
 
@@ -111,24 +123,30 @@ def features(
     require_pairs(frame, [*_TEXTS, *timeframe, *time, *ratings])
     if include and isinstance(frame, pl.DataFrame):
         _warn_of_leak(frame)
-    fitted = Vocabulary.fit(frame) if vocabulary is None else vocabulary
-    fitted.require_ranges(frame)
+    if vocabulary is None:
+        raise UsageError("features needs the vocabulary of the training rows: pass vocabulary=Vocabulary.fit(train).")
+    vocabulary.require_ranges(frame)
     parsed = frame.select(
         pl.col(_LISTS).cast(pl.String).str.split(","),
-        *map(_days, timeframe),
-        _rank("age_range", fitted.rank_ranges()),
+        *map(timeframe_days, timeframe),
+        rank("age_range", vocabulary.rank_ranges()),
         *(pl.col(name).cast(pl.Datetime("us")) for name in time),  # the cast converts to UTC
         *map(numeric_rating, ratings),
     )
-    numbers = [
-        *_one_hot("conditions_detected", "condition", fitted.conditions),
-        *_one_hot("rules_applied", "rule", fitted.rules),
-        *_with_missing("age_range", "age", "age_missing"),
-        *chain.from_iterable(_with_missing(name, f"{name}_days", f"{name}_missing") for name in timeframe),
-        *(_times(timestamp_precision) if time else ()),
-        *chain.from_iterable(_with_missing(name, name, f"{name}_missing") for name in ratings),
+    others = [
+        *with_missing("age_range", "age", "age_missing"),
+        *chain.from_iterable(with_missing(name, f"{name}_days", f"{name}_missing") for name in timeframe),
+        *(time_circles(timestamp_precision) if time else ()),
+        *chain.from_iterable(with_missing(name, name, f"{name}_missing") for name in ratings),
     ]
-    numeric: Frame = parsed.select(number.cast(pl.Float32).fill_null(0) for number in numbers)
+    lists = {"conditions_detected": vocabulary.conditions, "rules_applied": vocabulary.rules}
+    if sparse:
+        from feedback_etl.training.sparse_features import to_csr
+
+        flagged = {column: (names, [*map(to_number, flag_list(column, names))]) for column, names in lists.items()}
+        return to_csr(parsed, flagged, [*map(to_number, others)])
+    listed = chain.from_iterable(encode_list(column, names) for column, names in lists.items())
+    numeric: Frame = parsed.select(to_number(number) for number in (*listed, *others))
     return numeric
 
 
@@ -173,39 +191,3 @@ def feature_names(
         no_rows, vocabulary=vocabulary, ratings=ratings, include=include, timestamp_precision=timestamp_precision
     )
     return numbers.columns
-
-
-def _days(column: str) -> pl.Expr:
-    """Return a timeframe in days; null if it has another form."""
-    text = pl.col(column).cast(pl.String)
-    unit = text.str.extract(_TIMEFRAME, 2).replace_strict(_DAYS, default=None, return_dtype=pl.Int64)
-    return text.str.extract(_TIMEFRAME, 1).cast(pl.Int64) * unit
-
-
-def _rank(column: str, ranks: Mapping[str, float]) -> pl.Expr:
-    """Return the rank of a name; null for other values."""
-    return pl.col(column).cast(pl.String).replace_strict(ranks, default=None, return_dtype=pl.Float64)
-
-
-def _with_missing(column: str, name: str, missing: str) -> list[pl.Expr]:
-    return [pl.col(column).alias(name), pl.col(column).is_null().alias(missing)]
-
-
-def _one_hot(column: str, prefix: str, names: Sequence[str]) -> Iterator[pl.Expr]:
-    """Encode lists: one indicator for each name of the vocabulary, one for other names, and one for empty lists."""
-    elements = pl.col(column)
-    yield from (elements.list.contains(pl.lit(name)).alias(f"{prefix}={name}") for name in names)
-    is_known = pl.element().is_in(pl.Series([*names, ""], dtype=pl.String).implode())
-    yield (~elements.list.eval(is_known).list.all()).alias(f"{prefix}s_other")
-    yield (elements.is_null() | elements.list.contains("")).alias(f"{prefix}s_missing")
-
-
-def _times(precision: TimestampPrecision) -> Iterator[pl.Expr]:
-    """Return hour and weekday as points on the circles of the day and of the week, unless the precision hides them."""
-    time = pl.col(_TIME)
-    parts = {"hour": (time.dt.hour() + time.dt.minute() / 60, 24), "weekday": (time.dt.weekday() - 1, 7)}
-    for name, (part, whole) in parts.items():
-        if precision not in _WITHOUT[name]:
-            angle = part.cast(pl.Float32) * (math.tau / whole)
-            yield angle.sin().alias(f"{name}_sin")
-            yield angle.cos().alias(f"{name}_cos")

@@ -8,7 +8,7 @@ import polars as pl
 from feedback_etl.errors import UsageError
 from feedback_etl.training.feature_matrix import LateFeature, feature_names, features
 from feedback_etl.training.vocabulary import Vocabulary
-from feedback_etl.transform.dataframes import Frame
+from feedback_etl.transform.dataframes import Frame, to_polars
 from feedback_etl.transform.transforms import TimestampPrecision
 
 try:
@@ -31,9 +31,14 @@ class FeedbackFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         include: What is known only when the feedback is given, see `features`: "timeframe", "time", or neither.
         timestamp_precision: Precision of the export's times.
         age_ranges: Labels of age ranges if the application names them itself; see `Vocabulary.fit`.
+        vocabulary: A frozen vocabulary, which `fit` uses instead of learning one; `min_rows` and `age_ranges` then have
+            no effect.
+        sparse: Return a SciPy CSR matrix; see `features`.
 
     Attributes:
         vocabulary_: The vocabulary it was fitted to.
+        feature_names_in_: The columns of the rows it was fitted to.
+        n_features_in_: Their number.
 
     >>> import polars as pl
     >>> pairs = pl.DataFrame({"conditions_detected": ["acne,dry", None], "rules_applied": ["r001", "r002"],
@@ -43,7 +48,7 @@ class FeedbackFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     [1.0, 0.0]
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  one for each parameter
         self,
         *,
         min_rows: int = 1,
@@ -51,24 +56,33 @@ class FeedbackFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         include: Sequence[LateFeature] = (),
         timestamp_precision: TimestampPrecision = "exact",
         age_ranges: Sequence[str] | None = None,
+        vocabulary: Vocabulary | None = None,
+        sparse: bool = False,
     ) -> None:
         self.min_rows = min_rows
         self.ratings = ratings
         self.include = include
         self.timestamp_precision = timestamp_precision
         self.age_ranges = age_ranges
+        self.vocabulary = vocabulary
+        self.sparse = sparse
 
     def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002, N803  named by scikit-learn
-        """Learn the vocabulary of training rows."""
+        """Learn the vocabulary of training rows, unless one is given."""
+        import numpy as np
+
         _refuse_lazy(X)
-        self.vocabulary_ = Vocabulary.fit(X, min_rows=self.min_rows, age_ranges=self.age_ranges)
+        learned = self.vocabulary or Vocabulary.fit(X, min_rows=self.min_rows, age_ranges=self.age_ranges)
+        self.feature_names_in_ = np.array(to_polars(X).columns, dtype=object)
+        self.n_features_in_ = len(self.feature_names_in_)
+        self.vocabulary_ = learned
         return self
 
-    def transform(self, X: Frame) -> Frame:  # noqa: N803
+    def transform(self, X: Frame) -> Frame | Any:  # noqa: N803
         """Return the features of rows, by the learned vocabulary."""
         check_is_fitted(self)
         _refuse_lazy(X)
-        return features(X, vocabulary=self.vocabulary_, **self._options())
+        return features(X, vocabulary=self.vocabulary_, sparse=self.sparse, **self._options())
 
     def get_feature_names_out(self, input_features: object = None) -> Any:  # noqa: ARG002
         """Return the names of the columns that `transform` returns, in their order."""

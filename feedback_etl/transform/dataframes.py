@@ -98,6 +98,11 @@ def require_columns(frame: pl.DataFrame | pl.LazyFrame, names: Iterable[str], ad
         raise UsageError(f"The frame has no column {', '.join(missing)}. It has: {summarize_names(existing)}.{advice}")
 
 
+def row_labels() -> pl.Expr:
+    """Select the internal column of the row labels of pandas, which a transform that selects columns must keep."""
+    return pl.selectors.by_name(_ROW, require_all=False)
+
+
 def collect_if_lazy(frame: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
     """Collect a lazy frame; return a frame that is not lazy unchanged."""
     return frame.collect() if isinstance(frame, pl.LazyFrame) else frame

@@ -19,7 +19,7 @@ foobar baz qux abc abc123 abcd1234 a1b2c3d4 qwerty qwerty123 qwertz azerty asdf 
 soccer hockey michael jordan jennifer thomas robert daniel andrew joshua charlie george ashley jessica amanda summer
 winter spring autumn flower cookie cheese orange banana computer internet access trustno1 starwars whatever freedom
 ninja mustang killer pepper hunter ranger buster tigger jordan harley matrix phoenix merlin diamond maggie ginger
-production prod staging development dev local localhost database feedback feedback_etl feedback-etl feedbacketl etl
+production prod staging development dev local localhost database feedback feedback_etl feedbacketl etl feedback-etl
 pseudonym pseudonymization pseudonymisation anonymous anonymize privacy training model data dataset analysis analyses
 analysis_id user_id app application company server service system null none true false nothing empty string hunter2
 """.split()  # noqa: SIM905  a list of words is read as one

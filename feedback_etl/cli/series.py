@@ -1,0 +1,68 @@
+"""The command that prints the status of incremental series."""
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from feedback_etl.cli.console import echo_err, print_json, print_lines
+from feedback_etl.cli.options import JsonOutput, load_command_settings
+from feedback_etl.plurals import pluralize
+
+if TYPE_CHECKING:
+    from feedback_etl.exports.series_status import SeriesStatus
+
+
+def print_status(
+    folder: Annotated[
+        str | None,
+        typer.Argument(help="Folder of the exports, or s3://bucket/prefix.  [default: the setting output_dir]"),
+    ] = None,
+    fail_if_older: Annotated[
+        str | None,
+        typer.Option(
+            help="Exit with code 1 if a series has not been exported for so long, for example 36h.", metavar="DURATION"
+        ),
+    ] = None,
+    as_json: JsonOutput = False,
+) -> None:
+    """Print the status of the incremental series of a folder.
+
+    It contains the watermark, the last run, and the numbers of rows, late-arriving rows and pending rows. A run that
+    found nothing new counts as a run. A series that another one has replaced does not have to be fresh.
+    """
+    from feedback_etl.cli.options import open_existing_output
+    from feedback_etl.clock import parse_lookback, resolve_now
+    from feedback_etl.exports.series_status import find_stale, list_series
+
+    age = None if fail_if_older is None else parse_lookback(fail_if_older, "--fail-if-older")
+    series = list_series(open_existing_output(load_command_settings(folder)))
+    if as_json:
+        print_json({"series": [each.to_dict() for each in series]})
+    else:
+        for each in series:
+            print_lines(*_format_status(each))
+    if not series:
+        echo_err("There is no incremental series in this folder.")
+    if age is not None and (not series or find_stale(series, resolve_now() - age)):
+        echo_err(f"A series was not exported within the last {fail_if_older} (--fail-if-older).")
+        raise typer.Exit(1)
+
+
+def _format_status(series: "SeriesStatus") -> list[str]:
+    """Describe a series, with its settings that are set."""
+    settings = {name: value for name, value in series.settings.items() if value not in (None, "", [], {}, "created_at")}
+    rows, exports = pluralize(series.rows, "row"), pluralize(series.exports, "export")
+    state = "ended: another series began" if series.has_ended else f"by {series.cursor}"
+    watermark = f"{series.watermark:%Y-%m-%d %H:%M:%S} UTC" if series.watermark else "the beginning"
+    lines = [
+        f"series     {exports} with {rows}, {state}",
+        f"last run   {series.last_run:%Y-%m-%d %H:%M:%S} UTC, read until {series.read_until:%Y-%m-%d %H:%M:%S} UTC",
+        f"next       reads from {watermark} on",
+        f"settings   {', '.join(f'{name} {json.dumps(value)}' for name, value in settings.items())}",
+    ]
+    if series.late_records:
+        lines.append(f"late       {pluralize(series.late_records, 'row')} arrived after the lookback")
+    if series.pending_records:
+        lines.append(f"pending    {pluralize(series.pending_records, 'row')}")
+    return lines
