@@ -730,7 +730,9 @@ def test_shared_export_without_rows_names_quasi_identifiers_and_remedy(
     assert here("demo", "--rows", "3000").code == 0
     monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", "sqlite:///feedback_demo/feedback.db")
     monkeypatch.setenv("FEEDBACK_ETL_KEY", OTHER_KEY)
-    ended = here("export", "--share", "--recipient", "acme", "--output", "shared")
+    share = ("--share", "--recipient", "acme", "--output", "shared")
+    by_day = (*share, "--timestamp-precision", "day", "--on-small-class", "suppress")
+    ended = here("export", *by_day)
     assert ended.code == 4
     assert re.fullmatch(
         r"error: Nothing was exported: (\d+) of \1 rows belong to equivalence classes of fewer than 5 people with "
@@ -739,18 +741,33 @@ def test_shared_export_without_rows_names_quasi_identifiers_and_remedy(
         ended.err,
     )
     monkeypatch.setenv("FEEDBACK_ETL_QUASI_IDENTIFIERS", '["timeframe"]')
-    ended = here("export", "--share", "--recipient", "acme", "--output", "shared")
+    ended = here("export", *by_day)
     assert (ended.code, "timeframe, age_range, conditions_detected, feedback_timestamp" in ended.err) == (4, True)
+
+
+def test_all_rows_of_the_sample_data_are_shared(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With small classes generalised and months; dropped, and by day, nothing of 5,000 rows was left."""
+    assert here("demo").code == 0
+    monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", "sqlite:///feedback_demo/feedback.db")
+    monkeypatch.setenv("FEEDBACK_ETL_KEY", OTHER_KEY)
+    share = ("export", "--days", "90", "--share", "--recipient", "acme", "--output", "shared", "--json")
+    report = json.loads(here(*share).out)
+    assert report["exported_records"] > 2_500
+    assert (report["suppressed_records"], report["risk"]["k"] >= 5) == (0, True)
 
 
 def test_risk_reports_whether_rows_or_people_are_counted(here: Here) -> None:
     """Without a column of people each row is one; the summary of an export counts people."""
     Path("rows.csv").write_text("age_range,subject_hash\n18-25,a\n18-25,a\n")
     people = here("risk", "rows.csv", "--quasi-identifier", "age_range")
-    assert "k                          1  people in the smallest class\n" in people.out
-    assert "small_rows                 2  rows in classes of fewer than 5 people\n" in people.out
+    assert people.out.startswith("counted   people, by subject_hash\nknown     age_range (quasi-identifiers)\n")
+    assert "k                          1  people in the smallest class (k-anonymity)\n" in people.out
+    assert "prosecutor risk            1  highest, 1 / k, if a person is known to be in it\n" in people.out
+    assert "small rows                 2  rows in classes of fewer than 5 people\n" in people.out
     assert people.err == ""
     Path("rows.csv").write_text("age_range\n18-25\n18-25\n")
     rows = here("risk", "rows.csv", "--quasi-identifier", "age_range")
-    assert "k                          2  people in the smallest class\n" in rows.out
+    assert rows.out.startswith("counted   rows: no column identifies people (--person)\n")
+    assert "k                          2  rows in the smallest class (k-anonymity)\n" in rows.out
+    assert all(len(line) <= 80 for line in [*people.out.splitlines(), *rows.out.splitlines()])
     assert rows.err == "Each row counts as a person, because no column identifies people (--person).\n"

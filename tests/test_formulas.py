@@ -153,7 +153,7 @@ class TestExport:
         fields = pl.read_csv(report.export_filename, infer_schema=False)
         assert fields["recommendation_id"].to_list() == [escape(text) for text in IDS]
         text = scan_text(open_storage("out"), manifest).collect()
-        named = read_files([Path(report.export_filename)], numeric=())
+        named, _ = read_files([Path(report.export_filename)], numeric=())
         for frame in (fe.scan_training("out").collect(), text, named):
             assert frame["recommendation_id"].to_list() == IDS
             assert frame["conditions_detected"].to_list() == ["-" + text for text in IDS]

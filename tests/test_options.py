@@ -120,11 +120,19 @@ class TestForSharing:
     """The preset for data that leaves the organisation."""
 
     def test_it_asks_for_no_less_than_the_preset(self) -> None:
-        options = ExportOptions.from_keywords(k=2, timestamp_precision="hour", recipient="acme")
-        shared = options.privacy
-        assert (shared.k, shared.timestamp_precision, shared.hash_recommendation_id) == (5, "day", True)
+        shared = ExportOptions.from_keywords(k=2, recipient="acme").privacy
+        assert (shared.k, shared.timestamp_precision, shared.on_small_class) == (5, "month", "generalize")
+        assert shared.hash_recommendation_id
         assert shared.quasi_identifiers == (*columns.QUASI_IDENTIFIERS, "feedback_timestamp")
         assert ExportOptions.from_keywords(k=20, recipient="acme").privacy.k == 20
+
+    def test_options_that_are_given_with_a_recipient_stay(self) -> None:
+        """A coarser or finer period down to the day, and another choice for small classes; finer times are refused."""
+        given: dict[str, Any] = {"recipient": "acme", "timestamp_precision": "week", "on_small_class": "suppress"}
+        shared = ExportOptions.from_keywords(**given).privacy
+        assert (shared.timestamp_precision, shared.on_small_class) == ("week", "suppress")
+        with pytest.raises(UsageError, match=r"^`recipient` requires k of at least 5"):
+            ExportOptions.from_keywords(recipient="acme", timestamp_precision="hour")
 
     @pytest.mark.parametrize("personal", ["include_image_urls", "include_subject_hash"])
     def test_it_refuses_columns_about_persons(self, personal: str) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from processes import Here
 from pseudonym_keys import OTHER_KEY
 
+from feedback_etl.columns import QUASI_IDENTIFIERS
 from feedback_etl.errors import UsageError
 from feedback_etl.privacy.risk_measures import Risk, journalist_risk, risk
 
@@ -198,13 +199,34 @@ class TestCommand:
         report = exported(sqlite_database, Path("out"), **form)
         ended = run_command("risk", report.export_filename)
         assert ended.code == 0
-        assert ended.out.splitlines()[:3] == [
-            "rows                       9",
-            "classes                    1",
-            "k                          9  people in the smallest class",
+        assert ended.out.splitlines()[:5] == [
+            "counted   rows: no column identifies people (--person)",
+            "known     age_range, conditions_detected, timeframe (quasi-identifiers)",
+            "rows                       9  a row in several files counts once",
+            "classes                    1  equivalence classes: equal quasi-identifiers",
+            "k                          9  rows in the smallest class (k-anonymity)",
         ]
         measured = json.loads(run_command("risk", report.export_filename, report.export_filename, "--json").out)
-        assert (measured["rows"], measured["k"], measured["distinct_l"]["helpful_rating"]) == (18, 18, 1)
+        assert (measured["rows"], measured["k"], measured["distinct_l"]["helpful_rating"]) == (9, 9, 1)
+        assert (measured["counted"], measured["quasi_identifiers"]) == ("rows", [*QUASI_IDENTIFIERS])
+
+    def test_rows_in_several_exports_count_once(self, run_command: Here, sqlite_database: Database) -> None:
+        """In whatever format; rows of one export with equal pairs, as of a truncated time, are different ones."""
+        sqlite_database.fill(**people(3))
+        first = exported(sqlite_database, Path("out"), timestamp_precision="day").export_filename
+        sqlite_database.fill(feedbacks=people(4)["feedbacks"][9:])
+        second = exported(sqlite_database, Path("out"), timestamp_precision="day", format="parquet").export_filename
+        done = run_command("risk", first, second, "--json")
+        assert (json.loads(done.out)["rows"], json.loads(done.out)["repeated_rows"]) == (12, 9)
+        assert "9 rows that several files contain counted once.\n" in done.err
+
+    def test_shared_exports_that_overlap_are_not_combined(self, run_command: Here, sqlite_database: Database) -> None:
+        """A row has another pseudonym in each."""
+        sqlite_database.fill(**people(6))
+        share = {"key": OTHER_KEY, "recipient": "acme"}
+        files = [exported(sqlite_database, Path("out"), **share).export_filename for _ in range(2)]
+        assert run_command("risk", files[0]).code == 0
+        assert "The shared files have overlapping windows" in run_command("risk", *files).err
 
     def test_any_file_is_measured(self, run_command: Here) -> None:
         """With the columns named."""

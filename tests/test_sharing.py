@@ -216,7 +216,7 @@ class TestRefusals:
         monkeypatch.setenv("FEEDBACK_ETL_TIMESTAMP_PRECISION", precision)
         done = Here(capfd, monkeypatch)("export", "--share", "--recipient", "acme")
         assert done.code == 2
-        assert "--share truncates times to the day: leave the setting timestamp_precision out" in done.err
+        assert "--share allows no times finer than the day: leave the setting timestamp_precision out" in done.err
 
 
 class TestErasure:

@@ -7,7 +7,21 @@ from typing import Annotated
 import typer
 
 from feedback_etl import __version__
-from feedback_etl.cli import audit, config, demo, erase, export, folder, keys, plan, preview, privacy, report, series
+from feedback_etl.cli import (
+    audit,
+    config,
+    demo,
+    erase,
+    export,
+    folder,
+    keys,
+    plan,
+    preview,
+    privacy,
+    report,
+    risk,
+    series,
+)
 from feedback_etl.cli.command_group import CommandGroup, GroupedCommand
 from feedback_etl.cli.console import print_lines, run_app
 
@@ -52,7 +66,7 @@ app.command(epilog="Example: feedback-etl adopt ml/feedback_training/old.csv")(f
 app.command(epilog="Example: feedback-etl erase --user-ids-file ids.txt --dry-run")(erase.erase)
 app.command(epilog="Example: feedback-etl prune --keep-days 90")(folder.prune)
 app.command(epilog="Example: feedback-etl check --json")(privacy.check)
-app.command("risk", epilog="Example: feedback-etl risk ml/feedback_training/*.csv")(privacy.measure_risk)
+app.command("risk", epilog="Example: feedback-etl risk ml/feedback_training/*.csv")(risk.measure_risk)
 app.command(epilog="Example: feedback-etl plan --days 365 --workers 32")(plan.plan)
 app.command("report", epilog="Example: feedback-etl report -o report.html")(report.write_page)
 app.command("notebooks", epilog="Example: feedback-etl notebooks notebooks")(report.copy_notebooks)

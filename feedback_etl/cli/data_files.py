@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,29 +15,71 @@ if TYPE_CHECKING:
     from feedback_etl.records.manifest import Manifest
 
 
-def read_files(files: list[Path], *, numeric: Iterable[str]) -> "pl.DataFrame":
+def read_files(files: list[Path], *, numeric: Iterable[str]) -> "tuple[pl.DataFrame, int]":
     """Read files as one table of strings, in which 1067 and 01067 are different values.
+
+    A feedback that several exports contain, by the key of its pair, is one row: that of the last file. Also returns the
+    number of rows that were left out for this.
 
     Args:
         files: CSV or Parquet files, or folders of parts.
         numeric: Columns to convert to Float64 if every value is a number, because their order matters.
 
     Raises:
-        UsageError: A file does not exist, a folder contains exports, or the files were made with different keys.
+        UsageError: A file does not exist, a folder contains exports, the files were made with different keys, or they
+            are shared ones of overlapping windows, whose rows have other pseudonyms in each.
         ExportFileError: A file cannot be read, or the files have different columns.
     """
-    _require_one_key(files)
-    return _convert_numbers(_read_strings(files), numeric)
+    paths = list(dict.fromkeys(path for file in files for path in _list_data_files(file)))
+    manifests = {path: next(_read_manifests(path), None) for path in paths}
+    _require_comparable([manifest for manifest in manifests.values() if manifest])
+    frames = [_read_export_file(path) for path in paths]
+    exports = [manifest.run if (manifest := manifests[path]) else path for path in paths]
+    table = _join_exports(frames, exports)
+    return _convert_numbers(table, numeric), sum(frame.height for frame in frames) - table.height
 
 
-def _require_one_key(files: list[Path]) -> None:
-    """Refuse files of different keys: a person would be counted once for each key."""
-    keys = {key for file in files for key in _read_key_ids(_list_data_files(file)[0])}
+def _require_comparable(manifests: "Iterable[Manifest]") -> None:
+    """Refuse files of different keys, in which a person would be counted once for each, and shared ones that overlap.
+
+    Raises:
+        UsageError: They are.
+    """
+    exports = {manifest.run: manifest for manifest in manifests}
+    keys = {manifest.pseudonyms or "unkeyed" for manifest in exports.values()}
     if len(keys) > 1:
         raise UsageError(
             f"The files were made with {len(keys)} keys ({', '.join(sorted(keys))}), so one person has several "
             "pseudonyms and would be counted several times: measure the files of each key separately."
         )
+    shared = [manifest.window for manifest in exports.values() if manifest.recipient]
+    from feedback_etl.exports.overlaps import overlap
+
+    if any(overlap(*pair) for pair in combinations(shared, 2)):
+        raise UsageError(
+            "The shared files have overlapping windows, and a row has another pseudonym in each, so that it would be "
+            "counted several times: measure them separately."
+        )
+
+
+def _join_exports(frames: "list[pl.DataFrame]", exports: list[str]) -> "pl.DataFrame":
+    """Join files; of rows with the same pair in several exports, those of the last export remain.
+
+    Rows of one export are different ones, also if truncated times make their pairs equal.
+    """
+    import polars as pl
+
+    from feedback_etl.transform.transforms import PAIR_KEY
+
+    parts = [frame.with_columns(pl.lit(name).alias("an export")) for frame, name in zip(frames, exports, strict=True)]
+    try:
+        table = pl.concat(parts)
+    except pl.exceptions.PolarsError:
+        raise ExportFileError("The files have different columns: measure them separately.") from None
+    if {*PAIR_KEY} <= {*table.columns} and len({*exports}) > 1:
+        numbered = table.with_columns(pl.int_range(pl.len()).over(*PAIR_KEY, "an export").alias("a number"))
+        table = numbered.unique([*PAIR_KEY, "a number"], keep="last", maintain_order=True).drop("a number")
+    return table.drop("an export")
 
 
 def _list_data_files(file: Path) -> list[str]:
@@ -52,11 +95,6 @@ def _list_data_files(file: Path) -> list[str]:
             f"duplicates, with `feedback-etl report --output {shlex.quote(str(storage))}`."
         )
     return [storage.uri(name) for name in parts] or [str(storage)]
-
-
-def _read_key_ids(file: str) -> Iterator[str]:
-    """Yield the id of the key of a data file or a part, if it belongs to an export."""
-    return (manifest.pseudonyms or "unkeyed" for manifest in _read_manifests(file))
 
 
 def _read_manifests(file: str) -> "Iterator[Manifest]":
@@ -75,24 +113,18 @@ def _read_manifests(file: str) -> "Iterator[Manifest]":
             yield parse_manifest(content, f"{folder}/{manifest_path(stem)}")
 
 
-def _read_strings(files: list[Path]) -> "pl.DataFrame":
-    """Read all files as one table of strings."""
+def _read_export_file(path: str) -> "pl.DataFrame":
+    """Read a file as strings; raise an error that contains no value of it."""
     import polars as pl
 
     from feedback_etl.data_files.csv_files import READ_ERRORS
 
-    frames = []
-    for file in files:
-        try:
-            frames += [_read_file(path) for path in _list_data_files(file)]
-        except FileNotFoundError:
-            raise UsageError(f"There is no file {file}.") from None
-        except (*READ_ERRORS, pl.exceptions.PolarsError):  # the error's text may contain values
-            raise ExportFileError(f"{file} cannot be read as CSV or Parquet.") from None
     try:
-        return pl.concat(frames)
-    except pl.exceptions.PolarsError:
-        raise ExportFileError("The files have different columns: measure them separately.") from None
+        return _read_file(path)
+    except FileNotFoundError:
+        raise UsageError(f"There is no file {path}.") from None
+    except (*READ_ERRORS, pl.exceptions.PolarsError):  # the error's text may contain values
+        raise ExportFileError(f"{path} cannot be read as CSV or Parquet.") from None
 
 
 def _read_file(path: str) -> "pl.DataFrame":
@@ -101,6 +133,7 @@ def _read_file(path: str) -> "pl.DataFrame":
 
     from feedback_etl.data_files.csv_files import escaped_columns, scan_csv_text, without_empty_lines
     from feedback_etl.storage.location import open_storage
+    from feedback_etl.transform.expressions import iso_timestamp
 
     folder, slash, name = path.rpartition("/")
     with open_storage(folder or slash or ".").local_copy(name) as file:
@@ -109,7 +142,9 @@ def _read_file(path: str) -> "pl.DataFrame":
         else:
             escaped = {column for manifest in _read_manifests(path) for column in escaped_columns(manifest)}
             frame = scan_csv_text(without_empty_lines(file), sorted(escaped))
-        return frame.collect().cast(pl.String)
+        table = frame.collect()
+        times = [name for name, dtype in table.schema.items() if dtype == pl.Datetime]
+        return table.with_columns(iso_timestamp(name) for name in times).cast(pl.String)
 
 
 def _convert_numbers(table: "pl.DataFrame", names: Iterable[str]) -> "pl.DataFrame":

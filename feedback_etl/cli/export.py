@@ -145,7 +145,7 @@ def _require_shareable(context: typer.Context, settings: "Settings") -> None:
     given = context.params
     if "timestamp_precision" in settings.model_fields_set and settings.timestamp_precision not in SHARED_PRECISIONS:
         source = "--timestamp-precision" if given["timestamp_precision"] else "the setting timestamp_precision"
-        raise UsageError(f"--share truncates times to the day: leave {source} out.")
+        raise UsageError(f"--share allows no times finer than the day: leave {source} out.")
     if given["unkeyed"]:
         raise UsageError("--share needs a key: anyone who can list the ids can invert unkeyed pseudonyms.")
     if given["k"] is not None and given["k"] < SHARED_K:

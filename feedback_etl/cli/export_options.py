@@ -95,8 +95,8 @@ Share = Annotated[
     bool,
     typer.Option(
         "--share",
-        help="Share with a --recipient outside the organisation: k of at least 5, dates instead of times, hashed "
-        "recommendation ids, and a pseudonym for each row.",
+        help="Share with a --recipient outside the organisation: k of at least 5, months instead of times, a pseudonym "
+        "for each row, small classes generalised.",
         rich_help_panel=PRIVACY,
     ),
 ]

@@ -1,10 +1,9 @@
-"""Commands for privacy officers: the pre-production checklist and the re-identification risk."""
+"""The command that runs the pre-production checklist."""
 
 import shlex
 import textwrap
 from collections import Counter
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,51 +23,14 @@ from feedback_etl.errors import CheckFailedError, CheckSkippedError
 from feedback_etl.plurals import pluralize
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from feedback_etl.columns import ExtraColumn
     from feedback_etl.compliance.item import ChecklistItem
 
 _WIDTH, _INDENT = 80, 18
 _LABELS = {"ok": "ok  ", "failed": "FAIL", "skipped": "skip"}
 _PROGRAMS = ("chmod", "feedback-etl", "rm")
 """Programs of the commands among the remedies."""
-_UNITS = {
-    "k": "people in the smallest class",
-    "small_rows": "rows in classes of fewer than 5 people",
-    "small_people": "people in these classes",
-}
-
-DataFiles = Annotated[
-    list[Path], typer.Argument(help="CSV (also .gz, .zst) or Parquet files, or folders of parts.", metavar="FILE")
-]
-QuasiIdentifiers = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--quasi-identifier",
-        help="Column that an attacker may know about a person; may be repeated.  [default: age_range, "
-        "conditions_detected, timeframe]",
-        metavar="COLUMN",
-    ),
-]
-SensitiveColumns = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--sensitive",
-        help="Column that an attacker must not learn; may be repeated.  [default: the ratings and columns with the "
-        "role sensitive]",
-        metavar="COLUMN",
-    ),
-]
-PersonColumn = Annotated[
-    str | None,
-    typer.Option(
-        "--person",
-        help="Column that identifies the person of a row; without one, each row counts as a person.  [default: "
-        "subject_hash, if the files have it]",
-        metavar="COLUMN",
-    ),
-]
 
 
 def check(
@@ -150,55 +112,3 @@ def _require_passed(items: "Sequence[ChecklistItem]") -> None:
         raise CheckSkippedError(
             f"{pluralize(len(skipped), 'item')} of {len(items)} could not be tested: {', '.join(skipped)}."
         )
-
-
-def measure_risk(
-    files: DataFiles,
-    quasi_identifier: QuasiIdentifiers = None,
-    sensitive: SensitiveColumns = None,
-    person: PersonColumn = None,
-    as_json: JsonOutput = False,
-) -> None:
-    """Measure the re-identification risk of files.
-
-    The figures are k-anonymity, l-diversity, t-closeness and values derived from them, over all files together.
-    """
-    from feedback_etl.cli.data_files import read_files
-    from feedback_etl.columns import RATING_FIELDS, SUBJECT_HASH, all_quasi_identifiers
-    from feedback_etl.privacy.risk_measures import risk
-
-    settings = load_command_settings()
-    table = read_files(files, numeric=sensitive or RATING_FIELDS)
-    extra_columns = [column for column in settings.extra_columns if column.name in table.columns]
-    if person is None and SUBJECT_HASH.name in table.columns:
-        person = SUBJECT_HASH.name
-    result = risk(
-        table,
-        quasi_identifiers=quasi_identifier or all_quasi_identifiers(settings.quasi_identifiers, extra_columns),
-        sensitive=sensitive or _list_sensitive(table.columns, extra_columns),
-        person=person,
-    ).to_dict()
-    if as_json:
-        print_json(result)
-    else:
-        _print_figures(result)
-    if person is None:
-        echo_err("Each row counts as a person, because no column identifies people (--person).")
-
-
-def _print_figures(result: "Mapping[str, Any]") -> None:
-    """Print each figure with its unit, or the figures of each column, on a line."""
-    for name, value in result.items():
-        for column, number in (value if isinstance(value, dict) else {_UNITS.get(name, ""): value}).items():
-            figure = f"{number:,}" if isinstance(number, int) else f"{number:.4g}"
-            print_lines(f"{name:<16}{figure:>12}  {column}".rstrip())
-
-
-def _list_sensitive(names: list[str], extra_columns: "Sequence[ExtraColumn]") -> list[str]:
-    """Return the ratings among the columns of a table, and its extra columns with the role "sensitive"."""
-    from feedback_etl.columns import RATING_FIELDS
-
-    return [
-        *(name for name in RATING_FIELDS if name in names),
-        *(column.name for column in extra_columns if column.role == "sensitive"),
-    ]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH
+from feedback_etl.options.sharing import SHARED_PRECISIONS
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.settings.model import Settings
 
@@ -13,6 +14,9 @@ SET_DATABASE = "set FEEDBACK_ETL_DATABASE_URL"
 
 _SHARED_TIME = "feedback_timestamp"
 """Quasi-identifier that only `--share` adds."""
+
+_UNKNOWN_RECIPIENT = "unknown"
+"""The recipient of exports that were shared before recipients had names."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,9 @@ class Remedies:
         used, settings, (start, end) = manifest.settings, self.settings, manifest.window
         extra_columns = manifest.extra_columns
         adds_time = _SHARED_TIME in used.get("quasi_identifiers", []) and _SHARED_TIME not in settings.quasi_identifiers
-        precision = used.get("timestamp_precision", settings.timestamp_precision)
+        recipient = manifest.recipient or (_UNKNOWN_RECIPIENT if adds_time else None)
+        usual = SHARED_PRECISIONS[0] if recipient else settings.timestamp_precision
+        precision = used.get("timestamp_precision", usual)
         is_parquet = any(file.path.endswith(".parquet") for file in manifest.all("pairs"))
         return {
             "--since": start,
@@ -88,14 +94,16 @@ class Remedies:
             "--days": -1 if end and not start else None,
             "--query": settings.query,
             "--min-fields": used.get("min_feedback_fields"),
-            "--timestamp-precision": None if adds_time or precision == settings.timestamp_precision else precision,
+            "--timestamp-precision": None if precision == usual else precision,
             "--k": used.get("k"),
-            "--on-small-class": used.get("on_small_class"),
+            "--on-small-class": used.get("on_small_class", "suppress" if recipient else None),
             "--l": used.get("l"),
             "--t": used.get("t"),
             "--format": "parquet" if is_parquet else None,
-            "--share": adds_time,
-            "--hash-recommendation-id": used.get("recommendation_id") == "hash" and not adds_time,
+            "--share": bool(recipient),
+            "--recipient": recipient,
+            "--allow-overlap": bool(recipient),  # with the export to be replaced
+            "--hash-recommendation-id": used.get("recommendation_id") == "hash" and not recipient,
             "--include-image-urls": IMAGE_URL in extra_columns,
             "--include-subject-hash": SUBJECT_HASH in extra_columns,
             "--unkeyed": manifest.key_id is None and not self.has_key,

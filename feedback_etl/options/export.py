@@ -62,7 +62,7 @@ class ExportOptions:
         }
         groups |= {name: replace(groups[name], **change) for name, change in changes.items() if change}
         if groups["output"].recipient is not None:
-            groups["privacy"] = prepare_for_sharing(groups["privacy"])
+            groups["privacy"] = prepare_for_sharing(groups["privacy"], keywords)
         return replace(self, **groups)
 
 

@@ -1,6 +1,7 @@
 """Rules of data that leaves the organisation: the preset, and what would weaken it."""
 
 import re
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Final
 
@@ -10,7 +11,7 @@ from feedback_etl.options.privacy import PrivacyOptions
 SHARED_K = 5
 """The minimum k of shared data."""
 
-SHARED_PRECISIONS: Final = ("day",)
+SHARED_PRECISIONS: Final = ("month", "quarter", "week", "day")
 """Precisions of the times of shared data, the default first."""
 
 PERSONAL_ROLES = ("identifier", "free_text")
@@ -20,16 +21,21 @@ _RECIPIENT = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 """One spelling for each recipient: another one would be another recipient, with other pseudonyms and no overlaps."""
 
 
-def prepare_for_sharing(privacy: PrivacyOptions) -> PrivacyOptions:
-    """Return the options with at least the preset: k of 5, days, hashed recommendations, all quasi-identifiers.
+def prepare_for_sharing(privacy: PrivacyOptions, given: Collection[str] = ()) -> PrivacyOptions:
+    """Return the options with at least the preset.
 
+    It is k of 5, months, hashed recommendations, all quasi-identifiers, and small classes generalised.
     Quasi-identifiers can only be added: the default ones and the time stay, behind those that were configured.
+
+    Args:
+        privacy: The options.
+        given: Names of options that are not to be replaced: `timestamp_precision` and `on_small_class`.
     """
-    is_coarse = privacy.timestamp_precision in SHARED_PRECISIONS
     return replace(
         privacy,
         hash_recommendation_id=True,
-        timestamp_precision=privacy.timestamp_precision if is_coarse else SHARED_PRECISIONS[0],
+        timestamp_precision=privacy.timestamp_precision if "timestamp_precision" in given else SHARED_PRECISIONS[0],
+        on_small_class=privacy.on_small_class if "on_small_class" in given else "generalize",
         k=max(SHARED_K, privacy.k or 0),
         quasi_identifiers=tuple(dict.fromkeys((*privacy.quasi_identifiers, *_list_required()))),
     )
@@ -62,8 +68,9 @@ def require_shareable(privacy: PrivacyOptions, recipient: str) -> None:
     )
     if is_weaker:
         raise UsageError(
-            f"`recipient` requires k of at least {SHARED_K}, hashed recommendations, times to the day, and the default "
-            "quasi-identifiers with feedback_timestamp: give it to ExportOptions.from_keywords, which sets them."
+            f"`recipient` requires k of at least {SHARED_K}, hashed recommendations, times to the day or coarser, "
+            "and the default quasi-identifiers with feedback_timestamp: give it to ExportOptions.from_keywords, which "
+            "sets them."
         )
 
 

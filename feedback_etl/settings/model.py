@@ -108,13 +108,18 @@ class Settings(BaseSettings):
         from feedback_etl.database.custom_query import read_query_file
         from feedback_etl.transform.model_loader import load_model
 
-        configured: dict[str, Any] = {name: getattr(self, name) for name in option_names() if hasattr(self, name)}
+        configured: dict[str, Any] = {name: getattr(self, name) for name in option_names() if name in self._configured}
         if self.query and "query" not in keywords:
             configured["query"] = read_query_file(self.query)
         if self.row_model and "row_model" not in keywords:
             require_trusted_model(self.row_model)
             configured["row_model"] = load_model(self.row_model)
         return ExportOptions.from_keywords(**configured | dict(keywords))
+
+    @property
+    def _configured(self) -> set[str]:
+        """The names of the options that have a value of these settings; the others have their default."""
+        return {*self.model_fields_set, "extra_columns"}
 
     def to_database_keywords(self) -> DatabaseKeywords:
         """Return the options that describe the database; raises UsageError if the query file cannot be read."""

@@ -1,0 +1,128 @@
+"""The command that measures the re-identification risk of files."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from feedback_etl.cli.console import echo_err, print_json, print_lines
+from feedback_etl.cli.options import JsonOutput, load_command_settings
+from feedback_etl.plurals import pluralize
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from feedback_etl.columns import ExtraColumn
+
+_LABELS = {
+    "rows": ("rows", "a row in several files counts once"),
+    "classes": ("classes", "equivalence classes: equal quasi-identifiers"),
+    "k": ("k", "{counted} in the smallest class (k-anonymity)"),
+    "average_risk": ("average risk", "of re-identification: classes / {counted}"),
+    "highest_risk": ("prosecutor risk", "highest, 1 / k, if a person is known to be in it"),
+    "share_unique": ("unique", "share of rows in classes of size 1"),
+    "small_rows": ("small rows", "rows in classes of fewer than 5 {counted}"),
+    "small_people": ("small classes", "{counted} in these classes"),
+    "discernibility": ("discernibility", "sum of the squared rows of the classes"),
+    "distinct_l": ("l", "least different values in a class"),
+    "entropy_l": ("entropy l", "least exp(entropy) of the values in a class"),
+    "t": ("t", "greatest distance of a class from all rows"),
+}
+"""The printed label and the explanation of each figure; `risk_measures.Risk` defines them with their sources."""
+
+DataFiles = Annotated[
+    list[Path], typer.Argument(help="CSV (also .gz, .zst) or Parquet files, or folders of parts.", metavar="FILE")
+]
+QuasiIdentifiers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--quasi-identifier",
+        help="Column that an attacker may know about a person; may be repeated.  [default: age_range, "
+        "conditions_detected, timeframe]",
+        metavar="COLUMN",
+    ),
+]
+SensitiveColumns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sensitive",
+        help="Column that an attacker must not learn; may be repeated.  [default: the ratings and columns with the "
+        "role sensitive]",
+        metavar="COLUMN",
+    ),
+]
+PersonColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--person",
+        help="Column that identifies the person of a row; without one, each row counts as a person.  [default: "
+        "subject_hash, if the files have it]",
+        metavar="COLUMN",
+    ),
+]
+
+
+def measure_risk(
+    files: DataFiles,
+    quasi_identifier: QuasiIdentifiers = None,
+    sensitive: SensitiveColumns = None,
+    person: PersonColumn = None,
+    as_json: JsonOutput = False,
+) -> None:
+    """Measure the re-identification risk of files.
+
+    The figures are k-anonymity, l-diversity, t-closeness and values derived from them, over all files together. A row
+    that is in several exports counts once.
+    """
+    from feedback_etl.cli.data_files import read_files
+    from feedback_etl.columns import RATING_FIELDS, SUBJECT_HASH, all_quasi_identifiers
+    from feedback_etl.privacy.risk_measures import risk
+
+    settings = load_command_settings()
+    table, repeated = read_files(files, numeric=sensitive or RATING_FIELDS)
+    extra_columns = [column for column in settings.extra_columns if column.name in table.columns]
+    if person is None and SUBJECT_HASH.name in table.columns:
+        person = SUBJECT_HASH.name
+    known = quasi_identifier or list(all_quasi_identifiers(settings.quasi_identifiers, extra_columns))
+    sensitive = sensitive or _list_sensitive(table.columns, extra_columns)
+    measured = risk(table, quasi_identifiers=known, sensitive=sensitive, person=person).to_dict()
+    if as_json:
+        counted = {"counted": "people" if person else "rows", "person": person, "repeated_rows": repeated}
+        print_json(measured | counted | {"quasi_identifiers": known, "sensitive": sensitive})
+    else:
+        print_lines(f"counted   {f'people, by {person}' if person else 'rows: no column identifies people (--person)'}")
+        print_lines(f"known     {', '.join(known)} (quasi-identifiers)")
+        print_lines(*_format_figures(measured, "people" if person else "rows"))
+    if repeated:
+        echo_err(f"{pluralize(repeated, 'row')} that several files contain counted once.")
+    if person is None:
+        echo_err("Each row counts as a person, because no column identifies people (--person).")
+
+
+def _format_figures(measured: "Mapping[str, Any]", counted: str) -> Iterator[str]:
+    """Yield a line for each figure, or for each column of a figure: label, value and explanation."""
+    for name, value in measured.items():
+        label, explanation = _LABELS[name]
+        if isinstance(value, dict):
+            yield f"{label:<28}  {explanation}:"
+            yield from (_format_figure("", number, column) for column, number in value.items())
+        else:
+            yield _format_figure(label, value, explanation.format(counted=counted))
+            if name == "highest_risk":
+                yield _format_figure("journalist risk", value, "at most, if it is not known who is in it")
+
+
+def _format_figure(label: str, number: float, explanation: str) -> str:
+    figure = f"{number:,}" if isinstance(number, int) else f"{number:.4g}"
+    return f"{label:<16}{figure:>12}  {explanation}"
+
+
+def _list_sensitive(names: list[str], extra_columns: "Sequence[ExtraColumn]") -> list[str]:
+    """Return the ratings among the columns of a table, and its extra columns with the role "sensitive"."""
+    from feedback_etl.columns import RATING_FIELDS
+
+    return [
+        *(name for name in RATING_FIELDS if name in names),
+        *(column.name for column in extra_columns if column.role == "sensitive"),
+    ]
