@@ -148,6 +148,12 @@ class TestDuplicates:
         assert read_ratings(tmp_path) == {1: 3}
         assert latest_export(tmp_path) == path
 
+    def test_format_does_not_decide_which_export_of_one_second_is_newer(self, tmp_path: Path) -> None:
+        """A longer suffix is not a higher number."""
+        write_export(tmp_path, feedback_at(1, rating=1), form={"format": "parquet"})
+        write_export(tmp_path, feedback_at(1, rating=2), form={"format": "csv"})
+        assert read_ratings(tmp_path) == {1: 2}
+
     @pytest.mark.sample("0", "4", "9")
     @pytest.mark.parametrize("seed", range(12))
     def test_random_windows_give_the_union_of_pairs(self, tmp_path: Path, seed: int) -> None:

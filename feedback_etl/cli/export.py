@@ -80,6 +80,7 @@ def export(
     cursor: export_options.Cursor = None,
     lookback: export_options.Lookback = str(OutputOptions.lookback),
     new_series: export_options.NewSeries = False,
+    backfill: export_options.Backfill = False,
     format: FileFormat = OutputOptions.format,  # noqa: A002  as the option
     compression: Compression = OutputOptions.compression,
     formulas: Formulas = None,
@@ -124,7 +125,7 @@ def _require_effective_options(context: typer.Context, settings: "Settings") -> 
     require_effective(
         context,
         {
-            **dict.fromkeys(("cursor", "lookback", "new_series"), ("--incremental", given["incremental"])),
+            **dict.fromkeys(("cursor", "lookback", "new_series", "backfill"), ("--incremental", given["incremental"])),
             "formulas": ("--format csv", given["format"] == "csv"),
             "workers": ("--bulk or --executor", is_parallel),
             **dict.fromkeys(("on_small_class", "max_suppressed", "l", "t"), ("--k", settings.k or share)),

@@ -37,7 +37,7 @@ def format_summary(report: "ExportReport", min_fields: int) -> Iterator[str]:
     yield f"duration   {report.execution_time_seconds:.2f} s"
     if report.late_records:
         late = pluralize(report.late_records, "row")
-        yield f"late       {late} arrived after the lookback; only a full export includes them"
+        yield f"late       {late} arrived after the lookback; the same command with --backfill exports them"
     if report.advice:
         yield f"advice     {report.advice}"
 
@@ -79,6 +79,7 @@ def _explain_empty(report: "ExportReport", min_fields: int) -> str:
         (total and report.deduplicated_records == total, "all new rows are duplicates of earlier ones."),
         (total and report.skipped_records == total, few_ratings),
         (total, "all new rows were dropped, as listed below."),
+        (report.mode == "backfill", "the exports contain every row of the earlier windows that can be exported."),
         (is_incremental and report.excluded_records, "no user with new feedback has given consent."),
         (report.known_records, "there are no new rows since the last incremental export."),
         (

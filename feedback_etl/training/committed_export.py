@@ -104,14 +104,15 @@ def may_share_pairs(first: CommittedExport, second: CommittedExport) -> bool:
     return is_overlapping and not (is_one_series and first.series != second.series)
 
 
-def recency_key(export: CommittedExport) -> tuple[str, int, str]:
-    """Return a sort key that puts the newest export last; `..._10` is newer than `..._9`."""
-    return export.manifest.created_at, len(export.name), export.address
+def recency_key(export: CommittedExport) -> tuple[str, int, str, str]:
+    """Return a sort key that puts the newest export last; `..._10.csv` is newer than `..._9.parquet`."""
+    stem = export.name.partition(".")[0]
+    return export.manifest.created_at, len(stem), stem, export.address
 
 
 def sort_by_recency(exports: Sequence[CommittedExport]) -> list[CommittedExport]:
     """Return exports with the newest last; those of a series in its order, even if the clock went back meanwhile."""
-    newest: dict[tuple[str, str], tuple[str, int, str]] = {}
+    newest: dict[tuple[str, str], tuple[str, int, str, str]] = {}
     keys = {}
     for export in sorted(exports, key=lambda export: export.series[2] if export.series else 0):
         key = recency_key(export)
