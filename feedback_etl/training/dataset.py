@@ -114,8 +114,8 @@ def scan_training(
         frame = scan_training(folder).collect()         # Polars
         frame.to_arrow()                                # Arrow
         frame.to_arrow().to_pandas(types_mapper=...)    # pandas; frame.to_pandas() turns ratings with nulls into floats
-        features(frame).to_numpy()                      # NumPy, float32 and without nulls, as scikit-learn expects
-        features(frame).to_torch()                      # PyTorch tensor, float32
+        features(frame, vocabulary=vocabulary).to_numpy()   # NumPy, float32 and without nulls, as scikit-learn expects
+        features(frame, vocabulary=vocabulary).to_torch()   # PyTorch tensor, float32
         datasets.Dataset(frame.to_arrow())              # Hugging Face, or Dataset.from_polars(frame)
 
     Args:
