@@ -393,6 +393,17 @@ class TestOptions:
         assert (settings["l"], settings["t"], settings["on_small_class"]) == (2, 0.9, "generalize")
         assert "weeks" not in json.dumps(settings)  # only the digest of the hierarchies
 
+    def test_summary_counts_the_changed_cells(self, here: Here) -> None:
+        """It has the figures of the manifest."""
+        ended = here("export", "--days", "-1", "--k", "5", "--on-small-class", "generalize")
+        measured = list_manifests(Path("ml/feedback_training"))[0].risk["generalization"]
+        lines = dict(line.split(maxsplit=1) for line in ended.err.splitlines() if line[0] != " ")
+        for label, figure in (("coarser", "generalized"), ("emptied", "emptied")):
+            changed = {name: cells[figure] for name, cells in measured["columns"].items() if cells[figure]}
+            assert lines.get(label, "") == ", ".join(f"{name} {count:,}" for name, count in changed.items())
+        assert lines["loss"].startswith(f"{measured['non_uniform_entropy']:.1%} of the information")
+        assert {"coarser", "emptied"} & lines.keys()
+
     @pytest.mark.parametrize(
         ("wrong", "message"),
         [
