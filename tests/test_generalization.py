@@ -28,7 +28,7 @@ from feedback_etl.privacy.k_anonymity import ClassCounter
 from feedback_etl.privacy.release_plan import ReleasePlan, apply_changes, plan_release
 from feedback_etl.records.catalog import list_manifests
 from feedback_etl.report.contracts import manifest_schema
-from feedback_etl.training import features, scan_training
+from feedback_etl.training import Vocabulary, features, scan_training
 
 NAMES = ("age_range", "conditions_detected", "timeframe", "feedback_timestamp")
 WIDER = {"<25": 1.5, "25-50": 3.5, "<50": 2.5}
@@ -334,7 +334,8 @@ class TestReaders:
         assert "25-50" not in manifest_schema(manifests[1])["properties"]["age_range"]["enum"]
         for path in (manifests[0].stem + ".csv", ""):
             pairs = scan_training(tmp_path / path).collect()
-            ages = dict(zip(pairs["age_range"].cast(pl.String), features(pairs)["age"], strict=True))
+            encoded = features(pairs, vocabulary=Vocabulary.fit(pairs))
+            ages = dict(zip(pairs["age_range"].cast(pl.String), encoded["age"], strict=True))
             ranks = {
                 None: 0,
                 "<18": 1,
