@@ -62,7 +62,7 @@ class ExportReport(FeedbackProcessingStats):
         risk: Sizes of the equivalence classes in people, and the risks that follow; see docs/commands.md. In
             `people_in_classes_under_5`, a person with rows in several such classes is counted in each.
         audit_head: MAC of the last record of the audit log; a copy stored elsewhere reveals a truncated log.
-        mode: "full" or "incremental".
+        mode: "full", "incremental" or "backfill".
         late_records: Rows that arrived later than the lookback allows, in windows that are not read again.
         changed_records: Rows, among those to export, that were exported before and have changed since, by `cursor`. A
             row that arrived late and was changed since may be counted too.

@@ -88,6 +88,19 @@ class TestCommand:
         (series,) = json.loads(here("status", "--json", "ml/feedback_training").out)["series"]
         assert (series["late_records"], series["watermark"]) == (1, "2025-10-25T09:59:00")
 
+    def test_command_in_the_notice_of_late_rows_exports_them(self, sqlite_database: Database, here: Here) -> None:
+        """It is the same command with an option, and the notice ends."""
+        sqlite_database.fill(**people(2))
+        export = ["export", "--incremental", "--days", "-1", "--database-url", sqlite_database.url, "--unkeyed"]
+        assert here(*export).code == 0
+        add(sqlite_database, 900, NOW - 9 * DAY)
+        notice = "late       1 row arrived after the lookback; the same command with --backfill exports them"
+        assert notice in here(*export).err
+        assert "exported   1 of 1 rows" in here(*export, "--backfill").err
+        empty = "Nothing exported: the exports contain every row of the earlier windows that can be exported."
+        assert empty in here(*export, "--backfill").err
+        assert "late  " not in here(*export).err + here("status").out
+
     def test_fresh_series_is_ok_and_an_old_one_fails(
         self, sqlite_database: Database, here: Here, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -80,6 +80,7 @@ def export(
     cursor: export_options.Cursor = None,
     lookback: export_options.Lookback = str(OutputOptions.lookback),
     new_series: export_options.NewSeries = False,
+    backfill: export_options.Backfill = False,
     format: FileFormat = OutputOptions.format,  # noqa: A002  as the option
     compression: Compression = OutputOptions.compression,
     formulas: Formulas = None,
@@ -107,9 +108,13 @@ def export(
         print_json(report.to_dict())
     if not quiet:
         print_summary(report, min_feedback_fields)
-    if quiet or not (incremental and report.window and is_given(context, "days_back")):
-        return
-    if report.window != window_of_days(days_back, now=report.window.end):
+        if incremental and is_given(context, "days_back"):
+            _report_ignored_days(report, days_back)
+
+
+def _report_ignored_days(report: "ExportReport", days_back: int) -> None:
+    """Report that a continued series did not use --days."""
+    if report.window and report.window != window_of_days(days_back, now=report.window.end):
         echo_err("--days had no effect: only the first export of a series uses it, and this one continued a series.")
 
 
@@ -120,7 +125,7 @@ def _require_effective_options(context: typer.Context, settings: "Settings") -> 
     require_effective(
         context,
         {
-            **dict.fromkeys(("cursor", "lookback", "new_series"), ("--incremental", given["incremental"])),
+            **dict.fromkeys(("cursor", "lookback", "new_series", "backfill"), ("--incremental", given["incremental"])),
             "formulas": ("--format csv", given["format"] == "csv"),
             "workers": ("--bulk or --executor", is_parallel),
             **dict.fromkeys(("on_small_class", "max_suppressed", "l", "t"), ("--k", settings.k or share)),

@@ -152,6 +152,14 @@ NewSeries = Annotated[
         rich_help_panel=SERIES,
     ),
 ]
+Backfill = Annotated[
+    bool,
+    typer.Option(
+        "--backfill",
+        help="Export the rows of earlier windows of the series that no export contains.",
+        rich_help_panel=SERIES,
+    ),
+]
 Unkeyed = Annotated[
     bool,
     typer.Option(

@@ -48,31 +48,43 @@ class IncrementalState(NamedTuple):
 
     Attributes:
         settings: The settings that identify it.
-        number: The number of exports.
-        begins: The start of the window of the first export; None if it is unbounded, or for a series without exports.
+        links: The manifests of its exports, in their order; the last one contains the state.
         known_since: Rows from this time on are remembered, and read again; None for all of them.
         counted: The windows before that, the oldest first.
         seen_rows: The lines of the seen rows; see `seen_rows.read_seen_rows`.
-        seen_rows_paths: The paths of their files, and of those of earlier exports, which are superseded.
-        stems: The stems of the exports.
-        last: The manifest of the last one, which contains the state; None for a series without exports.
         read_until: The end of the window of the last run; None before the first.
         attempts: The starts of the windows of first exports that found nothing or failed.
         others: The settings of the other series of the storage, the newest last; empty for a series that has begun.
     """
 
     settings: Mapping[str, Any]
-    number: int
-    begins: datetime | None
+    links: tuple[Manifest, ...]
     known_since: datetime | None
     counted: tuple[WindowCount, ...]
     seen_rows: pl.DataFrame
-    seen_rows_paths: tuple[str, ...]
-    stems: frozenset[str]
-    last: Manifest | None
     read_until: datetime | None
-    attempts: tuple[datetime | None, ...]
+    attempts: tuple[datetime | None, ...] = ()
     others: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def last(self) -> Manifest | None:
+        """The manifest of the last export; None for a series without exports."""
+        return self.links[-1] if self.links else None
+
+    @property
+    def number(self) -> int:
+        """The number of the last export; 0 for a series without exports."""
+        return int(self.last.chain["number"]) if self.last else 0
+
+    @property
+    def begins(self) -> datetime | None:
+        """The start of the window of the first export; None if it is unbounded, or there is none."""
+        return _parse_time(self.links[0].window[0]) if self.links else None
+
+    @property
+    def stems(self) -> frozenset[str]:
+        """The stems of the exports."""
+        return frozenset(manifest.stem for manifest in self.links)
 
     @classmethod
     def load(cls, storage: Storage, candidates: Sequence[Mapping[str, Any]]) -> Self:
@@ -101,19 +113,8 @@ class IncrementalState(NamedTuple):
                 raise
             return cls.load(storage, candidates)
         runs = _list_runs(storage, settings)
-        return cls(
-            settings,
-            last.chain["number"],
-            _parse_time(links[0].window[0]),
-            known_since,
-            tuple(_count_last_reported(last, runs)),
-            seen_rows,
-            tuple(file.path for manifest in links for file in manifest.all("rows")),
-            frozenset(manifest.stem for manifest in links),
-            last,
-            max((run.until for run in runs), default=None),
-            (),
-        )
+        read_until = max((run.until for run in runs), default=None)
+        return cls(settings, tuple(links), known_since, tuple(_count_last_reported(last, runs)), seen_rows, read_until)
 
     @classmethod
     def _begin(cls, storage: Storage, settings: Mapping[str, Any], increments: Sequence[Manifest]) -> Self:
@@ -123,10 +124,12 @@ class IncrementalState(NamedTuple):
         attempts = tuple(_parse_time(record["begins"]) for record in starts)
         others = {manifest.settings_digest: manifest.settings for manifest in increments} if not attempts else {}
         read_until = max((run.until for run in _list_runs(storage, settings)), default=None)
-        seen_rows, stems = read_seen_rows(storage, ()), frozenset[str]()
-        return cls(
-            settings, 0, None, None, (), seen_rows, (), stems, None, read_until, attempts, tuple(others.values())
-        )
+        return cls(settings, (), None, (), read_seen_rows(storage, ()), read_until, attempts, tuple(others.values()))
+
+    def list_pruned_windows(self) -> list[tuple[datetime, datetime]]:
+        """Return the windows of `created_at` of the exports whose files were pruned."""
+        pruned = [link.window for link in self.links if link.pruned_at]
+        return [(_parse_time(start) or datetime.min, datetime.fromisoformat(str(end))) for start, end in pruned]
 
     def require_intended(self, *, new_series: bool, new_key: bool) -> None:
         """Refuse to begin a series beside others, whose rows it would export again, unless that is intended.
@@ -192,7 +195,7 @@ class IncrementalState(NamedTuple):
     def delete_seen_rows(self, storage: Storage) -> None:
         """Delete the seen rows of superseded exports; the next export retries what cannot be deleted."""
         with suppress(OSError, ExportFileError):
-            storage.delete(*self.seen_rows_paths)
+            storage.delete(*(file.path for link in self.links for file in link.all("rows")))
 
     def count_late(self, counts: list[int]) -> int:
         """Return the number of late-arriving rows in windows that are not read again."""

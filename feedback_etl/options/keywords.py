@@ -72,6 +72,7 @@ class ExportKeywords(TrainingKeywords, total=False):
     cursor: str
     lookback: str | timedelta
     new_series: bool
+    backfill: bool
     lock_timeout: float
     idempotency_key: str | None
     allow_new_key: bool

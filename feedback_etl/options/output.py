@@ -32,6 +32,8 @@ class OutputOptions:
             so far before this watermark. Later rows are counted in `late_records`.
         new_series: Begin a series whose settings differ from those of the folder's other series, which exports their
             rows again; refused otherwise. A series that has begun is continued.
+        backfill: Export the rows of the earlier windows of the series that no export contains, such as those that
+            arrived later than `lookback`, and no other rows.
         lock_timeout: Seconds to wait for other programs that use the folder.
         idempotency_key: An opaque id of the request, such as a task's UUID. For an id that already has an export
             nothing is read, and its figures are returned. The folder is locked meanwhile.
@@ -49,6 +51,7 @@ class OutputOptions:
     cursor: str = CREATED_AT
     lookback: str | timedelta = "1h"
     new_series: bool = False
+    backfill: bool = False
     lock_timeout: float = 60.0
     idempotency_key: str | None = None
     allow_new_key: bool = False
@@ -68,8 +71,9 @@ class OutputOptions:
             )
         if self.allow_overlap and self.recipient is None:
             raise UsageError("`allow_overlap` has no effect without `recipient`.")
-        if self.new_series and not self.incremental:
-            raise UsageError("`new_series` has no effect without `incremental`.")
+        for name in ("new_series", "backfill"):
+            if getattr(self, name) and not self.incremental:
+                raise UsageError(f"`{name}` has no effect without `incremental`.")
 
     @property
     def file_format(self) -> "FileFormat":

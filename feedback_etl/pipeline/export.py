@@ -18,6 +18,7 @@ from feedback_etl.exports.incremental import IncrementalState, lock_series
 from feedback_etl.exports.series_conflicts import SupersededError
 from feedback_etl.options.export import ExportOptions
 from feedback_etl.options.keywords import ExportKeywords
+from feedback_etl.pipeline.backfill import select_earlier_windows
 from feedback_etl.pipeline.keys import resolve_key
 from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.selection import select
@@ -176,6 +177,8 @@ def export_incremental(request: ExportRequest) -> ExportReport:
 
 def _select_increment(request: ExportRequest, series: IncrementalState) -> ExportRequest:
     """Return a request of the rows from the watermark of a series on."""
+    if request.output.backfill:
+        return select_earlier_windows(request, series)
     selection, now, cursor = request.selection, request.transform_options.now, request.output.cursor
     start = series.find_start(selection.window.start, now)
     windows = [Window(count.start, count.end) for count in series.counted]

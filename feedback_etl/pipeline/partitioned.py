@@ -20,10 +20,11 @@ from feedback_etl.database.partitioning import FeedbackPartitions, NotPartitiona
 from feedback_etl.database.ranges import group_batches
 from feedback_etl.database.read import FeedbackStream, ReadRequest, open_feedback, retry_with_sqlalchemy
 from feedback_etl.database.watermark import Watermark
-from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.series_conflicts import detect_abort
 from feedback_etl.exports.transaction import ExportTransaction
+from feedback_etl.pipeline.backfill import create_seen_rows
 from feedback_etl.pipeline.batch_processor import BatchProcessor
+from feedback_etl.pipeline.part_files import by_number, require_all
 from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.scheduler import MAX_TASKS_IN_FLIGHT, run_tasks
 from feedback_etl.pipeline.shared_files import write_earlier_seen_rows, write_small_classes
@@ -54,6 +55,8 @@ def export_in_parts(request: ExportRequest) -> ExportReport:
         FolderLockedError: Another program uses the folder for too long; nothing was published.
     """
     selection, in_flight = request.selection, _count_in_flight(request)
+    if request.output.backfill:
+        return export_stream(selection, request)
     try:
         with open_partitions(selection, tasks=in_flight) as partitions:
             return export_partitions(request, partitions, in_flight)
@@ -85,7 +88,8 @@ def export_stream(selection: ReadRequest, request: ExportRequest) -> ExportRepor
     with open_feedback(selection) as stream, _begin(request, stream.consent) as export:
         series = _begin_series(request, export, stream.watermark)
         context = _create_context(request, export, series, ())
-        processor = create_processor(context, options)
+        seen_rows = create_seen_rows(request, stream.watermark.until)
+        processor = create_processor(context, options, seen_rows)
         results = (
             write_part(storage, options, PartTask(context, number, ""), frames, processor)
             for number, frames in enumerate(group_batches(stream.batches))
@@ -156,12 +160,12 @@ def _finish(
             for result in results:
                 written.add(result)
     report = processor.build_report(window, source.excluded)
-    _require_all(written.files, report)
+    require_all(written.files, report)
     report.escaped_texts = dict(sorted(written.escaped_texts.items()))
     details = ManifestDetails("full", window, request.settings, source=source.dialect, extra=options.extra_columns)
     details = details._replace(rows_digest=shared.digest if shared else "")
     if request.series is not None and context.series is not None:
-        details = add_increment(details, report, request.series, source.watermark)
+        details = add_increment(details, report, request, source.watermark)
         written.files.extend([context.series.earlier] if context.series.earlier else [])
     kinds = {file.kind for file in written.files}
     files = written.files if kinds - {"rows"} else []
@@ -213,25 +217,6 @@ def _create_context(
         connect_timeout=selection.options.connect_timeout,
         read_timeout=selection.options.read_timeout,
     )
-
-
-def by_number(file: DataFile) -> tuple[str, int]:
-    """Return the sort key of parts; by name, `part-100000` would come before `part-99999`."""
-    return file.kind, parse_part_number(file.path)
-
-
-def _require_all(files: Iterable[DataFile], report: ExportReport) -> None:
-    """Verify that the parts contain the rows that were counted, so that no lost file goes unnoticed."""
-    contained = Counter[str]()
-    for file in files:
-        contained[file.kind] += file.rows
-    expected = {"pairs": report.exported_records, "rejected": report.errors}
-    for kind, rows in expected.items():
-        if contained[kind] != rows:
-            raise ExportFileError(
-                f"The parts contain {contained[kind]:,} rows ({kind}), but {rows:,} were counted: nothing was "
-                "published. Run again."
-            )
 
 
 def _count_in_flight(request: ExportRequest) -> int:

@@ -135,7 +135,8 @@ class ExportRequest:
             return shared | request_details(self.output.idempotency_key)
         if self.series is None:
             return request_details(self.output.idempotency_key)
-        return self.series.audit_details(self.selection.window.start)
+        backfill = {"backfill": True} if self.output.backfill else {}
+        return self.series.audit_details(self.selection.window.start) | backfill
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -126,12 +126,14 @@ def run_task_with(secrets: Secrets, task: Task) -> TaskResult:
     return write_part(storage, options, task, frames, create_processor(export, options))
 
 
-def create_processor(export: TaskContext, options: TransformOptions) -> BatchProcessor:
+def create_processor(
+    export: TaskContext, options: TransformOptions, seen_rows: SeenRows | None = None
+) -> BatchProcessor:
     """Return the batch processor of a task, which removes people who were erased before the export began."""
-    tombstones, seen_rows = list[Tombstones](), None
+    tombstones = list[Tombstones]()
     if export.erasures:
         tombstones = _read_tombstones(export.destination, (options.key, *available_keys()), export.erasures)
-    if export.series is not None:
+    if export.series is not None and seen_rows is None:
         file, since, cursor = export.series
         seen = _read_seen_rows(export.destination, (file.path, file.sha256) if file else None)
         seen_rows = SeenRows(seen, options.key, since, cursor)

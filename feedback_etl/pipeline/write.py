@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from feedback_etl.data_files.seen_rows import SeenRows
 from feedback_etl.database.read import FeedbackStream, ReadRequest, open_feedback, retry_with_sqlalchemy
 from feedback_etl.database.watermark import Watermark
-from feedback_etl.exports.incremental import INCREMENTAL, IncrementalState
+from feedback_etl.exports.incremental import INCREMENTAL
 from feedback_etl.exports.transaction import ExportTransaction
+from feedback_etl.pipeline.backfill import BACKFILL, create_seen_rows
 from feedback_etl.pipeline.batches import process_batches
 from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.transform_options import TransformOptions
@@ -34,9 +35,7 @@ def write_export(selection: ReadRequest, request: ExportRequest) -> ExportReport
     options, window, series = request.transform_options, selection.window, request.series
     with open_feedback(selection) as stream:
         with _begin_transaction(request, stream) as files:
-            seen_rows = None
-            if series is not None:
-                seen_rows = SeenRows(series.seen_rows, options.key, stream.watermark.until, request.cursor)
+            seen_rows = create_seen_rows(request, stream.watermark.until)
             processor = _create_processor(options, files.tombstones, seen_rows)
             write = files.write if options.k_policy.k is None else files.spool
             process_batches(processor, stream.batches, write=write, write_rejected=files.write_rejected)
@@ -46,11 +45,16 @@ def write_export(selection: ReadRequest, request: ExportRequest) -> ExportReport
             report = processor.build_report(window, stream.excluded)
             report.escaped_texts = dict(sorted(files.escaped_texts.items()))
             details = ManifestDetails(
-                "full", window, request.settings, source=stream.dialect, extra=options.extra_columns
-            )._replace(rows_digest=shared.digest if shared else "")
+                "full",
+                window,
+                request.settings,
+                source=stream.dialect,
+                extra=options.extra_columns,
+                rows_digest=shared.digest if shared else "",
+            )
             if series is not None and seen_rows is not None:
                 files.write_seen_rows(seen_rows.rows())
-                details = add_increment(details, report, series, stream.watermark)
+                details = add_increment(details, report, request, stream.watermark)
             published = files.commit(details=details._replace(statistics=report.to_statistics(), risk=report.risk))
             report.audit_head = files.audit_head
         if series is not None and any(published):
@@ -63,11 +67,15 @@ def write_export(selection: ReadRequest, request: ExportRequest) -> ExportReport
 
 
 def add_increment(
-    details: ManifestDetails, report: ExportReport, series: IncrementalState, watermark: Watermark
+    details: ManifestDetails, report: ExportReport, request: ExportRequest, watermark: Watermark
 ) -> ManifestDetails:
     """Return the details of an incremental export; its report counts the late-arriving rows."""
+    series = request.series
+    assert series is not None  # noqa: S101  the export is incremental
     assert details.window is not None  # noqa: S101  every export has one
     report.mode, report.late_records = INCREMENTAL, series.count_late(watermark.counts)
+    if request.output.backfill:
+        report.mode, report.late_records = BACKFILL, 0
     start = series.known_since if series.number else details.window[0]
     increment = series.next(start, watermark.until, watermark.counts)
     return details._replace(mode=INCREMENTAL, chain=increment)

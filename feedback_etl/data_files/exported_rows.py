@@ -1,0 +1,124 @@
+"""Rows that the exports of an incremental series contain, so that a backfill exports those that none contains.
+
+An export's files contain the analysis, the recommendation and the exact time of each pair, and its list of rejected
+rows the ids of those rows. Both are read, so that a backfill depends on no other state, and erased rows stay erased.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+import polars as pl
+
+from feedback_etl.data_files.csv_files import escaped_columns
+from feedback_etl.data_files.seen_rows import SeenRows, SeriesCursor
+from feedback_etl.errors import ExportFileError
+from feedback_etl.privacy.keys import Key
+from feedback_etl.records.manifest import DataFile, Manifest
+from feedback_etl.storage.base import Storage
+from feedback_etl.storage.posix import hash_file
+from feedback_etl.transform.expressions import ISO_FORMAT, hash_id
+from feedback_etl.transform.formulas import unescape
+from feedback_etl.transform.transforms import has_min_ratings
+
+_TIME = pl.Datetime("us")
+_PAIR: dict[str, pl.DataType | type[pl.DataType]] = {
+    "analysis_hash": pl.String,
+    "recommendation_id": pl.String,
+    "feedback_timestamp": _TIME,
+}
+_KEYS = [f"key of {name}" for name in _PAIR]
+
+
+class EarlierWindows(NamedTuple):
+    """Say which rows a backfill considers.
+
+    Attributes:
+        until: The watermark of the series, exclusive: later rows are left to the next export.
+        pruned: Windows of exports whose files were pruned, so that their rows are not known.
+        hash_recommendation_id: Whether the exports contain pseudonyms of recommendations.
+        min_feedback_fields: The number of ratings below which a row is skipped.
+    """
+
+    until: datetime
+    pruned: Sequence[tuple[datetime, datetime]]
+    hash_recommendation_id: bool
+    min_feedback_fields: int
+
+
+class ExportedRows(NamedTuple):
+    """Contain the pairs of exports, and the feedback ids of rejected rows, as text."""
+
+    pairs: pl.DataFrame
+    rejected: pl.Series
+
+    @classmethod
+    def read(cls, storage: Storage, exports: Iterable[Manifest]) -> "ExportedRows":
+        """Read the files of exports that were not pruned.
+
+        Raises:
+            ExportFileError: A file is missing or was changed.
+        """
+        pairs, rejected = [pl.DataFrame(schema=_PAIR)], [pl.Series("feedback_id", dtype=pl.String)]
+        for export in (export for export in exports if not export.pruned_at):
+            pairs += [_read_pairs(storage, file, export) for file in export.all("pairs")]
+            rejected += [_read(storage, file, ["feedback_id"])["feedback_id"] for file in export.all("rejected")]
+        return cls(pl.concat(pairs), pl.concat(rejected))
+
+
+def _read_pairs(storage: Storage, file: DataFile, export: Manifest) -> pl.DataFrame:
+    frame = _read(storage, file, list(_PAIR))
+    time = pl.col("feedback_timestamp")
+    if frame.schema["feedback_timestamp"] == pl.String:
+        time = time.str.to_datetime(ISO_FORMAT, time_unit="us")
+        frame = frame.with_columns(unescape(name) for name in escaped_columns(export) if name in _PAIR)
+    return frame.with_columns(time.dt.replace_time_zone(None)).cast(_PAIR)  # type: ignore[arg-type]
+
+
+def _read(storage: Storage, file: DataFile, columns: list[str]) -> pl.DataFrame:
+    """Read columns of a file; those of CSV files as text."""
+    try:
+        with storage.local_copy(file.path) as path:
+            if hash_file(path) in {file.sha256, file.becoming.get("sha256")}:
+                if file.path.endswith(".parquet"):
+                    return pl.read_parquet(path, columns=columns)
+                return pl.scan_csv(path, infer_schema=False, glob=False).select(columns).collect()
+    except FileNotFoundError:
+        pass
+    raise ExportFileError(
+        f"{storage.uri(file.path)} is missing or was changed: a backfill would export its rows again. Restore it, or "
+        f"remove the export (feedback-etl prune --export {file.path.split('/')[-1].split('.')[0]})."
+    )
+
+
+class BackfillRows(SeenRows):
+    """Identify the rows of earlier windows that no export contains; the state of the series stays as it is.
+
+    Rows with too few ratings, and rows that were rejected and are still invalid, are not counted again.
+    """
+
+    def __init__(
+        self, seen: pl.DataFrame, key: Key | None, cursor: SeriesCursor, windows: EarlierWindows, exported: ExportedRows
+    ) -> None:
+        super().__init__(seen, key, windows.until, cursor)
+        self._windows, self._exported = windows, exported
+
+    def filter_new_rows(self, raw: pl.DataFrame, is_valid: Callable[[pl.DataFrame], pl.Expr]) -> pl.DataFrame:
+        """Return the rows of earlier windows that no export contains."""
+        windows, time = self._windows, self._time
+        is_unknown = pl.any_horizontal(
+            pl.lit(value=False),
+            *(pl.col("created_at").is_between(*window, closed="left") for window in windows.pruned),
+        )
+        rows = raw.filter(time < windows.until, ~is_unknown, has_min_ratings(windows.min_feedback_fields))
+        recommendation = pl.col("recommendation_id").cast(pl.String)
+        if windows.hash_recommendation_id:
+            recommendation = hash_id("recommendation_id", key=self._key, unkeyed=self._key is None)
+        keys = dict(zip(_KEYS, (self._pseudonym(), recommendation, pl.col("created_at").cast(_TIME)), strict=True))
+        # Keys of a join must be elementwise expressions, which pseudonyms are not: they become columns first.
+        rows = rows.with_columns(**keys).join(
+            self._exported.pairs, left_on=_KEYS, right_on=list(_PAIR), how="anti", maintain_order="left"
+        )
+        rows = rows.drop(_KEYS)
+        was_rejected = pl.col("feedback_id").cast(pl.String).is_in(self._exported.rejected.implode())
+        return rows.filter(is_valid(rows) | ~was_rejected.fill_null(value=False))
