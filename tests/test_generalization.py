@@ -28,7 +28,7 @@ from feedback_etl.privacy.k_anonymity import ClassCounter
 from feedback_etl.privacy.release_plan import ReleasePlan, apply_changes, plan_release
 from feedback_etl.records.catalog import list_manifests
 from feedback_etl.report.contracts import manifest_schema
-from feedback_etl.training import features, scan_training
+from feedback_etl.training import Vocabulary, features, scan_training
 
 NAMES = ("age_range", "conditions_detected", "timeframe", "feedback_timestamp")
 WIDER = {"<25": 1.5, "25-50": 3.5, "<50": 2.5}
@@ -334,7 +334,8 @@ class TestReaders:
         assert "25-50" not in manifest_schema(manifests[1])["properties"]["age_range"]["enum"]
         for path in (manifests[0].stem + ".csv", ""):
             pairs = scan_training(tmp_path / path).collect()
-            ages = dict(zip(pairs["age_range"].cast(pl.String), features(pairs)["age"], strict=True))
+            encoded = features(pairs, vocabulary=Vocabulary.fit(pairs))
+            ages = dict(zip(pairs["age_range"].cast(pl.String), encoded["age"], strict=True))
             ranks = {
                 None: 0,
                 "<18": 1,
@@ -391,6 +392,17 @@ class TestOptions:
         settings = list_manifests(Path("ml/feedback_training"))[0].settings
         assert (settings["l"], settings["t"], settings["on_small_class"]) == (2, 0.9, "generalize")
         assert "weeks" not in json.dumps(settings)  # only the digest of the hierarchies
+
+    def test_summary_counts_the_changed_cells(self, here: Here) -> None:
+        """It has the figures of the manifest."""
+        ended = here("export", "--days", "-1", "--k", "5", "--on-small-class", "generalize")
+        measured = list_manifests(Path("ml/feedback_training"))[0].risk["generalization"]
+        lines = dict(line.split(maxsplit=1) for line in ended.err.splitlines() if line[0] != " ")
+        for label, figure in (("coarser", "generalized"), ("emptied", "emptied")):
+            changed = {name: cells[figure] for name, cells in measured["columns"].items() if cells[figure]}
+            assert lines.get(label, "") == ", ".join(f"{name} {count:,}" for name, count in changed.items())
+        assert lines["loss"].startswith(f"{measured['non_uniform_entropy']:.1%} of the information")
+        assert {"coarser", "emptied"} & lines.keys()
 
     @pytest.mark.parametrize(
         ("wrong", "message"),

@@ -212,7 +212,8 @@ class TestReading:
         with pytest.raises(ValidationError, match=r"4 values that are no ranges.*age_ranges=\(\.\.\.\)"):
             Vocabulary.fit(words)
         named = Vocabulary.fit(words, age_ranges=("young", "middle", "older", "old"))
-        assert features(words, vocabulary=named)["age"].to_list() == features(pairs)["age"].to_list()
+        of_ranges = features(pairs, vocabulary=Vocabulary.fit(pairs))
+        assert features(words, vocabulary=named)["age"].to_list() == of_ranges["age"].to_list()
         step = FeedbackFeatures(age_ranges=("young", "middle", "older", "old")).fit(words)
         assert step.vocabulary_ == named
         with pytest.raises(ValidationError, match="1 values that are not among age_ranges"):

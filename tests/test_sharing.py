@@ -23,7 +23,7 @@ from feedback_etl.columns import QUASI_IDENTIFIERS, ExtraColumn
 from feedback_etl.compliance.check import check
 from feedback_etl.data_files import sorting
 from feedback_etl.data_files.sorting import sort_by_pseudonym
-from feedback_etl.demo.sample import DEMO_KEY
+from feedback_etl.demo.sample import DEMO_KEY, create_sample_database
 from feedback_etl.errors import ExportFileError, KeyUnusableError, UsageError, ValidationError
 from feedback_etl.exports import rewrite
 from feedback_etl.exports.maintenance import prune
@@ -464,3 +464,13 @@ class TestRepeatedReleases:
         log.write_text("\n".join([json.dumps(changed), *lines[1:], ""]))
         with pytest.raises(ExportFileError, match="does not verify"):
             shared(app, folder, k=6)
+
+
+def test_sample_data_are_shared_without_losing_a_row(tmp_path: Path) -> None:
+    """The preset makes values coarser; it suppressed all rows before."""
+    create_sample_database(tmp_path / "feedback.db", rows=5_000, seed=7, now=NOW)
+    url = f"sqlite:///{tmp_path / 'feedback.db'}"
+    report = fe.export_feedback(url, days_back=90, now=NOW, key=OTHER_KEY, recipient="acme", output_dir=tmp_path)
+    assert report.suppressed_records == 0
+    assert report.exported_records > 2_500
+    assert report.risk["k"] >= 5

@@ -108,9 +108,13 @@ def export(
         print_json(report.to_dict())
     if not quiet:
         print_summary(report, min_feedback_fields)
-    if quiet or not (incremental and report.window and is_given(context, "days_back")):
-        return
-    if report.window != window_of_days(days_back, now=report.window.end):
+        if incremental and is_given(context, "days_back"):
+            _report_ignored_days(report, days_back)
+
+
+def _report_ignored_days(report: "ExportReport", days_back: int) -> None:
+    """Report that a continued series did not use --days."""
+    if report.window and report.window != window_of_days(days_back, now=report.window.end):
         echo_err("--days had no effect: only the first export of a series uses it, and this one continued a series.")
 
 

@@ -94,7 +94,7 @@ def prune(
         ),
     ] = None,
     keep_last: Annotated[
-        int, typer.Option(help="Keep the newest N exports even if they are older than that.", metavar="N")
+        int, typer.Option(help="Keep the newest N exports even if they are older than --keep-days.", metavar="N")
     ] = 0,
     export: Annotated[
         list[str] | None,

@@ -38,10 +38,10 @@ def print_status(
     age = None if fail_if_older is None else parse_lookback(fail_if_older, "--fail-if-older")
     series = list_series(open_existing_output(load_command_settings(folder)))
     if as_json:
-        print_json({"series": [each.to_dict() for each in series]})
+        print_json({"series": [status.to_dict() for status in series]})
     else:
-        for each in series:
-            print_lines(*_format_status(each))
+        for status in series:
+            print_lines(*_format_status(status))
     if not series:
         echo_err("There is no incremental series in this folder.")
     if age is not None and (not series or find_stale(series, resolve_now() - age)):
@@ -50,7 +50,7 @@ def print_status(
 
 
 def _format_status(series: "SeriesStatus") -> list[str]:
-    """Describe a series, with its settings that are set."""
+    """Describe a series, with the settings that differ from their defaults."""
     settings = {name: value for name, value in series.settings.items() if value not in (None, "", [], {}, "created_at")}
     rows, exports = pluralize(series.rows, "row"), pluralize(series.exports, "export")
     state = "ended: another series began" if series.has_ended else f"by {series.cursor}"

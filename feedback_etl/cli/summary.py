@@ -68,6 +68,17 @@ def _format_k(risk: dict[str, Any]) -> Iterator[str]:
     """Yield the people of the smallest equivalence class with its quasi-identifiers, and the number of rows at risk."""
     yield f"k          {'at least ' * risk['at_least']}{risk['k']} ({', '.join(risk['quasi_identifiers'])})"
     yield f"           {pluralize(risk['rows_in_classes_under_5'], 'row')} in classes of fewer than 5 people"
+    if "generalization" in risk:
+        yield from _format_generalization(risk["generalization"])
+
+
+def _format_generalization(measured: dict[str, Any]) -> Iterator[str]:
+    """Yield the cells that were made coarser or emptied in each column, and the information that this cost."""
+    for label, figure in (("coarser", "generalized"), ("emptied", "emptied")):
+        cells = [f"{column} {cells[figure]:,}" for column, cells in measured["columns"].items() if cells[figure]]
+        if cells:
+            yield f"{label:<10} {', '.join(cells)}"
+    yield f"loss       {measured['non_uniform_entropy']:.1%} of the information in these columns"
 
 
 def _explain_empty(report: "ExportReport", min_fields: int) -> str:

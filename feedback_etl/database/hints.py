@@ -21,7 +21,7 @@ _TABLE = tables.recommendation_feedbacks.name
 
 
 def suggest_index(source: DatabaseConnection, relation: SourceRelation, window: Window) -> str:
-    """Return a sentence with the statement that creates the index that is missing; "" if none is, or none would help.
+    """Return a sentence with the statement that creates a missing index; "" if none is missing, or none would help.
 
     Rows are found by created_at, or by the cursor of a series. An index does not help for a window that contains most
     of the table, nor on DuckDB; a custom query is not analysed.

@@ -143,9 +143,9 @@ def default_relation(
     )
 
 
-def _alias(table: sa.Table, name: str, db_schema: str | None, *further: str) -> sa.FromClause:
+def _alias(table: sa.Table, name: str, db_schema: str | None, *extra: str) -> sa.FromClause:
     columns = [sa.column(column.name, column.type) for column in table.columns]
-    columns += [sa.column(column) for column in further if column not in table.columns]
+    columns += [sa.column(column) for column in extra if column not in table.columns]
     return sa.table(table.name, *columns, schema=db_schema).alias(name)
 
 

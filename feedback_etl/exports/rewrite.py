@@ -96,7 +96,7 @@ def finish_rewrites(storage: Storage, manifest: Manifest, signer: Key | None) ->
     if not any(file.becoming for file in manifest.files):
         return
     for file in manifest.files:
-        if file.becoming and _digest_of(storage, file) == file.becoming["sha256"]:
+        if file.becoming and _get_digest(storage, file) == file.becoming["sha256"]:
             _apply_replacement(manifest, file)
         if storage.has_locks:
             file.becoming = {}
@@ -110,7 +110,7 @@ def _apply_replacement(manifest: Manifest, file: DataFile, etag: str = "") -> No
     file.becoming, file.etag = {}, etag
 
 
-def _digest_of(storage: Storage, file: DataFile) -> str:
+def _get_digest(storage: Storage, file: DataFile) -> str:
     with suppress(FileNotFoundError):  # pruned
         return storage.stat_with_digest(file.path)[1]
     return ""

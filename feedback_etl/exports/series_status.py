@@ -97,4 +97,4 @@ def _count_late(runs: Sequence[SeriesRun]) -> int:
 
 def find_stale(series: Sequence[SeriesStatus], oldest: datetime) -> list[SeriesStatus]:
     """Return the series that are continued and whose last run ended before a time."""
-    return [each for each in series if not each.has_ended and each.last_run < oldest]
+    return [status for status in series if not status.has_ended and status.last_run < oldest]

@@ -10,12 +10,12 @@ from feedback_etl.exports.rewrite import map_files, read_pseudonyms, write_remai
 from feedback_etl.records.manifest import DataFile
 from feedback_etl.storage.base import Storage
 
-IsErased = Callable[[str], bool]
+_IsErased = Callable[[str], bool]
 """Recognises the pseudonyms of erased analyses."""
 
 
 def remove_erased(
-    storage: Storage, files: Sequence[DataFile], staged: ExportFiles | None, is_erased: IsErased
+    storage: Storage, files: Sequence[DataFile], staged: ExportFiles | None, is_erased: _IsErased
 ) -> list[DataFile]:
     """Return completed files without the rows of erased people.
 
@@ -44,7 +44,7 @@ def _read_links(storage: Storage, file: DataFile, staged: ExportFiles | None) ->
         return scan_links(path)
 
 
-def remove_rows_from_part(storage: Storage, part: DataFile, is_erased: Callable[[str], bool]) -> DataFile:
+def remove_rows_from_part(storage: Storage, part: DataFile, is_erased: _IsErased) -> DataFile:
     """Return a part of an uncommitted export without the rows of erased people, rewritten if it contained any."""
     unwanted = {pseudonym for pseudonym in read_pseudonyms(storage, part) if is_erased(pseudonym)}
     if not unwanted:

@@ -45,8 +45,13 @@ def write_export(selection: ReadRequest, request: ExportRequest) -> ExportReport
             report = processor.build_report(window, stream.excluded)
             report.escaped_texts = dict(sorted(files.escaped_texts.items()))
             details = ManifestDetails(
-                "full", window, request.settings, source=stream.dialect, extra=options.extra_columns
-            )._replace(rows_digest=shared.digest if shared else "")
+                "full",
+                window,
+                request.settings,
+                source=stream.dialect,
+                extra=options.extra_columns,
+                rows_digest=shared.digest if shared else "",
+            )
             if series is not None and seen_rows is not None:
                 files.write_seen_rows(seen_rows.rows())
                 details = add_increment(details, report, request, stream.watermark)

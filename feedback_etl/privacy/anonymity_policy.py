@@ -38,6 +38,7 @@ class KAnonymityPolicy:
         hierarchies: Coarser values of text columns, for "generalize".
         age_edges: Ages at which an age range begins.
         timestamp_precision: Precision of the times.
+        has_own_ages: Whether the application names the age ranges itself.
 
     Raises:
         UsageError: A value is out of range, or a quasi-identifier is no column of the export.

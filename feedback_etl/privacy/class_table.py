@@ -27,7 +27,7 @@ class ClassTable:
     Args:
         counted: People and rows by quasi-identifiers and, for l and t, sensitive columns; see `ClassCounter.table`.
         policy: Policy with the requirements.
-        cap: Number of people of a class without a list of them, at least.
+        cap: Number of people up to which a class was counted; see `ClassCounter.cap`.
     """
 
     def __init__(self, counted: pl.DataFrame, policy: KAnonymityPolicy, cap: int) -> None:

@@ -11,9 +11,16 @@ from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.posix import replace_private_file, temporary_path
 
 _NOT_SEARCHED = (
-    *("damaged", "without_key", "unknown_scheme", "partly_searched", "unmanaged", "not_inspected", "unfinished"),
+    "damaged",
+    "without_key",
+    "unknown_scheme",
+    "partly_searched",
+    "unmanaged",
+    "not_inspected",
+    "unfinished",
     "hard_links",
 )
+"""Attributes of `ErasureResult` that list what could not be searched."""
 
 
 def build_receipt(result: ErasureResult) -> dict[str, Any]:

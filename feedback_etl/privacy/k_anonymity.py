@@ -94,11 +94,11 @@ class ClassCounter:
 
     @property
     def cap(self) -> int:
-        """The number of people of a class from which on they are only counted as so many."""
+        """The number of people up to which a class is counted; a larger class counts as so many."""
         return self._cap
 
     def table(self) -> pl.DataFrame:
-        """Return the classes with their people: the columns, `people` (lists), `rows` and `IS_FULL`, without a list."""
+        """Return the classes: the columns, `people` (lists), `rows` and `IS_FULL` (the list is then empty)."""
         return self._merge()
 
     def classes(self) -> pl.DataFrame:

@@ -15,7 +15,7 @@ from feedback_etl.errors import UsageError
 from feedback_etl.privacy.keys import Key
 from feedback_etl.training.committed_export import CommittedExport
 from feedback_etl.training.export_catalog import ExportPaths, find_exports, refresh, require_exports, require_unchanged
-from feedback_etl.training.export_scan import cluster_by_window, common_age_type, list_declared, scan_cluster
+from feedback_etl.training.export_scan import cluster_by_window, common_age_type, scan_cluster
 from feedback_etl.transform.transforms import TimestampPrecision
 
 
@@ -50,7 +50,7 @@ class TrainingDataset(NamedTuple):
     @property
     def extra_columns(self) -> tuple[ExtraColumn, ...]:
         """Declarations of the extra columns, for `validate(frame, extra_columns=...)`."""
-        return tuple(dict.fromkeys(column for export in self.exports for column in list_declared(export)))
+        return tuple(dict.fromkeys(column for export in self.exports for column in export.manifest.extra_columns))
 
     @property
     def age_edges(self) -> tuple[int, ...]:
@@ -114,8 +114,8 @@ def scan_training(
         frame = scan_training(folder).collect()         # Polars
         frame.to_arrow()                                # Arrow
         frame.to_arrow().to_pandas(types_mapper=...)    # pandas; frame.to_pandas() turns ratings with nulls into floats
-        features(frame).to_numpy()                      # NumPy, float32 and without nulls, as scikit-learn expects
-        features(frame).to_torch()                      # PyTorch tensor, float32
+        features(frame, vocabulary=vocabulary).to_numpy()   # NumPy, float32 and without nulls, as scikit-learn expects
+        features(frame, vocabulary=vocabulary).to_torch()   # PyTorch tensor, float32
         datasets.Dataset(frame.to_arrow())              # Hugging Face, or Dataset.from_polars(frame)
 
     Args:
@@ -191,7 +191,7 @@ def _require_one_kind(exports: Sequence[CommittedExport]) -> None:
 
 def _require_one_type(exports: Sequence[CommittedExport]) -> None:
     """Refuse declared columns of two types, which would silently become text."""
-    declared = {(column.name, column.type) for export in exports for column in list_declared(export)}
+    declared = {(column.name, column.type) for export in exports for column in export.manifest.extra_columns}
     names = [name for name, _ in declared]
     if conflicting := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError(

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from feedback_etl.columns import RATINGS, SUBJECT_HASH, TRAINING_COLUMNS, ExtraColumn, summarize_names
+from feedback_etl.columns import RATINGS, SUBJECT_HASH, TRAINING_COLUMNS, summarize_names
 from feedback_etl.data_files.csv_files import csv_sources, escaped_columns
 from feedback_etl.errors import ExportFileError
 from feedback_etl.records.manifest import ADOPTED
@@ -28,14 +28,9 @@ _SUBJECT = SUBJECT_HASH.name
 _OCCURRENCE = "occurrence in its file"
 
 
-def list_declared(export: CommittedExport) -> list[ExtraColumn]:
-    """Return the extra columns of an export."""
-    return [ExtraColumn(*column) for column in export.manifest.settings.get("extra_columns", [])]
-
-
 def _column_types(export: CommittedExport) -> pl.Schema:
     """Return the types of the columns of an export; an undeclared column is text."""
-    types = {column.name: column.column_type.dtype for column in list_declared(export)}
+    types = {column.name: column.column_type.dtype for column in export.manifest.extra_columns}
     types = {**TRAINING_TYPES, "age_range": export.age_type} | types
     return pl.Schema({name: types.get(name, pl.String()) for name in export.manifest.columns})
 

@@ -54,7 +54,7 @@ def features(  # noqa: PLR0913  public, flat
     Labels are derived from the four ratings, so neither a rating nor its missing indicator is included unless
     requested: a model would find the label in them. Ids, export_date and extra columns (`[columns.NAME]`) are excluded;
     append your own encoding of extra columns, as in
-    `pl.concat([features(pairs), pairs.select(pl.col("price").fill_null(0))], how="horizontal")`.
+    `pl.concat([encoded, pairs.select(pl.col("price").fill_null(0))], how="horizontal")`.
 
     By default, all features are known when a recommendation is given. timeframe and feedback_timestamp are known only
     when the feedback is given; `include` adds them. Do not add them to rows of `latest_per_recommendation`: how long a
