@@ -10,7 +10,9 @@ incremental exports is silent, these are its decisions:
   A sweep is no promise for later: whoever consents again is exported again, if the series still reads the row.
 - Erasing a user removes the analyses that the database has of them then, and keeps the user out for ever.
 - The watermark is the newest time in the window, of any row in the database, minus the lookback; it never goes back.
-  It moves only when files are published. Rows that arrive below it are in no incremental export.
+  It moves only when files are published. Rows that arrive below it are in no incremental export but a backfill.
+- A backfill exports the exportable rows below the watermark whose pair is in no export of the series, also those that
+  were corrected since or consent since. Rows that were listed as rejected, and are still invalid, are not listed again.
 - An export that would begin a series beside another one is refused unless `new_series` says that it is meant; the new
   series exports all rows again, which are the newest copies then.
 - An edit of a row that the series has read is not followed; a full export, or a new series, contains it. An invalid
@@ -74,6 +76,8 @@ class Series:
     read: set[int] = field(default_factory=set)
     """Ids of the rows that were read."""
     pairs: set[Pair] = field(default_factory=set)
+    rejected: set[int] = field(default_factory=set)
+    """Ids of the rows that are listed as rejected."""
 
 
 class Increment(NamedTuple):
@@ -133,12 +137,26 @@ class TrainingModel:
         start = series.watermark or datetime.min
         window = [row for row in self.rows.values() if start <= row.created_at < now]
         new = [row for row in window if self._is_exportable(row) and row.id not in series.read]
+        newest = max((row.created_at for row in window), default=None)
+        watermark = series.watermark if newest is None else max(start, newest - series.lookback)
+        return self._select(new, series, watermark)
+
+    def plan_backfill(self, series: Series) -> Increment:
+        """Return what a backfill of a series with a watermark exports."""
+        assert series.watermark is not None
+        missing = [
+            row
+            for row in self.rows.values()
+            if row.created_at < series.watermark and self._is_exportable(row) and row.pair not in series.pairs
+        ]
+        new = [row for row in missing if row.is_valid or row.id not in series.rejected]
+        return self._select(new, series, series.watermark)
+
+    def _select(self, new: list[Row], series: Series, watermark: datetime | None) -> Increment:
         pairs: dict[Pair, int] = {}
         for row in sorted(new, key=lambda row: (row.created_at, row.id)):
             if row.is_valid and row.pair not in series.pairs:
                 pairs.setdefault(row.pair, row.version)
-        newest = max((row.created_at for row in window), default=None)
-        watermark = series.watermark if newest is None else max(start, newest - series.lookback)
         return Increment(new, pairs, sum(not row.is_valid for row in new), watermark)
 
     def _is_exportable(self, row: Row) -> bool:
@@ -153,6 +171,7 @@ class TrainingModel:
             series.watermark = increment.watermark
             series.read |= {row.id for row in increment.rows}
             series.pairs |= increment.pairs.keys()
+            series.rejected |= {row.id for row in increment.rows if not row.is_valid}
 
     def erase_user(self, user: int) -> None:
         """Erase a user: the analyses that the database has of them leave every export."""
@@ -172,7 +191,9 @@ class TrainingModel:
         gone -= self.remaining
         self._remove(gone)
         for state in series:
-            state.read -= {row.id for row in self.rows.values() if row.analysis in gone}
+            forgotten = {row.id for row in self.rows.values() if row.analysis in gone}
+            state.read -= forgotten
+            state.rejected -= forgotten
             state.pairs = {pair for pair in state.pairs if pair[0] not in gone}
 
     def _remove(self, analyses: set[int]) -> None:

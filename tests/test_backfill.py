@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clusters import Watched
 from databases import Database
 from folders import FORMS, NOW
 from pseudonym_keys import KEY
@@ -19,6 +20,7 @@ from feedback_etl.exports.series_status import list_series
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import list_manifests
 from feedback_etl.storage.location import open_storage
+from feedback_etl.transform.overrides import Overrides
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
@@ -133,6 +135,15 @@ def test_exports_that_identify_no_row_are_refused(
         export_next(sqlite_database, folder, NOW, backfill=True)
     with pytest.raises(UsageError, match=r"^`backfill` has no effect without `incremental`\.$"):
         export_next(sqlite_database, folder, NOW, backfill=True, incremental=False)
+
+
+def test_code_that_a_backfill_cannot_use_is_refused(sqlite_database: Database, folder: Path) -> None:
+    """Workers, and pseudonyms that are not those of the key."""
+    overrides = Overrides(hash_id=lambda value: f"id {value}")
+    with pytest.raises(UsageError, match=r"^`backfill` excludes an overridden _hash_id: .* another folder instead\.$"):
+        export_next(sqlite_database, folder, NOW, backfill=True, overrides=overrides)
+    with Watched() as executor, pytest.raises(UsageError, match=r"^`backfill` excludes executor: .* executor out\.$"):
+        export_next(sqlite_database, folder, NOW, backfill=True, executor=executor)
 
 
 def test_store_and_status(sqlite_database: Database, bucket_url: str) -> None:

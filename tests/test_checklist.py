@@ -159,10 +159,12 @@ def test_short_ids_are_not_tested(settings: Settings, app: Database) -> None:
     """They occur in texts by chance; the longer ones are tested all the same."""
     app.fill(feedbacks=people(9)["feedbacks"][-1:])
     mixed = find_skipped(settings)["raw ids"].detail
-    assert "one of 3 ids of users and analyses of 6 characters or more. Not tested: 1 shorter ids" in mixed
+    assert "one of 3 ids of users and analyses of 6 characters or more." in mixed
+    assert "more. Not tested: 1 id of fewer than 6 characters" in mixed
     app.clear()
     app.fill(**people(2))
-    assert find_skipped(settings)["raw ids"].detail == "Not tested: 2 shorter ids, which occur in texts by chance."
+    detail = find_skipped(settings)["raw ids"].detail
+    assert detail == "Not tested: 2 ids of fewer than 6 characters, found in texts by chance."
 
 
 def test_duplicates_of_truncated_times_are_not_tested(app: Database, tmp_path: Path) -> None:

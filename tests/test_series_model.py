@@ -162,6 +162,15 @@ class SeriesMachine(RuleBasedStateMachine):
             self._run(increment, series, **SETTINGS[number], incremental=True, new_series=True)
             series.is_tried = True
 
+    @precondition(lambda self: any(series.watermark for series in self.series))
+    @rule(data=st.data())
+    def backfill(self, data: st.DataObject) -> None:
+        """Export the rows below the watermark of a series that none of its exports contains."""
+        number = data.draw(st.sampled_from([n for n, series in enumerate(self.series) if series.watermark]))
+        increment = self.model.plan_backfill(self.series[number])
+        options = SETTINGS[number] | {"incremental": True, "new_series": True, "backfill": True}
+        self._run(increment, self.series[number], **options)
+
     @precondition(lambda self: any(each.watermark and not other.is_tried for each, other in self.pairs_of_series))
     @rule()
     def change_settings(self) -> None:

@@ -114,7 +114,11 @@ def check_raw_ids(context: CheckContext) -> ChecklistItem:
             )
     passed = f"No text contains one of {len(ids):,} ids of users and analyses of {MIN_ID_LENGTH} characters or more."
     short = len(distinct) - len(ids)
-    untested = [Finding(f"{short:,} shorter ids, which occur in texts by chance")] if short or not ids else []
+    untested = (
+        [Finding(f"{pluralize(short, 'id')} of fewer than {MIN_ID_LENGTH} characters, found in texts by chance")]
+        if short or not ids
+        else []
+    )
     untested += find_declared_free_texts(exports)
     return build_item("raw ids", problems, passed=passed if ids else "", untested=untested)
 

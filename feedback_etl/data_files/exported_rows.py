@@ -47,7 +47,7 @@ class EarlierWindows(NamedTuple):
 
 
 class ExportedRows(NamedTuple):
-    """Contain the pairs of exports, and the feedback ids of rejected rows, as text."""
+    """Contain the pairs of exports, ordered by time, and the feedback ids of rejected rows, as text."""
 
     pairs: pl.DataFrame
     rejected: pl.Series
@@ -63,7 +63,15 @@ class ExportedRows(NamedTuple):
         for export in (export for export in exports if not export.pruned_at):
             pairs += [_read_pairs(storage, file, export) for file in export.all("pairs")]
             rejected += [_read(storage, file, ["feedback_id"])["feedback_id"] for file in export.all("rejected")]
-        return cls(pl.concat(pairs), pl.concat(rejected))
+        return cls(pl.concat(pairs).sort("feedback_timestamp"), pl.concat(rejected))
+
+    def select_pairs(self, times: pl.Series) -> pl.DataFrame:
+        """Return the pairs between the first and the last of some times, so that a batch is compared with few."""
+        if times.null_count() == len(times):
+            return self.pairs.clear()
+        exported, ends = self.pairs["feedback_timestamp"], pl.Series([times.min(), times.max()], dtype=_TIME)
+        start, end = exported.search_sorted(ends, side="left")[0], exported.search_sorted(ends, side="right")[1]
+        return self.pairs.slice(start, end - start)
 
 
 def _read_pairs(storage: Storage, file: DataFile, export: Manifest) -> pl.DataFrame:
@@ -116,9 +124,8 @@ class BackfillRows(SeenRows):
             recommendation = hash_id("recommendation_id", key=self._key, unkeyed=self._key is None)
         keys = dict(zip(_KEYS, (self._pseudonym(), recommendation, pl.col("created_at").cast(_TIME)), strict=True))
         # Keys of a join must be elementwise expressions, which pseudonyms are not: they become columns first.
-        rows = rows.with_columns(**keys).join(
-            self._exported.pairs, left_on=_KEYS, right_on=list(_PAIR), how="anti", maintain_order="left"
-        )
-        rows = rows.drop(_KEYS)
+        rows = rows.with_columns(**keys)
+        pairs = self._exported.select_pairs(rows[_KEYS[-1]])
+        rows = rows.join(pairs, left_on=_KEYS, right_on=list(_PAIR), how="anti", maintain_order="left").drop(_KEYS)
         was_rejected = pl.col("feedback_id").cast(pl.String).is_in(self._exported.rejected.implode())
         return rows.filter(is_valid(rows) | ~was_rejected.fill_null(value=False))
