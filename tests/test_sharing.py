@@ -230,6 +230,7 @@ class TestErasure:
             exported(app, folder, key=OTHER_KEY, recipient=recipient, **form)
         result = erase(folder, user_ids=[2], database=app.url, keys=KEYS)
         assert (result.rows, len(result.files), result.not_found, result.damaged) == (3 * ROWS, 3, [], [])
+        assert result.recipients == ["acme", "beta"]
         for manifest in list_manifests(folder):
             assert {file.kind: file.rows for file in manifest.files}["pairs"] == (PEOPLE - 1) * ROWS
         for links in folder.glob(".feedback_etl/*.links"):

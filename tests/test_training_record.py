@@ -88,8 +88,13 @@ def test_receipt_has_counts_digests_and_audit_head(application: Database, tmp_pa
         "ids_not_found": 0,
         "not_searched": {},
         "models": ["ranker:7"],
+        "recipients": [],
         "audit_head": AuditLog(folder).head(),
     }
+    again = CliRunner().invoke(app, arguments)
+    assert isinstance(again.exception, UsageError)
+    assert "name another file" in str(again.exception)
+    assert json.loads(receipt.read_text())["rows"] == 4
 
 
 def test_receipt_says_what_was_not_searched(application: Database, tmp_path: Path) -> None:

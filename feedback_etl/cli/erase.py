@@ -68,6 +68,8 @@ def erase(
     """
     if receipt and dry_run:
         raise UsageError("--receipt has nothing to confirm with --dry-run; leave one of them out.")
+    if receipt and Path(receipt).exists():
+        raise UsageError(f"--receipt {receipt} exists, and may be of another erasure: name another file.")
     settings = load_command_settings(
         output, database_url=database_url, query=query, allow_row_security=allow_row_security
     )
@@ -82,6 +84,8 @@ def erase(
     )
     if result.models:
         echo_err(f"trained on exports with such rows, which are still in the models: {', '.join(result.models)}")
+    if result.recipients:
+        echo_err(f"shared with {', '.join(result.recipients)}: inform them, since their copies still have these rows")
     if receipt:
         _write_receipt(result, receipt)
     if as_json:

@@ -54,6 +54,7 @@ class ErasureResult:
         unfinished: Exports in an object store that are still running: they exclude erased people when they are
             published. An export whose process was killed is removed a day after its start.
         models: Models that were trained on exports with such rows, by `record_training`: the rows are still in them.
+        recipients: Recipients of shared exports with such rows: their copies still have the rows.
         digests: Digests of `files` as they are now.
         audit_head: MAC of the last record of the audit log.
     """
@@ -70,6 +71,7 @@ class ErasureResult:
     unknown_scheme: list[str] = field(default_factory=list)
     partly_searched: list[str] = field(default_factory=list)
     models: list[str] = field(default_factory=list)
+    recipients: list[str] = field(default_factory=list)
     digests: dict[str, str] = field(default_factory=dict)
     audit_head: str = ""
     hard_links: list[str] = field(default_factory=list)
@@ -127,8 +129,9 @@ class Eraser:
         self._result.not_inspected = list_not_inspected(self._storage, exports, self._result.unmanaged, running)
         self._result.not_found = [given for given in self._request.given_ids if given not in self._found_ids]
         changed = {*self._result.files}
-        stems = [export.stem for export in exports if not changed.isdisjoint(file.path for file in export.all("pairs"))]
-        self._result.models = list_models(self._log.records(), stems)
+        rewritten = [export for export in exports if not changed.isdisjoint(file.path for file in export.all("pairs"))]
+        self._result.models = list_models(self._log.records(), [export.stem for export in rewritten])
+        self._result.recipients = sorted({export.recipient for export in rewritten} - {""})
         if not self._dry_run:
             self._log_erasure()
         return self._result

@@ -38,6 +38,7 @@ def build_receipt(result: ErasureResult) -> dict[str, Any]:
         "not_searched": {name: count for name, count in counts.items() if count},
         "files": {path: result.digests.get(path) for path in result.files},
         "models": result.models,
+        "recipients": result.recipients,
         "audit_head": result.audit_head,
     }
 
