@@ -104,7 +104,9 @@ class TestIndependentCount:
 
         return export
 
-    @pytest.mark.parametrize("seed", [*range(8), *(pytest.param(n, marks=pytest.mark.slow) for n in range(8, 200))])
+    @pytest.mark.parametrize(
+        "seed", [0, 1, 2, 4, 5, 6, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, *range(7, 200)))]
+    )
     def test_no_published_class_violates_a_limit(self, sqlite_database: Database, files: Any, seed: int) -> None:
         """Random databases, limits and quasi-identifiers x all ways x CSV, Parquet and parts."""
         data, limits = random_feedback(seed), random_limits(seed)

@@ -45,12 +45,11 @@ def plan_release(counter: ClassCounter, policy: KAnonymityPolicy) -> ReleasePlan
     plan = _plan(counter, policy)
     rows = plan.suppressed + int(plan.classes["rows"].sum())
     if violation := policy.violation(plan.suppressed, rows):
-        by_time = "; `recipient` always adds feedback_timestamp"
         raise ValidationError(
             f"Nothing was exported: {plan.suppressed:,} of {rows:,} rows belong to equivalence classes of fewer than "
             f"{policy.k} people with equal {', '.join(policy.quasi_identifiers)}{policy.describe_diversity()}, and "
             f"{violation}. Set fewer quasi_identifiers or age_edges to make classes larger"
-            f"{by_time if 'feedback_timestamp' in policy.quasi_identifiers else ''}."
+            f"{'' if policy.generalizes else ', or give `on_small_class` the value generalize'}."
         )
     return plan
 
