@@ -59,7 +59,7 @@ class Remedies:
         return self.command("erase", "--keep-k", *self._query())
 
     def replace(self, manifest: Manifest, **changes: Any) -> str:
-        """Return the commands that remove an export, and export its window again with its options.
+        """Return the commands that export the window of an export again with its options, and then remove it.
 
         Args:
             manifest: Manifest of the export.
@@ -74,7 +74,7 @@ class Remedies:
             if value is not None and value is not False
             for word in ([name] if value is True else [name, str(value)])
         ]
-        return f"{self.remove([manifest.stem])}\n{self.command('export', *words)}"
+        return f"{self.command('export', *words)}\n{self.remove([manifest.stem])}"
 
     def _query(self) -> list[str]:
         return ["--query", str(self.settings.query)] if self.settings.query else []
