@@ -240,7 +240,7 @@ class TestExport:
         (manifest,) = list_manifests(Path("out"))
         assert "formulas" not in manifest.settings
         with pytest.raises(ValidationError, match="formula"):
-            export(application, incremental=True, formulas="reject")
+            export(application, incremental=True, formulas="reject", new_series=True)
 
     def test_an_unknown_choice_is_refused(self, application: Database) -> None:
         """Before anything is read."""

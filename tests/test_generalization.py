@@ -105,10 +105,20 @@ class TestIndependentCount:
         return export
 
     @pytest.mark.parametrize(
-        "seed", [0, 1, 2, 4, 5, 6, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, *range(7, 200)))]
+        "seed",
+        [
+            0,
+            1,
+            2,
+            4,
+            5,
+            6,
+            *(pytest.param(n, marks=pytest.mark.slow) for n in (3, *range(7, 40))),
+            *(pytest.param(n, marks=pytest.mark.torture) for n in range(40, 200)),
+        ],
     )
     def test_no_published_class_violates_a_limit(self, sqlite_database: Database, files: Any, seed: int) -> None:
-        """Random databases, limits and quasi-identifiers x all ways x CSV, Parquet and parts."""
+        """Random databases, limits and quasi-identifiers x all ways x CSV, Parquet, parts; most in the torture tier."""
         data, limits = random_feedback(seed), random_limits(seed)
         sqlite_database.fill(**data)
         for way, form in itertools.product(WAYS, FORMS):

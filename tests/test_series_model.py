@@ -405,22 +405,25 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 
 def test_training_set_is_that_of_the_model(memory_engine: sa.Engine) -> None:
-    """Three orders of fifteen operations; the slow tier takes 200 of 50."""
+    """Three orders of fifteen operations; the slow tier takes 40 of 40, the torture tier 200 of 50."""
     run_machine(SeriesMachine, 3, 15, engine=memory_engine)
 
 
-@pytest.mark.slow
-def test_training_set_is_that_of_the_model_in_many_orders(memory_engine: sa.Engine) -> None:
-    """Two hundred orders of fifty operations."""
-    run_machine(SeriesMachine, 200, 50, engine=memory_engine)
+ORDERS = [pytest.param((40, 40), marks=pytest.mark.slow), pytest.param((200, 50), marks=pytest.mark.torture)]
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("size", ORDERS)
+def test_training_set_is_that_of_the_model_in_many_orders(memory_engine: sa.Engine, size: tuple[int, int]) -> None:
+    """Many orders of many operations."""
+    run_machine(SeriesMachine, *size, engine=memory_engine)
+
+
+@pytest.mark.parametrize("size", [pytest.param((12, 40), marks=pytest.mark.slow), *ORDERS[1:]])
 @pytest.mark.parametrize("database", ["postgresql", "mysql"], indirect=True)
-def test_training_set_is_that_of_the_model_on_servers(database: Database) -> None:
+def test_training_set_is_that_of_the_model_on_servers(database: Database, size: tuple[int, int]) -> None:
     """On PostgreSQL and MariaDB."""
     add_people(database.engine)
-    run_machine(SeriesMachine, 40, 50, engine=database.engine)
+    run_machine(SeriesMachine, *size, engine=database.engine)
 
 
 @pytest.mark.slow
