@@ -22,7 +22,7 @@ import feedback_etl as fe
 from feedback_etl.database.window import Window
 from feedback_etl.errors import AllRejectedError, UsageError, ValidationError
 from feedback_etl.options.export import ExportOptions
-from feedback_etl.pipeline import batch_processor
+from feedback_etl.pipeline import release
 from feedback_etl.pipeline.batch_processor import BatchProcessor
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.keys import Key
@@ -206,7 +206,7 @@ class TestOneBatch:
         def refuse(_frame: pl.DataFrame, **_options: object) -> None:
             raise ValidationError("the gate")
 
-        monkeypatch.setattr(batch_processor, "validate", refuse)
+        monkeypatch.setattr(release, "validate", refuse)
         sqlite_database.fill(feedbacks=[{"id": 1, "analysis_id": 1, "helpful_rating": 5, "created_at": T0}])
         with pytest.raises(ValidationError, match="the gate"):
             face(sqlite_database.url, days_back=-1, now=NOW, key=KEY)
