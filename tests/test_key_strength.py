@@ -190,6 +190,10 @@ class TestStrongKeys:
         estimates = [estimate_key_bits(encode(value)) for value in random_bytes(size)]
         assert min(estimates) >= MIN_KEY_BITS
 
+    def test_letters_that_look_like_words_by_chance_are_accepted(self) -> None:
+        """Half of the few pairs of letters in the runs of this random key are common ones."""
+        assert estimate_key_bits("ED5XITE2/ABSSApvwap/M9fXn/wTYuan") >= MIN_KEY_BITS
+
     def test_estimate_is_at_most_the_length_of_random_hex(self) -> None:
         """Four bits a character; the average loses little of them."""
         generator = random.Random(7)

@@ -47,6 +47,12 @@ _BIGRAMS = frozenset(
 _MIN_BIGRAMS = 0.5
 """The share of common pairs from which runs of letters are words."""
 
+_CHANCE = 1 / 6
+"""The share of common pairs in random letters."""
+
+_DEVIATIONS = 4
+"""Standard deviations above that share: random keys have few pairs in runs of letters, and half of these by chance."""
+
 _WORD = re.compile(r"[A-Z][a-z]{2,}|[a-z]{4,}|[A-Z]{4,}|\b[A-Za-z]{1,3}\b")
 
 
@@ -120,7 +126,8 @@ def _find_cheap_pieces(text: str) -> dict[int, tuple[int, float]]:
 def _have_common_pairs(words: Iterable[str]) -> bool:
     """Return whether enough pairs of letters in words are common ones."""
     pairs = ["".join(pair) for word in words for pair in pairwise(word)]
-    return sum(pair in _BIGRAMS for pair in pairs) >= _MIN_BIGRAMS * len(pairs)
+    random = _CHANCE * len(pairs) + _DEVIATIONS * math.sqrt(_CHANCE * (1 - _CHANCE) * len(pairs))
+    return sum(pair in _BIGRAMS for pair in pairs) >= max(_MIN_BIGRAMS * len(pairs), random)
 
 
 def _longest_sequence(text: str, start: int) -> int:
