@@ -191,7 +191,7 @@ def test_missing_file_is_reported(settings: Settings, app: Database, kind: str) 
     (settings.output_dir / file.path).unlink()
     item = find_failed(settings)["contents"]
     assert item.detail == f"{file.path} is missing."
-    assert item.remedy.startswith(f"feedback-etl prune --export {manifest.stem} --output {settings.output_dir}\n")
+    assert item.remedy.endswith(f"\nfeedback-etl prune --export {manifest.stem} --output {settings.output_dir}")
 
 
 def test_missing_files_of_all_exports_are_reported(settings: Settings) -> None:
@@ -249,7 +249,7 @@ def test_remedy_for_ids_in_recommendations_names_an_option_that_exists(settings:
     """The recommendation can be pseudonymised as well."""
     rewrite(settings, {"recommendation_id": pl.lit("rec1000002")})
     remedy = find_failed(settings)["raw ids"].remedy
-    assert " --hash-recommendation-id" in remedy.splitlines()[-1]
+    assert " --hash-recommendation-id" in remedy.splitlines()[0]
     assert "--hash-recommendation-id" in feedback_etl("export", "--help").stdout
 
 
@@ -415,7 +415,7 @@ def test_k_of_every_export_and_of_linked_exports_is_reported(settings: Settings,
     )
     assert "equivalence classes have 9 analyses or more" in item.detail
     strict = settings.model_copy(update={"k": 4})
-    assert " --k 4 " in find_failed(strict)["k"].remedy.splitlines()[-1]
+    assert " --k 4 " in find_failed(strict)["k"].remedy.splitlines()[-2]
     exported(app, settings.output_dir, now=NOW + timedelta(days=1), days_back=30)
     rewrite(settings, {"timeframe": pl.when(pl.int_range(pl.len()) == 0).then(pl.lit("x")).otherwise("timeframe")})
     linked = {item.name: item for item in check(settings, keys=KEYS, now=NOW)}["k"].detail
