@@ -398,6 +398,12 @@ class TestImportTime:
         assert "feedback_etl" in loaded
         assert HEAVY & {*loaded} == set()
 
+    def test_an_export_begins_without_pandera(self) -> None:
+        """Its import, which takes longest, runs while the database executes the query."""
+        program = "import sys, feedback_etl.pipeline.export; print({'pandera', 'pandas'} & {*sys.modules})"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        assert done.stdout == "set()\n"
+
 
 @pytest.mark.parametrize("part", range(3))
 def test_examples_in_docstrings_are_true(part: int) -> None:

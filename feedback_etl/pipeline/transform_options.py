@@ -9,8 +9,8 @@ from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.options.export import ExportOptions
 from feedback_etl.privacy.anonymity_policy import KAnonymityPolicy
 from feedback_etl.privacy.keys import Key
-from feedback_etl.transform.batch import StepOptions
 from feedback_etl.transform.overrides import Overrides
+from feedback_etl.transform.step_options import StepOptions
 
 
 @dataclass(frozen=True, kw_only=True)

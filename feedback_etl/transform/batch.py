@@ -1,8 +1,6 @@
 """Process a batch of raw rows. `process_batch` shows the order of the steps; all functions are pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -10,25 +8,10 @@ import polars as pl
 from feedback_etl.columns import IMAGE_URL, ExtraColumn
 from feedback_etl.transform.dataframes import nan_to_null
 from feedback_etl.transform.duplicates import DuplicateFilter
-from feedback_etl.transform.expressions import MAX_AGE, KeyLike
-from feedback_etl.transform.overrides import Overrides
+from feedback_etl.transform.expressions import MAX_AGE
 from feedback_etl.transform.raw_schema import partition_valid
-from feedback_etl.transform.transforms import TimestampPrecision, anonymize, coarsen, has_min_ratings
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepOptions:
-    """Options of the steps; if `key` is None, ids are hashed without a key."""
-
-    now: datetime
-    key: KeyLike | None
-    min_feedback_fields: int
-    hash_recommendation_id: bool
-    timestamp_precision: TimestampPrecision
-    extra_columns: tuple[ExtraColumn, ...]
-    age_edges: tuple[int, ...]
-    overrides: Overrides
-    reject_formulas: bool = False
+from feedback_etl.transform.step_options import StepOptions
+from feedback_etl.transform.transforms import anonymize, coarsen, has_min_ratings
 
 
 class BatchResult(NamedTuple):
