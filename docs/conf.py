@@ -58,7 +58,7 @@ def _convert_tables(app: Sphinx, what: str, name: str, obj: object, options: obj
         elif not set(line) <= set("|-: "):
             if not lines[number - 1].startswith("|"):
                 converted += [".. list-table::", "   :header-rows: 1", ""]
-            first, *others = (cell.strip() for cell in line.strip().strip("|").split(" | "))
+            first, *others = (cell.strip() for cell in re.split(r"\s\|(?=\s)", line.strip().strip("|")))
             converted += [f"   * - {first}", *(f"     - {cell}" for cell in others)]
     lines[:] = converted
 

@@ -53,7 +53,9 @@ class Idle:
 
     def __call__(self, task: PartTask) -> TaskResult:
         """Do nothing."""
-        return TaskResult(task.number, [], BatchCounts({"total": 10, "exported": 10}, {}, self.classes))
+        return TaskResult(
+            task.number, [], BatchCounts({"total_feedback_records": 10, "exported_records": 10}, {}, self.classes)
+        )
 
 
 class Ahead(Executor):
@@ -187,7 +189,11 @@ def written(task: PartTask | ReleaseTask) -> TaskResult:
     content = f"{number}\n".encode()
     Path(export.destination, name).write_bytes(content)
     file = DataFile(name, "pairs", 1, len(content), hashlib.sha256(content).hexdigest())
-    counts = BatchCounts({"total": 1, "exported": 1}, {}, CLASSES) if isinstance(task, PartTask) else None
+    counts = (
+        BatchCounts({"total_feedback_records": 1, "exported_records": 1}, {}, CLASSES)
+        if isinstance(task, PartTask)
+        else None
+    )
     return TaskResult(number, [] if waits else [file], counts, file if waits else None)
 
 
