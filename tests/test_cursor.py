@@ -135,6 +135,16 @@ class TestChanges:
         assert follow(app, folder, NOW + 2 * HOUR).changed_records == 1
         assert ratings(folder) == {1: 1, 3: 5}
 
+    @pytest.mark.any_database
+    def test_unchanged_row_of_the_pair_does_not_hide_a_changed_one(self, app: Database, folder: Path) -> None:
+        """It was corrected without a new cursor, and comes first."""
+        add(app, row(1, NOW - MINUTE, helpful_rating=9), row(2, NOW - MINUTE, analysis_id=1))
+        assert follow(app, folder, NOW).exported_records == 1
+        edit(app, 1, None, helpful_rating=4)
+        edit(app, 2, NOW, helpful_rating=1)
+        report = follow(app, folder, NOW + MINUTE)
+        assert (report.changed_records, report.deduplicated_records, ratings(folder)) == (1, 1, {1: 1})
+
     def test_erased_person_stays_erased(self, app: Database, folder: Path) -> None:
         """A change does not bring their rows back."""
         add(app, row(1, NOW - 5 * DAY), row(2, NOW - MINUTE))
@@ -227,7 +237,7 @@ class TestOptions:
         add(app, row(1, NOW - 5 * DAY), row(2, NOW - MINUTE))
         export_next(app, folder, NOW)
         edit(app, 1, NOW + SECOND, helpful_rating=1)
-        with pytest.raises(UsageError, match=r"again: cursor was created_at, is updated_at\. Pass --new-series"):
+        with pytest.raises(UsageError, match=r"again: `cursor` was created_at, is updated_at\. Pass `new_series`"):
             follow(app, folder, NOW + MINUTE)
         assert follow(app, folder, NOW + MINUTE, new_series=True).exported_records == 2
         assert ratings(folder) == {1: 1, 2: 5}

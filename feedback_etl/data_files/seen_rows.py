@@ -129,13 +129,17 @@ class SeenRows:
         """Return the rows whose pair was not exported before, or that were changed, and remember them."""
         new = valid
         if self._cursor.follows_changes:
-            was_exported, is_changed = self._is_pair_seen() | self._cursor.was_exported(), self._cursor.is_changed()
-            new = valid.filter(is_changed | ~self._is_pair_seen())
-            self._changed += new.select((is_changed & was_exported).sum()).item()
+            new = valid.filter(self._cursor.is_changed() | ~self._is_pair_seen())
         elif self._may_have_seen(valid):
             new = valid.filter(~self._is_pair_seen())
         self._remember(new, "pair")
         return new
+
+    def count_changed(self, exported: pl.DataFrame) -> None:
+        """Count the rows to be exported whose pair an earlier export contains."""
+        if self._cursor.follows_changes:
+            was_exported = self._is_pair_seen() | self._cursor.was_exported()
+            self._changed += exported.select((self._cursor.is_changed() & was_exported).sum()).item()
 
     def take_changed(self) -> int:
         """Return the number of rows that are exported again since the last call."""
