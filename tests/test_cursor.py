@@ -173,6 +173,47 @@ class TestChanges:
         assert (report.excluded_records, report.changed_records, ratings(folder)) == (1, 1, {1: 5, 2: 1})
 
 
+class TestProposal:
+    """The cursor is proposed where a series begins without one, and rows were changed."""
+
+    def test_series_proposes_the_cursor_once(self, app: Database, folder: Path) -> None:
+        """Neither later runs do, nor other exports, nor a series with a cursor."""
+        add(app, row(1, NOW - 5 * DAY, updated_at=NOW - DAY), row(2, NOW - MINUTE))
+        assert export_next(app, folder / "full", NOW, incremental=False).advice == ""
+        advice = export_next(app, folder, NOW).advice
+        assert advice.startswith(
+            "rows were changed after they were created, and this series does not export them again"
+        )
+        add(app, row(3, NOW, updated_at=NOW + HOUR))
+        assert export_next(app, folder, NOW + HOUR).advice == ""
+        assert follow(app, folder / "other", NOW).advice == ""
+        assert export_next(app, folder / "query", NOW, query=QUERY.replace(", updated_at", "")).advice == ""
+
+    def test_times_of_the_insertion_are_no_change(self, app: Database, folder: Path) -> None:
+        """Two readings of the clock differ by less than a second."""
+        time = NOW - 5 * DAY
+        add(app, row(1, time, updated_at=time + SECOND / 2), row(2, NOW - MINUTE, updated_at=NOW - DAY))
+        assert export_next(app, folder, NOW).advice == ""
+
+    @pytest.mark.parametrize("type_name", ["timestamptz", "timestamp"])
+    def test_times_with_a_zone_are_compared_in_utc(self, postgres: Database, folder: Path, type_name: str) -> None:
+        with postgres.engine.begin() as connection:
+            connection.exec_driver_sql(f"ALTER TABLE recommendation_feedbacks ALTER updated_at TYPE {type_name}")
+            connection.exec_driver_sql("ALTER ROLE CURRENT_USER SET timezone = 'Asia/Tokyo'")
+        try:
+            postgres.fill(records=[{"id": 1, "recommendation_id": "rec_1"}])
+            add(postgres, row(1, NOW - MINUTE, updated_at="2025-10-25 11:59:00Z"))
+            assert export_next(postgres, folder, NOW).advice == ""
+        finally:
+            with postgres.engine.begin() as connection:
+                connection.exec_driver_sql("ALTER ROLE CURRENT_USER RESET timezone")
+
+    def test_store_proposes_the_cursor(self, sqlite_database: Database, bucket_url: str) -> None:
+        add(sqlite_database, row(1, NOW - 5 * DAY, updated_at=NOW - DAY))
+        sqlite_database.fill(records=[{"id": 1, "recommendation_id": "rec_1"}])
+        assert "--cursor updated_at" in export_next(sqlite_database, bucket_url, NOW).advice  # type: ignore[arg-type]
+
+
 class TestTimes:
     """Times that are null, unreadable, equal or ahead."""
 

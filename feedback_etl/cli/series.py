@@ -62,7 +62,8 @@ def _format_status(series: "SeriesStatus") -> list[str]:
         f"settings   {', '.join(f'{name} {json.dumps(value)}' for name, value in settings.items())}",
     ]
     if series.late_records:
-        lines.append(f"late       {pluralize(series.late_records, 'row')} arrived after the lookback")
+        late = pluralize(series.late_records, "row")
+        lines.append(f"late       {late} arrived after the lookback; export --incremental --backfill exports them")
     if series.pending_records:
         lines.append(f"pending    {pluralize(series.pending_records, 'row')}")
     return lines

@@ -1,16 +1,20 @@
-"""Suggest the index that would speed up reading."""
+"""Suggest the index that would speed up reading, and the cursor that follows changes."""
 
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from feedback_etl.database import tables
 from feedback_etl.database.connect import DatabaseConnection
+from feedback_etl.database.cursor import is_edited
+from feedback_etl.database.cursor_name import UPDATED_AT
+from feedback_etl.database.inspection import inspect_source
 from feedback_etl.database.relation import SourceRelation
 from feedback_etl.database.sql import count_rows
-from feedback_etl.database.statements import fetch_count
+from feedback_etl.database.statements import fetch_count, fetch_rows
 from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError
 
@@ -56,3 +60,32 @@ def missing_index_statement(source: DatabaseConnection, column: str = "created_a
     table = f"{quote(source.db_schema)}.{_TABLE}" if source.db_schema and source.dialect != "sqlite" else _TABLE
     name = "CONCURRENTLY" if source.dialect == "postgresql" else f"{_TABLE}_{column}"
     return f"CREATE INDEX {name} ON {table} ({quote(column)});"
+
+
+def suggest_cursor(source: DatabaseConnection, relation: SourceRelation) -> str:
+    """Return a sentence on the cursor that follows changes; "" if no row was changed after it was created.
+
+    A custom query is not analysed.
+    """
+    if relation.custom_query is not None:
+        return ""
+    with suppress(SQLAlchemyError, SourceError):  # a hint must not fail an export
+        relation = inspect_source(source, cursor=UPDATED_AT)
+        edited: sa.Select[Any] = (
+            sa.select(sa.literal_column("1")).select_from(relation.feedback_table).where(is_edited(relation))
+        )
+        if fetch_rows(source, relation.render(edited.limit(1))):
+            return (
+                "rows were changed after they were created, and this series does not export them again: a series with "
+                "--cursor updated_at does"
+            )
+    return ""
+
+
+def count_edited(source: DatabaseConnection) -> int | None:
+    """Return the number of rows of the default table that were changed after they were created; None if unknown."""
+    with suppress(SQLAlchemyError, SourceError):
+        relation = inspect_source(source, cursor=UPDATED_AT)
+        edited = sa.select(sa.func.count()).select_from(relation.feedback_table).where(is_edited(relation))
+        return fetch_count(source, relation.render(edited))
+    return None
