@@ -2,7 +2,6 @@
 
 from datetime import datetime
 
-from feedback_etl.columns import raw_extra_columns
 from feedback_etl.database.connect import Database
 from feedback_etl.database.read import Progress, ReadRequest
 from feedback_etl.errors import UsageError
@@ -25,5 +24,5 @@ def select(
         window=read.window(now),
         options=read,
         on_progress=on_progress,
-        extra_columns=raw_extra_columns(options.privacy.all_extra_columns),
+        extra_columns=options.privacy.full_schema.raw_extra_columns,
     )
