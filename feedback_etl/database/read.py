@@ -10,7 +10,6 @@ from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import polars as pl
 
-from feedback_etl.columns import ExtraColumn
 from feedback_etl.database.batches import ConnectorXValueError, open_batches
 from feedback_etl.database.collations import describe_remedy
 from feedback_etl.database.connect import Database, DatabaseConnection, open_connection
@@ -25,6 +24,8 @@ from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError
 from feedback_etl.options.read import ReadOptions
 from feedback_etl.plurals import pluralize
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
+from feedback_etl.schema.model import FeedbackSchema
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class ReadRequest:
         options: The database, and how it is read; the options that select a window have no effect here.
         on_progress: Called after each batch with the number of rows read so far and the total.
         watermark: The watermark to compute for an incremental export; None for other exports.
-        extra_columns: Columns to read beside the raw columns.
+        schema: The schema of the rows.
         use_connectorx: Read with ConnectorX where it supports the database.
         cursor: The column by which an incremental export continues, which is read too.
         changed_since: Read only rows of the window that were created or changed since this time; None for all.
@@ -55,7 +56,7 @@ class ReadRequest:
     options: ReadOptions
     on_progress: Progress | None = None
     watermark: WatermarkRequest | None = None
-    extra_columns: tuple[ExtraColumn, ...] = ()
+    schema: FeedbackSchema = CLASSIC_SCHEMA
     use_connectorx: bool = True
     cursor: str = CREATED_AT
     changed_since: datetime | None = None
@@ -150,7 +151,11 @@ def open_source(request: ReadRequest) -> Iterator[OpenSource]:
     options = request.options
     with open_connection(request.database, options) as source:
         relation = inspect_source(
-            source, query=options.query, consent=options.consent, extra=request.extra_columns, cursor=request.cursor
+            source,
+            query=options.source or options.query,
+            consent=options.consent,
+            schema=request.schema,
+            cursor=request.cursor,
         )
         relation = replace(relation, changed_since=request.changed_since)
         _require_comparable_ids(source, relation, request.window)
