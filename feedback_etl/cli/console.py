@@ -32,6 +32,11 @@ def escape_control(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
+def has_terminal() -> bool:
+    """Return whether stderr is a terminal."""
+    return sys.stderr is not None and sys.stderr.isatty()  # None if it was closed
+
+
 def echo_err(line: str) -> None:
     """Print a line to stderr, with control characters escaped."""
     typer.echo(escape_control(line), err=True)
