@@ -66,7 +66,18 @@ def test_settings_share_the_defaults(tmp_path: Any, monkeypatch: pytest.MonkeyPa
 
 
 def test_functions_take_options_beside_their_own_arguments_only() -> None:
-    own = {"database", "options", "key", "unkeyed", "now", "executor", "overrides", "on_progress", "keywords"}
+    own = {
+        "database",
+        "options",
+        "key",
+        "unkeyed",
+        "now",
+        "executor",
+        "overrides",
+        "on_progress",
+        "on_phase",
+        "keywords",
+    }
     for function in (fe.export_feedback, fe.load_training, fe.load_feedback, fe.plan):
         parameters = {*inspect.signature(function).parameters}
         if function is fe.load_training:

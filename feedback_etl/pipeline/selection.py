@@ -3,14 +3,18 @@
 from datetime import datetime
 
 from feedback_etl.database.connect import Database
-from feedback_etl.database.read import Progress, ReadRequest
+from feedback_etl.database.read import PhaseListener, Progress, ReadRequest
 from feedback_etl.errors import UsageError
 from feedback_etl.options.export import ExportOptions
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
 
 
 def select(
-    database: Database, options: ExportOptions, now: datetime, on_progress: Progress | None = None
+    database: Database,
+    options: ExportOptions,
+    now: datetime,
+    on_progress: Progress | None = None,
+    on_phase: PhaseListener | None = None,
 ) -> ReadRequest:
     """Return the selection of rows that an export at `now` (naive UTC) reads.
 
@@ -25,5 +29,6 @@ def select(
         window=read.window(now),
         options=read,
         on_progress=on_progress,
+        on_phase=on_phase,
         schema=CLASSIC_SCHEMA.with_extra_columns(options.privacy.all_extra_columns),
     )
