@@ -52,7 +52,7 @@ def declare(tables: dict[str, Any]) -> Declaration:
 
 def test_declared_schema_has_the_declared_columns() -> None:
     """And no others: neither those of the classic schema nor a date of birth."""
-    schema, sources = declare(COURSES)
+    schema, sources, _ = declare(COURSES)
     assert schema.training_columns == (
         *("analysis_hash", "course", "stars", "would_buy_again", "tags", "country", "visits", "age_range"),
         *("feedback_timestamp", "export_date"),
@@ -72,14 +72,14 @@ def test_declared_schema_has_the_declared_columns() -> None:
 
 def test_columns_alone_are_extra_columns_of_the_classic_schema() -> None:
     """As before there were declarations."""
-    schema, _ = declare({"columns": {"country": {"role": "quasi_identifier"}}})
+    schema, *_ = declare({"columns": {"country": {"role": "quasi_identifier"}}})
     assert schema == CLASSIC_SCHEMA.with_extra_columns([ExtraColumn("country", "quasi_identifier")])
     assert schema.training_columns[-3:] == ("feedback_timestamp", "export_date", "country")
 
 
 def test_schema_without_an_item_has_no_such_column() -> None:
     """And its default key does not name one."""
-    schema, _ = declare({"ratings": {"thumb": {"type": "boolean"}}})
+    schema, *_ = declare({"ratings": {"thumb": {"type": "boolean"}}})
     assert schema.raw_columns == ("feedback_id", "user_id", "analysis_id", "thumb", "created_at")
     assert schema.training_columns == ("analysis_hash", "thumb", "feedback_timestamp", "export_date")
     assert schema.dedup_key == ("analysis_id", "created_at")

@@ -21,6 +21,7 @@ from feedback_etl.options.read import ReadOptions
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.schema.column_types import ExtraColumn
 from feedback_etl.schema.model import FeedbackSchema
+from feedback_etl.schema.source import SourceTable
 from feedback_etl.settings.model import Settings, load_settings
 from feedback_etl.transform import failure_cases
 
@@ -33,6 +34,7 @@ def declared(kind: type) -> dict[str, Any]:
         "ExtraColumn": ExtraColumn,
         "FeedbackSchema": FeedbackSchema,
         "Model": failure_cases.Model,
+        "SourceTable": SourceTable,
     }
     with patch.multiple(keywords, create=True, **names):
         return get_type_hints(kind, vars(sys.modules[kind.__module__]) | names)
@@ -67,7 +69,18 @@ def test_settings_share_the_defaults(tmp_path: Any, monkeypatch: pytest.MonkeyPa
 
 
 def test_functions_take_options_beside_their_own_arguments_only() -> None:
-    own = {"database", "options", "key", "unkeyed", "now", "executor", "overrides", "on_progress", "keywords"}
+    own = {
+        "database",
+        "options",
+        "key",
+        "unkeyed",
+        "now",
+        "executor",
+        "overrides",
+        "on_progress",
+        "on_phase",
+        "keywords",
+    }
     for function in (fe.export_feedback, fe.load_training, fe.load_feedback, fe.plan):
         parameters = {*inspect.signature(function).parameters}
         if function is fe.load_training:

@@ -10,6 +10,7 @@ from feedback_etl.database.window import Time
 if TYPE_CHECKING:
     from feedback_etl.schema.column_types import ExtraColumn
     from feedback_etl.schema.model import FeedbackSchema
+    from feedback_etl.schema.source import SourceTable
     from feedback_etl.transform.failure_cases import Model
 
 
@@ -23,6 +24,7 @@ class DatabaseKeywords(TypedDict, total=False):
     """Keywords of `ReadOptions` that describe the database."""
 
     query: str | None
+    source: "SourceTable | None"
     db_schema: str | None
     opt_in_column: str
     opt_out_column: str

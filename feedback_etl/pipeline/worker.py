@@ -11,11 +11,12 @@ from functools import lru_cache
 import polars as pl
 
 from feedback_etl import __version__
-from feedback_etl.columns import add_cursor
 from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.data_files.seen_rows import SeenRows, read_seen_rows
 from feedback_etl.database.batches import read_job
 from feedback_etl.database.connect import open_connection
+from feedback_etl.database.cursor import with_cursor
+from feedback_etl.database.cursor_name import CREATED_AT
 from feedback_etl.database.reader_client import ReaderJob
 from feedback_etl.errors import KeyUnusableError, SourceError, UsageError
 from feedback_etl.exports.part_writer import PartWriter
@@ -120,9 +121,8 @@ def run_task_with(secrets: Secrets, task: Task) -> TaskResult:
     if isinstance(task, ReleaseTask):
         return release_part(storage, options, task)
     job = ReaderJob(secrets.url, list(export.prepare), [task.query], export.batch_size)
-    extra = options.schema.raw_extra_columns
-    extra = extra if export.series is None else add_cursor(extra, export.series.cursor.column)
-    frames = read_job(job, extra, read_timeout=export.read_timeout)
+    cursor = CREATED_AT if export.series is None else export.series.cursor.column
+    frames = read_job(job, with_cursor(options.schema, cursor), read_timeout=export.read_timeout)
     return write_part(storage, options, task, frames, create_processor(export, options))
 
 
