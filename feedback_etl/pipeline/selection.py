@@ -6,6 +6,7 @@ from feedback_etl.database.connect import Database
 from feedback_etl.database.read import PhaseListener, Progress, ReadRequest
 from feedback_etl.errors import UsageError
 from feedback_etl.options.export import ExportOptions
+from feedback_etl.schema.classic import is_classic
 
 
 def select(
