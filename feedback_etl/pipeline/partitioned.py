@@ -147,6 +147,7 @@ def _finish(
     """Check the limits, release the rows of large enough equivalence classes, and publish the parts."""
     options, window = request.transform_options, request.selection.window
     export, context, run = execution
+    request.selection.report_phase("publishing")
     processor.check_limits(window, source.excluded)
     changes = processor.plan_release()
     shared = request.create_row_pseudonyms()

@@ -39,6 +39,7 @@ def write_export(selection: ReadRequest, request: ExportRequest) -> ExportReport
             processor = _create_processor(options, files.tombstones, seen_rows)
             write = files.write if options.k_policy.k is None else files.spool
             process_batches(processor, stream.batches, write=write, write_rejected=files.write_rejected)
+            selection.report_phase("publishing")
             processor.check_limits(window, stream.excluded)
             shared = request.create_row_pseudonyms()
             _release_spooled(files, processor, options, shared)
