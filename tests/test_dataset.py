@@ -566,7 +566,7 @@ class TestConversions:
         loaded = datasets.load_dataset("csv", data_files=pattern, cache_dir=str(tmp_path / "cache"))
         counts = [
             loaded["train"].num_rows,
-            len(duckdb.sql(f"SELECT * FROM '{pattern}'").fetchall()),
+            duckdb.connect().execute(f"SELECT count(*) FROM '{pattern}'").fetchall()[0][0],
             pl.read_csv(pattern).height,
             sum(pl.read_csv(path).height for path in (tmp_path / "exports").rglob("*.csv")),
         ]
