@@ -19,9 +19,11 @@ from pseudonym_keys import KEY
 from feedback_etl.columns import TRAINING_COLUMNS
 from feedback_etl.errors import SourceError, UsageError
 from feedback_etl.options.export import ExportOptions
+from feedback_etl.options.read import ReadOptions
 from feedback_etl.pipeline import lineage
 from feedback_etl.pipeline.export import export_feedback
 from feedback_etl.results import ExportReport
+from feedback_etl.schema.source import ElementTable, Join, SourceTable
 
 pytest.importorskip("openlineage.client")
 
@@ -147,6 +149,14 @@ class TestEvents:
         exported(application, FOLDER, lineage=str(EVENTS), query=query)
         names = [item["name"] for event in read_events() for item in event["inputs"]]
         assert names == [Path(str(application.engine.url.database)).name] * 2
+
+    def test_tables_of_a_declared_source_are_named(self) -> None:
+        """The table, the joined one and those of elements, each once."""
+        columns = (("feedback_id", "id"), ("created_at", "at"))
+        labels = tuple((name, ElementTable(Join("labels", (("id", "review"),)), name)) for name in ("tags", "rules"))
+        source = SourceTable(table="shop.reviews", columns=columns, join=Join("people", ()), elements=labels)
+        assert lineage._list_tables(ReadOptions(source=source)) == ["shop.reviews", "people", "labels"]
+        assert lineage._list_tables(ReadOptions(source=SourceTable(query="SELECT 1", columns=columns))) == []
 
     def test_exports_of_a_series_append_to_the_file(self, application: Database) -> None:
         """An export without new rows completes too."""

@@ -17,6 +17,7 @@ from feedback_etl import __version__
 from feedback_etl.clock import resolve_now
 from feedback_etl.database import tables
 from feedback_etl.database.connect import find_dialect, find_url
+from feedback_etl.options.read import ReadOptions
 from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.results import ExportReport
 from feedback_etl.storage.urls import is_object_store
@@ -182,10 +183,18 @@ def _name_inputs(request: ExportRequest) -> tuple[str, list[str]]:
     name = url.database or "memory"
     if dialect in ("sqlite", "duckdb") and not request.output.lineage_hosts:
         name = Path(name).name  # a path of this machine
+    return namespace, [f"{name}.{table}" for table in _list_tables(options)] or [name]
+
+
+def _list_tables(options: ReadOptions) -> list[str]:
+    """List the tables that are read, with their schema if it is known; those of a query are unknown."""
+    source, schema = options.source, f"{options.db_schema}." if options.db_schema else ""
     if options.query is not None:
-        return namespace, [name]
-    schema = [options.db_schema] if options.db_schema else []
-    return namespace, [".".join([name, *schema, table.name]) for table in _TABLES]
+        return []
+    if source is None:
+        return [f"{schema}{table.name}" for table in _TABLES]
+    joins = [source.join, *(element.join for _, element in source.elements)] if source.table else []
+    return list(dict.fromkeys([*filter(None, [source.table]), *(join.table for join in joins if join)]))
 
 
 def _name_output(uri: str, *, with_host: bool) -> tuple[str, str]:
