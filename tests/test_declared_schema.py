@@ -141,7 +141,7 @@ def declare(text: str) -> None:
 
 def export(url: str, **options: Any) -> fe.ExportReport:
     """Export with the settings of the working directory."""
-    settings = load_settings().to_options(**{"days_back": -1, "output_dir": "out"} | options)
+    settings = load_settings().to_options(days_back=-1, **{"output_dir": "out"} | options)
     return fe.export_feedback(url, options=settings, key=KEY, now=NOW)
 
 
@@ -240,11 +240,9 @@ def test_classic_declaration_equals_the_classic_schema(
     assert load_settings().declaration == (CLASSIC_SCHEMA, {}, {})
     database.fill(**people(3))
     for form in ("csv", "parquet"):
-        options = {"format": form, "output_dir": f"declared_{form}"}
-        declared = export(database.url, **options)
-        classic = fe.export_feedback(
-            database.url, days_back=-1, key=KEY, now=NOW, **options | {"output_dir": f"classic_{form}"}
-        )
+        declared = export(database.url, format=form, output_dir=f"declared_{form}")
+        options: Any = {"format": form, "output_dir": f"classic_{form}"}
+        classic = fe.export_feedback(database.url, days_back=-1, key=KEY, now=NOW, **options)
         assert Path(declared.export_filename).read_bytes() == Path(classic.export_filename).read_bytes()
         settings = [list_manifests(Path(f"{name}_{form}"))[0].settings for name in ("declared", "classic")]
         assert settings[0] == settings[1]
