@@ -7,7 +7,7 @@ from functools import partial
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from feedback_etl.columns import CONSENT, IMAGE_OPT_IN, IMAGE_URL, RAW_COLUMNS, ExtraColumn, add_cursor
+from feedback_etl.columns import CONSENT, IMAGE_OPT_IN, IMAGE_URL, KNOWN, RAW_COLUMNS, ExtraColumn, add_cursor
 from feedback_etl.database import text_times
 from feedback_etl.database.collations import find_id_comparison
 from feedback_etl.database.column_types import check_types, reflect_columns, type_name
@@ -15,6 +15,8 @@ from feedback_etl.database.connect import DatabaseConnection
 from feedback_etl.database.consent import ConsentColumnNames, find_consent_columns, find_image_consent_columns
 from feedback_etl.database.cursor_name import CREATED_AT
 from feedback_etl.database.driver_errors import invalid_query_error
+from feedback_etl.database.null_columns import type_null_columns
+from feedback_etl.database.query_errors import locate_error
 from feedback_etl.database.relation import (
     SourceRelation,
     default_relation,
@@ -27,6 +29,7 @@ from feedback_etl.database.relation import (
 from feedback_etl.database.statements import execute, fetch_count, fetch_rows, hides_rows
 from feedback_etl.errors import SourceError
 from feedback_etl.plurals import pluralize
+from feedback_etl.schema.column_types import NAME
 
 _MAX_NAMES_SHOWN = 20
 
@@ -67,10 +70,10 @@ def inspect_source(
         if query is None:
             relation = _inspect_default_tables(source, consent, wanted or ())
         else:
-            names, types = _describe_columns(source, empty_query_select(source.dialect, query), wanted)
-            relation = query_relation(source.dialect, query, names, types, wanted or ())
+            relation = _inspect_query(source, query, wanted)
     except SQLAlchemyError as error:
-        raise invalid_query_error(error, role) from None
+        position = "" if query is None else locate_error(source, query, error)
+        raise invalid_query_error(error, role, position) from None
     if source.dialect == "sqlite":
         unreadable = [_has_unreadable_times(source, relation, name) for name in dict.fromkeys((CREATED_AT, cursor))]
         relation = replace(relation, has_unreadable_times=any(unreadable))
@@ -96,6 +99,12 @@ def _inspect_default_tables(
     image_columns = find_image_consent_columns(inspector, db_schema) if with_images else []
     relation = default_relation(source.dialect, db_schema, consent_columns, image_columns, cursor)
     return replace(relation, types=_describe_columns(source, empty_select(relation))[1])
+
+
+def _inspect_query(source: DatabaseConnection, query: str, extra: Sequence[ExtraColumn] | None) -> SourceRelation:
+    names, types = _describe_columns(source, empty_query_select(source.dialect, query), extra)
+    relation = query_relation(source.dialect, query, names, types, extra or ())
+    return type_null_columns(source, relation, extra or ())
 
 
 def _with_canonical_ids(source: DatabaseConnection, relation: SourceRelation) -> SourceRelation:
@@ -156,7 +165,16 @@ def _check_names(names: list[str], extra: Sequence[ExtraColumn] | None) -> None:
     if problems := [f"{verb} {', '.join(columns)}" for verb, columns in wrong.items() if columns]:
         raise SourceError(
             f"The query {' and '.join(problems)}. It has to yield {', '.join(required)}, and optionally {CONSENT}."
+            f"{_suggest_declarations(wrong['yields the unexpected'])}"
         )
+
+
+def _suggest_declarations(names: Sequence[str]) -> str:
+    """Return a sentence that says how to declare extra columns; "" if none of the names can be declared."""
+    tables = [f"[columns.{name}]" for name in names if NAME.fullmatch(name) and name not in KNOWN]
+    if not tables:
+        return ""
+    return f" To export another column, declare it with its role and type in feedback-etl.toml: {', '.join(tables)}."
 
 
 def _describe_columns(
@@ -164,12 +182,14 @@ def _describe_columns(
 ) -> tuple[list[str], dict[str, str]]:
     """Return the names of the columns that a statement yields, and of their types (none on SQLite)."""
     result = execute(source, sql)
-    columns = [(str(column[0]), column[1]) for column in (result.cursor.description if result.cursor else ())]
+    description = [*(result.cursor.description if result.cursor else ())]
     result.close()
+    names = [str(name) for name, *_ in description]
     # SQLite renames the second of two columns with the same name to name:1.
-    _check_names([name.partition(":")[0] if source.dialect == "sqlite" else name for name, _ in columns], extra)
-    types = {} if source.dialect == "sqlite" else {name: type_name(source.dialect, code) for name, code in columns}
-    return [name for name, _ in columns], types
+    _check_names([name.partition(":")[0] if source.dialect == "sqlite" else name for name in names], extra)
+    if source.dialect == "sqlite":
+        return names, {}
+    return names, {str(name): type_name(source.dialect, code, length) for name, code, _, length, *_ in description}
 
 
 def _has_unreadable_times(source: DatabaseConnection, relation: SourceRelation, name: str) -> bool:
