@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import polars as pl
 import pytest
 import sqlalchemy as sa
 from pseudonym_keys import KEY

@@ -79,7 +79,7 @@ PRIVACY = (
 def test_every_setting_has_three_sources(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command line, FEEDBACK_ETL_<NAME> and the file, for each field."""
     text = {"database_url", "db_schema", "output_dir", "key_file"}
-    schema = {"query", "age_edges", "columns", "row_model", "allow_row_security", "formulas", "cursor"}
+    schema = {"query", "source", "age_edges", "columns", "row_model", "allow_row_security", "formulas", "cursor"}
     timeouts = {"connect_timeout", "read_timeout", "lock_timeout", "batch_size"}
     assert set(Settings.model_fields) == {*text, *timeouts, "retired_keys", *schema, *PRIVACY, *RECORD}
     write("feedback-etl.toml", "\n".join([*(f'{name} = "file"' for name in text), "connect_timeout = 3"]))
@@ -128,6 +128,7 @@ def test_defaults() -> None:
         transfers=None,
         data_protection_officer=None,
         query=None,
+        source=None,
         age_edges=(18, 25, 35, 50),
         columns={},
         row_model=None,
