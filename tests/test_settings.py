@@ -59,6 +59,7 @@ def test_precedence_of_sources(
     assert urls == ["flag", "ours", "common", "file", "project", None]
 
 
+LINEAGE = ("lineage", "lineage_hosts")
 CONSENT = ("opt_in_column", "opt_out_column")
 RECORD = (
     *("retention_days", "controller", "contact", "purpose", "legal_basis", "recipients"),
@@ -81,7 +82,7 @@ def test_every_setting_has_three_sources(monkeypatch: pytest.MonkeyPatch) -> Non
     text = {"database_url", "db_schema", "output_dir", "key_file"}
     schema = {"query", "source", "age_edges", "columns", "row_model", "allow_row_security", "formulas", "cursor"}
     timeouts = {"connect_timeout", "read_timeout", "lock_timeout", "batch_size"}
-    assert set(Settings.model_fields) == {*text, *timeouts, "retired_keys", *schema, *PRIVACY, *RECORD}
+    assert set(Settings.model_fields) == {*text, *timeouts, "retired_keys", *schema, *LINEAGE, *PRIVACY, *RECORD}
     write("feedback-etl.toml", "\n".join([*(f'{name} = "file"' for name in text), "connect_timeout = 3"]))
     assert values() == ["file"] * 4 + ["3.0"]
     for name in text:
@@ -119,6 +120,8 @@ def test_defaults() -> None:
         t=None,
         hierarchies={},
         quasi_identifiers=("age_range", "conditions_detected", "timeframe"),
+        lineage=None,
+        lineage_hosts=False,
         retention_days=None,
         controller=None,
         contact=None,
