@@ -5,7 +5,6 @@
 """
 
 import os
-from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Unpack, cast
@@ -34,7 +33,7 @@ from feedback_etl.schema.feedback_columns import AGE_EDGES
 from feedback_etl.schema.model import FeedbackSchema
 from feedback_etl.schema.source import SourceTable
 from feedback_etl.schema.source_declaration import SourceSettings
-from feedback_etl.settings.file import SettingsFile, read_settings_file, require_trusted_model
+from feedback_etl.settings.file import read_settings_file, require_trusted_model
 from feedback_etl.settings.messages import (
     NO_DATABASE,
     PREFIX,
@@ -42,6 +41,7 @@ from feedback_etl.settings.messages import (
     describe_unknown,
     list_unknown_variables,
 )
+from feedback_etl.settings.sources import describe_position, find_source
 from feedback_etl.transform.expressions import age_ranges
 
 
@@ -219,7 +219,7 @@ def load_settings(**flags: Any) -> Settings:
         problems.append(f"{PREFIX}{name.upper()} must be a list or a table in JSON, for example {example}")
     except ValidationError as error:
         problems = [
-            describe_error(entry["loc"], entry["msg"], known, flags) + _describe_position(entry["loc"], flags)
+            describe_error(entry["loc"], entry["msg"], known, flags) + describe_position(entry["loc"], flags)
             for entry in error.errors()
         ] + problems
     if problems:
@@ -229,31 +229,7 @@ def load_settings(**flags: Any) -> Settings:
     return settings
 
 
-def _describe_position(location: Sequence[str | int], flags: Mapping[str, object]) -> str:
-    """Return the variable, or the file and the line, of an invalid setting in brackets; "" for a flag."""
-    keys = [str(key) for key in location]
-    keys[0] = keys[0].removeprefix(PREFIX.lower())
-    file = read_settings_file()
-    match _find_source(keys[0], flags, file):
-        case "the command line":
-            return ""
-        case source if source == str(file.path):
-            return f" ({file.describe_position(*keys)})"
-        case source:
-            return f" ({source})"
-
-
 def find_sources(**flags: Any) -> dict[str, str]:
     """Return the source of each setting's active value, in words; flags that are None are ignored."""
     file = read_settings_file()
-    return {name: _find_source(name, flags, file) for name in Settings.model_fields}
-
-
-def _find_source(name: str, flags: Mapping[str, object], file: SettingsFile) -> str:
-    variables = {variable.upper() for variable, value in os.environ.items() if value}
-    names = [f"{PREFIX}{name.upper()}", *(["DATABASE_URL"] if name == "database_url" else [])]
-    if flags.get(name) is not None:
-        return "the command line"
-    if variable := next((variable for variable in names if variable in variables), None):
-        return variable
-    return str(file.path) if name in file.values else "default"
+    return {name: find_source(name, flags, file) for name in Settings.model_fields}
