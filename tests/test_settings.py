@@ -57,6 +57,7 @@ def test_precedence_of_sources(
     assert urls == ["flag", "ours", "common", "file", "project", None]
 
 
+LINEAGE = ("lineage", "lineage_hosts")
 CONSENT = ("opt_in_column", "opt_out_column")
 RECORD = (
     *("retention_days", "controller", "contact", "purpose", "legal_basis", "recipients"),
@@ -79,7 +80,7 @@ def test_every_setting_has_three_sources(monkeypatch: pytest.MonkeyPatch) -> Non
     text = {"database_url", "db_schema", "output_dir", "key_file"}
     schema = {"query", "source", "age_edges", "columns", "row_model", "allow_row_security", "formulas", "cursor"}
     timeouts = {"connect_timeout", "read_timeout", "lock_timeout", "batch_size"}
-    assert set(Settings.model_fields) == {*text, *timeouts, "retired_keys", *schema, *PRIVACY, *RECORD}
+    assert set(Settings.model_fields) == {*text, *timeouts, "retired_keys", *schema, *LINEAGE, *PRIVACY, *RECORD}
     write("feedback-etl.toml", "\n".join([*(f'{name} = "file"' for name in text), "connect_timeout = 3"]))
     assert values() == ["file"] * 4 + ["3.0"]
     for name in text:
@@ -117,6 +118,8 @@ def test_defaults() -> None:
         t=None,
         hierarchies={},
         quasi_identifiers=("age_range", "conditions_detected", "timeframe"),
+        lineage=None,
+        lineage_hosts=False,
         retention_days=None,
         controller=None,
         contact=None,
@@ -303,10 +306,10 @@ def test_project_table_that_is_no_table_is_refused() -> None:
 
 _NAMES = (
     "database_url, db_schema, allow_row_security, query, source, output_dir, connect_timeout, read_timeout, "
-    "batch_size, cursor, lock_timeout, timestamp_precision, pseudonym_length, k, on_small_class, max_suppressed, l, t, "
-    "hierarchies, quasi_identifiers, age_edges, columns, formulas, row_model, retention_days, controller, contact, "
-    "purpose, legal_basis, recipients, transfers, data_protection_officer, opt_in_column, opt_out_column, key_file, "
-    "retired_keys"
+    "batch_size, cursor, lock_timeout, timestamp_precision, pseudonym_length, k, on_small_class, max_suppressed, l, "
+    "t, hierarchies, quasi_identifiers, age_edges, columns, formulas, row_model, lineage, lineage_hosts, "
+    "retention_days, controller, contact, purpose, legal_basis, recipients, transfers, data_protection_officer, "
+    "opt_in_column, opt_out_column, key_file, retired_keys"
 )
 KNOWN_SETTINGS = f"Settings are: {_NAMES}."
 

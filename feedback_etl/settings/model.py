@@ -78,6 +78,8 @@ class Settings(BaseSettings):
         OutputOptions.formulas, description="texts in CSV that spreadsheets would run"
     )
     row_model: str | None = Field(None, description="pandera model that batches must also satisfy, as file.py:Model")
+    lineage: str | None = Field(None, description="server or file for OpenLineage events, or openlineage")
+    lineage_hosts: bool = Field(OutputOptions.lineage_hosts, description="name hosts in OpenLineage events")
     retention_days: int | None = Field(None, ge=1, description="retention period of exports in days")
     controller: str | None = Field(None, description="controller of the processing, for the record of processing")
     contact: str | None = None
