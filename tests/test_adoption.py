@@ -105,8 +105,8 @@ def test_unknown_half_of_a_file_is_never_called_clean(
     assert (items["erasure"].status, "rows of old with unknown" in items["erasure"].detail) == ("skipped", True)
     sweep, remove = items["erasure"].remedy.splitlines()
     assert (sweep, remove) == (
-        f"feedback-etl erase --not-in-database --output {folder}",
-        f"feedback-etl prune --export old --output {folder}",
+        f"feedback-etl erase --not-in-database {folder}",
+        f"feedback-etl prune --export old {folder}",
     )
     assert here(*sweep.split()[1:]).code == 0
     assert path.read_text().splitlines()[1:] == [f"{pseudonym},week" for pseudonym in pseudonyms(ANALYSES[1:3])]

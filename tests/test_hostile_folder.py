@@ -50,7 +50,7 @@ COMMANDS = {
     "verify": ["audit", "verify"],
     "show": ["audit", "show"],
     "check": ["check"],
-    "report": ["report", "--page", "page.html"],
+    "report": ["report", "--output", "page.html"],
     "prune": ["prune", "--keep-days", "9999"],
     "adopt": ["adopt"],
     "risk": ["risk", "--person", "analysis_hash"],
@@ -275,4 +275,4 @@ def test_control_characters_of_names_do_not_reach_the_terminal(here: Here, folde
         assert "unexpected" not in ended.err
     listed = here("list", "--json")
     assert listed.out.isascii()
-    assert len(here("list").out.splitlines()) == 4  # two lines an export
+    assert len(here("list").out.splitlines()) == 7  # a heading, a header and an export of each key, and a blank line

@@ -247,7 +247,7 @@ class TestCommand:
         ended = run_command("risk", "out")
         assert ended.code == 2
         assert "out is a folder: name its files (out/*.csv)" in ended.err
-        assert "feedback-etl report --output out" in ended.err
+        assert "feedback-etl report out" in ended.err
 
     def test_exports_of_two_keys_are_not_combined(self, run_command: Here, sqlite_database: Database) -> None:
         """A person has another pseudonym in each; files without a manifest are taken as they are."""

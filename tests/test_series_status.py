@@ -123,4 +123,4 @@ class TestCommand:
     def test_wrong_duration_and_missing_folder_are_refused(self, here: Here) -> None:
         assert here("status", "exports").code == 2
         ended = here("status", "--fail-if-older", "1.5d")
-        assert (ended.code, "`--fail-if-older` must be a duration such as 30m, 2h or 1d" in ended.err) == (2, True)
+        assert (ended.code, "--fail-if-older must be a duration such as 30m, 2h or 1d" in ended.err) == (2, True)

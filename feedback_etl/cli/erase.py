@@ -14,9 +14,9 @@ from feedback_etl.cli.options import (
     AllowRowSecurity,
     DatabaseUrl,
     DryRun,
+    Folder,
     JsonOutput,
     KeyFiles,
-    OutputFolder,
     Query,
     load_command_settings,
 )
@@ -56,7 +56,7 @@ def erase(
     key_file: KeyFiles = None,
     query: Query = None,
     allow_row_security: AllowRowSecurity = None,
-    output: OutputFolder = None,
+    folder: Folder = None,
     dry_run: DryRun = False,
     as_json: JsonOutput = False,
     database_url: DatabaseUrl = None,
@@ -71,7 +71,7 @@ def erase(
     if receipt and Path(receipt).exists():
         raise UsageError(f"--receipt {receipt} exists, and may be of another erasure: name another file.")
     settings = load_command_settings(
-        output, database_url=database_url, query=query, allow_row_security=allow_row_security
+        folder, database_url=database_url, query=query, allow_row_security=allow_row_security
     )
     result = _erase(
         settings,
@@ -155,12 +155,12 @@ def _print_result(result: "ErasureResult", *, dry_run: bool) -> None:
 
 def _require_complete(result: "ErasureResult", settings: "Settings") -> None:
     """Raise an error if people may remain in the exports, or if an id has no rows."""
-    output = shlex.join(["--output", str(settings.output_dir)])
+    folder = shlex.quote(str(settings.output_dir))
     if result.damaged:
         damaged = pluralize(len(result.damaged), "file")
         raise ExportFileError(
             f"{damaged} could not be read and may contain people to erase. Restore what is damaged from a backup, or "
-            f"remove its export (feedback-etl prune --export NAME {output}), and run the erasure again."
+            f"remove its export (feedback-etl prune --export NAME {folder}), and run the erasure again."
         )
     if result.not_found:
         raise CheckFailedError(f"No rows were found for {pluralize(len(result.not_found), 'id')}, listed on stdout.")
@@ -169,13 +169,13 @@ def _require_complete(result: "ErasureResult", settings: "Settings") -> None:
     if result.unknown_scheme:
         raise CheckFailedError(
             "Not every export could be inspected: remove those of an unknown scheme (feedback-etl prune --export NAME "
-            f"{output})."
+            f"{folder})."
         )
     if result.partly_searched:
         raise CheckSkippedError(
             "People to erase may remain in rows of adopted files with unknown pseudonyms: erase what is not in the "
-            f"database (feedback-etl erase --not-in-database {output}), or remove the files (feedback-etl prune "
-            f"--export NAME {output})."
+            f"database (feedback-etl erase --not-in-database {folder}), or remove the files (feedback-etl prune "
+            f"--export NAME {folder})."
         )
     if not_searched := len(result.unmanaged) + len(result.not_inspected) + len(result.hard_links):
         raise CheckSkippedError(

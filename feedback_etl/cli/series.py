@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from feedback_etl.cli.console import echo_err, print_json, print_lines
-from feedback_etl.cli.options import JsonOutput, load_command_settings
+from feedback_etl.cli.options import Folder, JsonOutput, load_command_settings, open_existing_output
 from feedback_etl.plurals import pluralize
 
 if TYPE_CHECKING:
@@ -14,10 +14,7 @@ if TYPE_CHECKING:
 
 
 def print_status(
-    folder: Annotated[
-        str | None,
-        typer.Argument(help="Folder of the exports, or s3://bucket/prefix.  [default: the setting output_dir]"),
-    ] = None,
+    folder: Folder = None,
     fail_if_older: Annotated[
         str | None,
         typer.Option(
@@ -31,11 +28,10 @@ def print_status(
     It contains the watermark, the last run, and the numbers of rows, late-arriving rows and pending rows. A run that
     found nothing new counts as a run. A series that another one has replaced does not have to be fresh.
     """
-    from feedback_etl.cli.options import open_existing_output
     from feedback_etl.clock import parse_lookback, resolve_now
     from feedback_etl.exports.series_status import find_stale, list_series
 
-    age = None if fail_if_older is None else parse_lookback(fail_if_older, "--fail-if-older")
+    age = None if fail_if_older is None else parse_lookback(fail_if_older, "fail_if_older")
     series = list_series(open_existing_output(load_command_settings(folder)))
     if as_json:
         print_json({"series": [status.to_dict() for status in series]})
