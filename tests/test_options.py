@@ -19,6 +19,7 @@ from feedback_etl.options.output import OutputOptions
 from feedback_etl.options.privacy import PrivacyOptions
 from feedback_etl.options.quality import QualityOptions
 from feedback_etl.options.read import ReadOptions
+from feedback_etl.schema.source import SourceTable
 from feedback_etl.settings.model import Settings, load_settings
 from feedback_etl.transform import failure_cases
 
@@ -27,7 +28,11 @@ GROUPS = (ReadOptions, QualityOptions, PrivacyOptions, OutputOptions)
 
 def declared(kind: type) -> dict[str, Any]:
     """Return the options of a group or TypedDict with their types; those for type checkers alone are looked up here."""
-    names: dict[str, Any] = {"ExtraColumn": columns.ExtraColumn, "Model": failure_cases.Model}
+    names: dict[str, Any] = {
+        "ExtraColumn": columns.ExtraColumn,
+        "Model": failure_cases.Model,
+        "SourceTable": SourceTable,
+    }
     with patch.multiple(keywords, create=True, **names):
         return get_type_hints(kind, vars(sys.modules[kind.__module__]) | names)
 

@@ -2,11 +2,11 @@
 
 from datetime import datetime
 
-from feedback_etl.columns import raw_extra_columns
 from feedback_etl.database.connect import Database
 from feedback_etl.database.read import PhaseListener, Progress, ReadRequest
 from feedback_etl.errors import UsageError
 from feedback_etl.options.export import ExportOptions
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
 
 
 def select(
@@ -22,7 +22,7 @@ def select(
         UsageError: The window ends after `now`, or extra columns have no query that yields them.
     """
     read, extra_columns = options.read, options.privacy.extra_columns
-    if extra_columns and read.query is None:
+    if extra_columns and read.query is None and read.source is None:
         raise UsageError(f"The default tables have no column {extra_columns[0].name}: extra columns require a query.")
     return ReadRequest(
         database,
@@ -30,5 +30,5 @@ def select(
         options=read,
         on_progress=on_progress,
         on_phase=on_phase,
-        extra_columns=raw_extra_columns(options.privacy.all_extra_columns),
+        schema=CLASSIC_SCHEMA.with_extra_columns(options.privacy.all_extra_columns),
     )
