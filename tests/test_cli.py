@@ -402,9 +402,7 @@ class TestPreview:
         """The header, and one line with the reason."""
         ended = here("preview", "--since", "2024-01-01", "--until", "2024-02-01")
         assert (ended.code, ended.out) == (0, ",".join(TRAINING_COLUMNS) + "\n")
-        assert ended.err == (
-            "Nothing to export: there is no feedback in the window (--days -1 exports everything).\n"
-        )
+        assert ended.err == ("Nothing to export: there is no feedback in the window (--days -1 exports everything).\n")
 
     @pytest.mark.usefixtures("configured")
     def test_preview_counts_rows_without_consent(self, here: Here, tmp_path: Path) -> None:

@@ -66,10 +66,7 @@ def erase(
     Exit code 1 if no rows were found for some ids, which are listed on stdout, or if not every export could be
     inspected. Ids come from a file, because process lists show arguments.
     """
-    if receipt and dry_run:
-        raise UsageError("--receipt has nothing to confirm with --dry-run; leave one of them out.")
-    if receipt and Path(receipt).exists():
-        raise UsageError(f"--receipt {receipt} exists, and may be of another erasure: name another file.")
+    _require_writable_receipt(receipt, dry_run=dry_run)
     settings = load_command_settings(
         folder, database_url=database_url, query=query, allow_row_security=allow_row_security
     )
@@ -82,10 +79,6 @@ def erase(
         keys=list_available_keys(settings, key_file),
         dry_run=dry_run,
     )
-    if result.models:
-        echo_err(f"trained on exports with such rows, which are still in the models: {', '.join(result.models)}")
-    if result.recipients:
-        echo_err(f"shared with {', '.join(result.recipients)}: inform them, since their copies still have these rows")
     if receipt:
         _write_receipt(result, receipt)
     if as_json:
@@ -95,6 +88,18 @@ def erase(
             write_stdout(f"{unknown_id}\n".encode())  # data, as it was given
     _print_result(result, dry_run=dry_run)
     _require_complete(result, settings)
+
+
+def _require_writable_receipt(receipt: str | None, *, dry_run: bool) -> None:
+    """Refuse a receipt of a dry run, and one that would replace another.
+
+    Raises:
+        UsageError: It is one of these.
+    """
+    if receipt and dry_run:
+        raise UsageError("--receipt has nothing to confirm with --dry-run; leave one of them out.")
+    if receipt and Path(receipt).exists():
+        raise UsageError(f"--receipt {receipt} exists, and may be of another erasure: name another file.")
 
 
 def _erase(settings: "Settings", **request: Any) -> "ErasureResult":
@@ -117,7 +122,11 @@ def _write_receipt(result: "ErasureResult", path: str) -> None:
 
 
 def _print_result(result: "ErasureResult", *, dry_run: bool) -> None:
-    """Print what was erased and what could not be inspected, to stderr."""
+    """Print who has the rows too, what was erased and what could not be inspected, to stderr."""
+    if result.models:
+        echo_err(f"trained on exports with such rows, which are still in the models: {', '.join(result.models)}")
+    if result.recipients:
+        echo_err(f"shared with {', '.join(result.recipients)}: inform them, since their copies still have these rows")
     for name in result.damaged:
         echo_err(f"not inspected, damaged: {name}")
     rows, files = pluralize(result.rows, "row"), pluralize(len(result.files), "file")

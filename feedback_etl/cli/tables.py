@@ -11,7 +11,7 @@ _PIPED_WIDTH = 1_000_000
 """Columns of a table that is not on a terminal: as many as it needs."""
 
 
-def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, right: Collection[str] = ()) -> None:
+def print_table(headers: Sequence[str], rows: Iterable[Iterable[object]], *, right: Collection[str] = ()) -> None:
     """Print a table to stdout, with control characters escaped; the errors are those of `write_stdout`.
 
     On a terminal, cells are wrapped between words to its width, and a word is broken only where it has to be.
