@@ -79,6 +79,7 @@ def erase(
         keys=list_available_keys(settings, key_file),
         dry_run=dry_run,
     )
+    _print_holders(result)
     if receipt:
         _write_receipt(result, receipt)
     if as_json:
@@ -121,12 +122,16 @@ def _write_receipt(result: "ErasureResult", path: str) -> None:
     write_receipt(result, path)
 
 
-def _print_result(result: "ErasureResult", *, dry_run: bool) -> None:
-    """Print who has the rows too, what was erased and what could not be inspected, to stderr."""
+def _print_holders(result: "ErasureResult") -> None:
+    """Print which models and recipients still have the rows, to stderr."""
     if result.models:
         echo_err(f"trained on exports with such rows, which are still in the models: {', '.join(result.models)}")
     if result.recipients:
         echo_err(f"shared with {', '.join(result.recipients)}: inform them, since their copies still have these rows")
+
+
+def _print_result(result: "ErasureResult", *, dry_run: bool) -> None:
+    """Print what was erased and what could not be inspected, to stderr."""
     for name in result.damaged:
         echo_err(f"not inspected, damaged: {name}")
     rows, files = pluralize(result.rows, "row"), pluralize(len(result.files), "file")
