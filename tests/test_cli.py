@@ -199,7 +199,9 @@ class TestExport:
         code, screen = on_terminal("export", "--database-url", application)
         key = Key(default_key_path().read_text())
         assert code == 0
-        assert f"No pseudonym key existed; created one in {default_key_path()} (id {key.id})." in screen
+        assert f"No pseudonym key existed; created one in {default_key_path()} (id {key.id})." in " ".join(
+            screen.split()
+        )
         assert f"key        {key.id}" in screen
         assert key.text not in screen
         again = here("export", "--database-url", application, "--json", "--quiet")
@@ -207,7 +209,7 @@ class TestExport:
         assert here("keys", "retire").code == 0
         code, screen = on_terminal("export", "--database-url", application)
         assert (code, default_key_path().exists()) == (2, False)
-        assert "The key of earlier exports is retired, and there is no other." in screen
+        assert "The key of earlier exports is retired, and there is no other." in " ".join(screen.split())
 
 
 @pytest.mark.usefixtures("configured")

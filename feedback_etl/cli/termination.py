@@ -74,4 +74,6 @@ def _repeat_signal(read_end: int, left: threading.Event) -> None:
             if left.wait(_RETRY_SECONDS):
                 return
             signal.pthread_kill(threading.main_thread().ident or 0, number[0])
+    with contextlib.suppress(OSError):
+        os.write(2, b"\x1b[?25h\n" if os.isatty(2) else b"")  # the progress of an export hides the cursor
     os._exit(128 + number[0])
