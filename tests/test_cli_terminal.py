@@ -70,13 +70,19 @@ class TestTables:
     def test_tables_fit_and_words_stay_whole(self, here: Here) -> None:
         """The words are those of the table that is piped, which has a line for each row and no escape sequences."""
         assert here("export", "--incremental", "--days", "-1", "--output", "exports").code == 0
-        for command in (["list", "exports"], ["audit", "show", "exports"], ["config"]):
+        for command in (["list", "exports"], ["audit", "show", "exports"], ["keys", "list"]):
             piped = here(*command).out
             _, screen = on_terminal(*command)
             lines = ESCAPE.sub("", screen).splitlines()
             assert max(map(len, lines)) <= 80, command
             assert sorted(" ".join(lines).split()) == sorted(piped.split()), command
             assert ("\x1b[1m" in screen, ESCAPE.search(piped)) == (True, None)
+
+    def test_longest_words_are_broken(self, here: Here) -> None:
+        """As is a path that is longer than its column."""
+        piped, screen = here("config").out, ESCAPE.sub("", on_terminal("config", columns=60)[1])
+        assert max(map(len, screen.splitlines())) <= 60 < max(map(len, piped.splitlines()))
+        assert sorted("".join(screen.split())) == sorted("".join(piped.split()))
 
     def test_no_color_is_obeyed(self) -> None:
         """Progress and tables have no colour; they may still be bold."""
