@@ -536,7 +536,8 @@ class TestCommand:
         env = {"FEEDBACK_ETL_KEY": KEY, "FEEDBACK_ETL_RETENTION_DAYS": "90", "FEEDBACK_ETL_K": "3"}
         result = feedback_etl("check", "--output", settings.output_dir, env=env)
         lines = result.stdout.splitlines()
-        assert lines[0].startswith("ok    columns     1 file with columns of the contract only.")
+        assert lines[0] == "      Item        Result"
+        assert lines[1].startswith("ok    columns     1 file with columns of the contract only.")
         assert "FAIL  record      The record of processing lacks controller," in result.stdout
         assert "skip  index       Not tested: no database is configured." in lines
         assert max(len(line) for line in lines if str(settings.output_dir) not in line) <= 80
