@@ -65,14 +65,19 @@ def feedback_etl(*arguments: str | Path, env: Mapping[str, str] | None = None) -
 
 
 def on_terminal(
-    *arguments: str | Path, columns: int = 80, env: Mapping[str, str] | None = None, interrupt_at: str = ""
+    *arguments: str | Path,
+    columns: int = 80,
+    env: Mapping[str, str] | None = None,
+    typed: str = "",
+    interrupt_at: str = "",
 ) -> tuple[int, str]:
-    """Run a command on a pseudo-terminal of this width; return its exit code and its output.
+    """Run a command on a pseudo-terminal of this width on which a text is typed; return its exit code and its output.
 
     If `interrupt_at` is given, Ctrl-C is pressed once it was printed.
     """
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    os.write(master, typed.encode())
     words = [COMMAND, *map(str, arguments)]
     variables = environment({"TERM": "xterm", **(env or {})})
     with subprocess.Popen(words, stdin=slave, stdout=slave, stderr=slave, env=variables) as process:

@@ -34,6 +34,8 @@ from feedback_etl.settings.messages import NO_DATABASE, NO_KEY
 
 KEY_ID = Key(KEY).id
 SETTINGS_ONLY = {
+    "schema",
+    "source",
     *("db_schema", "opt_in_column", "opt_out_column", "connect_timeout", "read_timeout", "batch_size", "lock_timeout"),
     *("quasi_identifiers", "hierarchies", "extra_columns", "age_edges", "idempotency_key"),
 }
@@ -673,7 +675,7 @@ class TestHelp:
         """A new command must be added here."""
         names = {"export", "preview", "demo", "keys", "keys new", "keys show", "keys list", "keys retire"}
         names |= {"list", "adopt", "erase", "prune", "audit", "audit show", "audit verify", "risk", "check", "config"}
-        names |= {"report", "contracts", "help", "notebooks", "plan", "status"}
+        names |= {"report", "contracts", "help", "init", "notebooks", "plan", "status"}
         assert set(COMMANDS) == {"feedback-etl", *(f"feedback-etl {name}" for name in names)}
 
     @pytest.mark.parametrize("name", COMMANDS)
