@@ -71,6 +71,14 @@ Incremental = Annotated[
 Lookback = Annotated[
     str, typer.Option("--lookback", help="How late rows may arrive, for example 30m, 2h or 1d.", metavar="DURATION")
 ]
+MaxPending = Annotated[
+    str,
+    typer.Option(
+        "--max-pending",
+        help="How long rows of an incremental series may wait for k people, for example 90d.",
+        metavar="DURATION",
+    ),
+]
 NewSeries = Annotated[
     bool,
     typer.Option(

@@ -96,16 +96,18 @@ def fetch_canonical_ids(
         return {name: _canonicalize(source, relation, name, given) for name, given in ids.items()}
 
 
-def fetch_analyses(database: Database, **keywords: Unpack[LookupKeywords]) -> list[str]:
+def fetch_analyses(
+    database: Database, *, allow_row_security: bool = False, **keywords: Unpack[LookupKeywords]
+) -> list[str]:
     """Return the ids of all analyses that have feedback, with consent if it is recorded, as text.
 
-    Row-level security is never allowed, since analyses that it hides would be erased.
+    Row-level security is not allowed for an erasure, since analyses that it hides would be erased.
 
     Raises:
         UsageError: The database URL or the query is not valid.
         SourceError: The database cannot be reached, is not as expected, or stopped the query.
     """
-    with _open(database, allow_row_security=False, **keywords) as (source, relation):
+    with _open(database, allow_row_security=allow_row_security, **keywords) as (source, relation):
         return _fetch_distinct(source, relation, "analysis_id", has_consent(relation))
 
 

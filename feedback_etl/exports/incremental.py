@@ -25,6 +25,7 @@ from feedback_etl.exports.series_settings import list_changes
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.canonical_json import hash_settings
 from feedback_etl.records.catalog import list_manifests
+from feedback_etl.records.layout import STATE_KINDS
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.errors import explain_write_errors
@@ -51,7 +52,7 @@ class IncrementalState(NamedTuple):
         known_since: Rows from this time on are remembered, and read again; None for all of them.
         counted: The windows before that, the oldest first.
         seen_rows: The lines of the seen rows; see `seen_rows.read_seen_rows`.
-        seen_rows_paths: The paths of their files, and of those of earlier exports, which are superseded.
+        state_paths: The paths of the files of the state, those of earlier exports too, which are superseded.
         stems: The stems of the exports.
         last: The manifest of the last one, which contains the state; None for a series without exports.
         attempts: The starts of the windows of first exports that found nothing or failed.
@@ -63,7 +64,7 @@ class IncrementalState(NamedTuple):
     known_since: datetime | None
     counted: tuple[WindowCount, ...]
     seen_rows: pl.DataFrame
-    seen_rows_paths: tuple[str, ...]
+    state_paths: tuple[str, ...]
     stems: frozenset[str]
     last: Manifest | None
     attempts: tuple[datetime | None, ...]
@@ -104,7 +105,7 @@ class IncrementalState(NamedTuple):
                 for start, end, n in last.chain["counted"]
             ),
             seen_rows,
-            tuple(file.path for manifest in links for file in manifest.all("rows")),
+            tuple(file.path for manifest in links for file in manifest.files if file.kind in STATE_KINDS),
             frozenset(manifest.stem for manifest in links),
             last,
             (),
@@ -181,10 +182,10 @@ class IncrementalState(NamedTuple):
             "counted": counted[-MAX_COUNTED_WINDOWS:],
         }
 
-    def delete_seen_rows(self, storage: Storage) -> None:
-        """Delete the seen rows of superseded exports; the next export retries what cannot be deleted."""
+    def delete_state(self, storage: Storage) -> None:
+        """Delete the state that the next export has superseded; the next export retries what cannot be deleted."""
         with suppress(OSError, ExportFileError):
-            storage.delete(*self.seen_rows_paths)
+            storage.delete(*self.state_paths)
 
     def count_late(self, counts: list[int]) -> int:
         """Return the number of late-arriving rows in windows that are not read again."""

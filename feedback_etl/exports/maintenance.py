@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from feedback_etl.clock import resolve_now
 from feedback_etl.errors import ExportFileError, UsageError
+from feedback_etl.exports.pending_rows import expire_pending
 from feedback_etl.exports.recovery import recover_storage
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit import AuditLog
@@ -109,6 +110,7 @@ def prune(  # noqa: PLR0913  public, flat
 ) -> PruneResult:
     """Remove the files of exports that are older than `keep_days` days, or of named exports; their manifests stay.
 
+    Rows of a series that have been pending for longer than `keep_days` are removed from younger exports.
     Files without a manifest are never touched. A named export whose files are missing already is marked as pruned too.
 
     Args:
@@ -152,11 +154,13 @@ def prune(  # noqa: PLR0913  public, flat
         else:
             _require_past(listed, now)
             expired = select_expired(present, now, keep_days=keep_days, keep_last=keep_last)
-        if expired and not dry_run:
-            revisions = _remove(storage, expired, now, _needed(listed), key)
-            with log.lock() as opened:
-                stems = [export.stem for export in expired]
-                opened.append("pruned", key, exports=stems, keep_days=keep_days, **revisions)
+        if not dry_run:
+            changed = _remove(storage, expired, now, _needed(listed), key)
+            changed += [] if keep_days is None else expire_pending(storage, listed, now - timedelta(keep_days), key)
+            if changed:
+                stems, revisions = [export.stem for export in expired], summarize_revisions(changed)
+                with log.lock() as opened:
+                    opened.append("pruned", key, exports=stems, keep_days=keep_days, **revisions)
     return PruneResult(expired, [export for export in present if export not in expired], unmanaged)
 
 
@@ -170,11 +174,7 @@ def _require_selection(keep_days: int | None, keep_last: int, exports: Sequence[
 
 
 def _select_named(exports: Sequence[Manifest], stems: Sequence[str]) -> list[Manifest]:
-    """Return the exports of these stems, or with a data file of that name, the oldest first.
-
-    Raises:
-        UsageError: There is no such export.
-    """
+    """Return the exports of these stems, or with a data file of that name, the oldest first; refuse other names."""
     named = {name: export for export in exports for name in (export.stem, *(file.path for file in export.files))}
     if unknown := {*stems} - {*named}:
         raise UsageError(f"There is no export {min(unknown)} in this folder; `feedback-etl list` shows the exports.")
@@ -223,11 +223,8 @@ def _needed(exports: list[Manifest]) -> set[str]:
 
 def _remove(
     storage: Storage, manifests: list[Manifest], now: datetime, needed: set[str], signer: Key | None
-) -> dict[str, Any]:
-    """Mark exports as pruned in their manifests, then delete their files; the next run resumes an interruption.
-
-    Returns the revisions of the manifests for the audit record.
-    """
+) -> list[Manifest]:
+    """Mark exports as pruned, delete their files and return their manifests; the next run resumes an interruption."""
     marked = list[Manifest]()
     for manifest in manifests:
         marked.append(mark_pruned(storage, manifest, now.replace(microsecond=0).isoformat(), signer))
@@ -236,7 +233,7 @@ def _remove(
         for folder in filter(None, map(storage.local_path, part_folders(manifest.stem))):
             with suppress(OSError):  # most exports have none, and what others have put there stays
                 folder.rmdir()
-    return summarize_revisions(marked)
+    return marked
 
 
 def require_storage(storage: Storage) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.cleanup import remove_parts, remove_unlisted
-from feedback_etl.exports.part_writer import ExportFiles
+from feedback_etl.exports.export_files import ExportFiles
 from feedback_etl.exports.recovery import put_abort_marker
 from feedback_etl.exports.series_conflicts import SupersededError
 from feedback_etl.records.audit import LockedAuditLog

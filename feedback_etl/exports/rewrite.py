@@ -16,7 +16,7 @@ from feedback_etl.data_files.row_filter import count_rows, list_pseudonyms, writ
 from feedback_etl.errors import ExportFileError
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import read_manifest, replace_manifest
-from feedback_etl.records.layout import part_folders
+from feedback_etl.records.layout import ROW_KINDS, part_folders
 from feedback_etl.records.manifest import ADOPTED, DataFile, Manifest
 from feedback_etl.storage.base import ConflictError, Storage, Version
 from feedback_etl.storage.posix import copy_access, create_private_file, fsync_directory, replacement_path
@@ -118,7 +118,7 @@ def finish_rewrites(storage: Storage, manifest: Manifest, signer: Key | None) ->
 
 def _apply_replacement(manifest: Manifest, file: DataFile, etag: str = "") -> None:
     manifest.risk |= {"stale": True} if manifest.risk else {}
-    manifest.erased_rows += file.rows - file.becoming["rows"] if file.kind != "rows" else 0
+    manifest.erased_rows += file.rows - file.becoming["rows"] if file.kind in ROW_KINDS else 0
     file.rows, file.bytes, file.sha256 = (file.becoming[name] for name in ("rows", "bytes", "sha256"))
     file.becoming, file.etag = {}, etag
 

@@ -59,6 +59,7 @@ class ExportKeywords(TrainingKeywords, total=False):
     formulas: Literal["escape", "reject", "allow"]
     incremental: bool
     lookback: str | timedelta
+    max_pending: str | timedelta
     new_series: bool
     lock_timeout: float
     idempotency_key: str | None

@@ -28,6 +28,8 @@ class OutputOptions:
             so far before this watermark. Later rows are counted in `late_records`.
         new_series: Begin a series whose settings differ from those of the folder's other series, which exports their
             rows again; refused otherwise. A series that has begun is continued.
+        max_pending: How long rows of an incremental series with `k` may wait in a folder until k people share their
+            equivalence class, as "90d" or a timedelta; then `on_small_class` applies to them.
         lock_timeout: Seconds to wait for other programs that use the folder.
         idempotency_key: An opaque id of the request, such as a task's UUID. For an id that already has an export
             nothing is read, and its figures are returned. The folder is locked meanwhile.
@@ -41,12 +43,14 @@ class OutputOptions:
     incremental: bool = False
     lookback: str | timedelta = "1h"
     new_series: bool = False
+    max_pending: str | timedelta = "90d"
     lock_timeout: float = 60.0
     idempotency_key: str | None = None
     allow_new_key: bool = False
 
     def __post_init__(self) -> None:
         parse_lookback(self.lookback)
+        parse_lookback(self.max_pending, "max_pending")
         self.file_format  # noqa: B018  it validates
         if self.incremental and self.idempotency_key is not None:
             raise UsageError("An incremental export never repeats a row: leave `idempotency_key` out.")

@@ -4,17 +4,17 @@ The steps of a single batch and their order are in `transform.batch`.
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 
 from feedback_etl.data_files.seen_rows import SeenRows
 from feedback_etl.database.window import Window
 from feedback_etl.errors import AllRejectedError, ValidationError
+from feedback_etl.pipeline.batch_results import BatchCounts, ProcessedBatch
 from feedback_etl.pipeline.rejected_rows import RejectedRows
 from feedback_etl.pipeline.transform_options import TransformOptions
-from feedback_etl.privacy.free_text import FreeTextCounter, TextCounts
+from feedback_etl.privacy.free_text import FreeTextCounter
 from feedback_etl.privacy.k_anonymity import MAX_COUNTED_PEOPLE, ClassCounter, summarize
 from feedback_etl.privacy.keys import get_key_id
 from feedback_etl.records.tombstones import Tombstones, is_erased
@@ -24,35 +24,6 @@ from feedback_etl.transform.duplicates import CustomDuplicateFilter, DuplicateFi
 from feedback_etl.transform.raw_schema import is_valid
 from feedback_etl.transform.training_schema import validate
 from feedback_etl.transform.transforms import has_min_ratings
-
-
-class ProcessedBatch(NamedTuple):
-    """A batch that is ready to be validated and written.
-
-    Attributes:
-        pairs: The training pairs.
-        rejected: Rejected rows of this batch and of earlier ones: feedback_id, analysis_hash, reasons. Pending rows are
-            returned with a later batch, or by `BatchProcessor.flush_rejected`.
-    """
-
-    pairs: pl.DataFrame
-    rejected: pl.DataFrame
-
-
-class BatchCounts(NamedTuple):
-    """Counts of a part of a run; the only values of rows that it contains are those of the quasi-identifiers.
-
-    Attributes:
-        counts: Rows by outcome.
-        reasons: Rejected rows by reason.
-        classes: Equivalence classes with digests of their people; see `ClassCounter.to_digests`.
-        texts: Counts of the texts in declared columns.
-    """
-
-    counts: dict[str, int]
-    reasons: dict[str, int]
-    classes: bytes
-    texts: dict[str, TextCounts] = {}  # noqa: RUF012  it is not changed
 
 
 class _SeriesDuplicateFilter(RawDuplicateFilter):
@@ -105,7 +76,7 @@ class BatchProcessor:
             self._people.add(result.pairs, result.user_ids)
             self._texts.add(result.pairs)
             self._counts.update(result.counts)
-            return ProcessedBatch(result.pairs, self._rejected.add(result.rejected))
+            return ProcessedBatch(result.pairs, result.user_ids, self._rejected.add(result.rejected))
         except pl.exceptions.PolarsError as error:
             error_type = type(error).__name__  # its text may contain values
         raise ValidationError(f"A batch could not be processed ({error_type}); nothing was written.")
@@ -201,6 +172,20 @@ class BatchProcessor:
         self._counts.update(suppressed=suppressed, exported=-suppressed)
         return small
 
+    def count_people(self) -> bytes:
+        """Return the equivalence classes with digests of their people; see `ClassCounter.to_digests`."""
+        return self._people.to_digests(self._options.key)
+
+    def settle_classes(self, remaining: pl.DataFrame, counts: Mapping[str, int]) -> None:
+        """Set the equivalence classes that are exported where they were counted over a series, and add to the counts.
+
+        Args:
+            remaining: Their quasi-identifiers, `people` and `rows`.
+            counts: Rows by outcome; rows that do not leave with this export are negative in `exported`.
+        """
+        self._classes = remaining
+        self._counts.update(counts)
+
     def take_counts(self) -> BatchCounts:
         """Return the counts since the last call, and reset them."""
         taken = BatchCounts(
@@ -226,7 +211,8 @@ class BatchProcessor:
         return ExportReport(
             total_feedback_records=counts["total"],
             exported_records=counts["exported"],
-            anonymized_records=counts["exported"] + counts["suppressed"],
+            anonymized_records=counts["exported"] + counts["suppressed"] + counts["pending"],
+            pending_records=counts["pending"],
             suppressed_records=counts["suppressed"],
             deduplicated_records=counts["deduplicated"],
             skipped_records=counts["skipped"],

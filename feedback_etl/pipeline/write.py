@@ -1,7 +1,7 @@
 """Write an export in one file: process the batches of a stream inside a transaction, and publish the result."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from feedback_etl.data_files.seen_rows import SeenRows
@@ -19,6 +19,8 @@ from feedback_etl.results import ExportReport
 
 if TYPE_CHECKING:
     from feedback_etl.pipeline.batch_processor import BatchProcessor
+    from feedback_etl.pipeline.batch_results import ProcessedBatch
+    from feedback_etl.pipeline.series_classes import SeriesClasses
 
 SLOW_SECONDS = 10.0
 """An export that takes longer looks for an index that would make reading faster."""
@@ -32,26 +34,27 @@ def write_export(selection: ReadRequest, request: ExportRequest) -> ExportReport
     rows of equivalence classes that are large enough, commit.
     """
     options, window, series = request.transform_options, selection.window, request.series
+    classes = _load_classes(request)
     with open_feedback(selection) as stream:
         with _begin_transaction(request, stream) as files:
             seen_rows = None if series is None else SeenRows(series.seen_rows, options.key, stream.watermark.until)
             processor = _create_processor(options, files.tombstones, seen_rows)
-            write = files.write if options.k_policy.k is None else files.spool
+            write = _choose_writer(files, options.k_policy, classes)
             process_batches(processor, stream.batches, write=write, write_rejected=files.write_rejected)
             processor.check_limits(window, stream.excluded)
-            suppress_small_classes(files, processor, options.k_policy)
-            report = processor.build_report(window, stream.excluded)
+            release_rows(files, processor, options.k_policy, classes)
+            report = processor.build_report(window, stream.excluded + (classes.excluded if classes else 0))
             report.escaped_texts = dict(sorted(files.escaped_texts.items()))
             details = ManifestDetails(
                 "full", window, request.settings, source=stream.dialect, extra=options.extra_columns
             )
             if series is not None and seen_rows is not None:
-                files.write_seen_rows(seen_rows.rows())
-                details = add_increment(details, report, series, stream.watermark)
+                files.write_state("rows", seen_rows.rows())
+                details = _add_classes(add_increment(details, report, series, stream.watermark), report, classes)
             published = files.commit(details=details._replace(statistics=report.to_statistics(), risk=report.risk))
             report.audit_head = files.audit_head
-        if series is not None and any(published):
-            series.delete_seen_rows(request.storage)
+        if series is not None and (any(published) or details.is_state_new):
+            series.delete_state(request.storage)
         report.export_filename = published.pairs or ""
         report.rejected_filename = published.rejected or ""
         if time.perf_counter() - request.started > SLOW_SECONDS:
@@ -69,10 +72,36 @@ def add_increment(
     return details._replace(mode=INCREMENTAL, chain=increment)
 
 
-def suppress_small_classes(files: ExportTransaction, processor: "BatchProcessor", policy: KAnonymityPolicy) -> None:
-    """Write the spooled rows, without those of equivalence classes that are too small."""
+def release_rows(
+    files: ExportTransaction, processor: "BatchProcessor", policy: KAnonymityPolicy, classes: "SeriesClasses | None"
+) -> None:
+    """Write the spooled rows, without those of equivalence classes that are too small; in a series these wait."""
+    if classes is not None:
+        classes.release(files, processor)
+        return
     small = processor.find_small_classes()
     files.release_spooled(lambda pairs: drop_small_classes(pairs, small, policy.quasi_identifiers))
+
+
+def _choose_writer(
+    files: ExportTransaction, policy: KAnonymityPolicy, classes: "SeriesClasses | None"
+) -> "Callable[[ProcessedBatch], None]":
+    """Return what happens to the pairs of a batch: rows that may have to be suppressed are spooled."""
+    if classes is not None:
+        return lambda batch: classes.spool(files, batch)
+    write = files.write if policy.k is None else files.spool
+    return lambda batch: write(batch.pairs)
+
+
+def _add_classes(details: ManifestDetails, report: ExportReport, classes: "SeriesClasses | None") -> ManifestDetails:
+    """Return the details of an export whose k is that of its series; its window begins with its oldest row."""
+    if classes is None or details.window is None:
+        return details
+    report.risk |= {"scope": "series"} if report.risk else {}
+    start, end = details.window
+    if start is not None and classes.oldest is not None:
+        start = min(start, classes.oldest)
+    return details._replace(window=(start, end), is_state_new=classes.is_changed)
 
 
 def _begin_transaction(request: ExportRequest, stream: FeedbackStream) -> ExportTransaction:
@@ -84,6 +113,14 @@ def _begin_transaction(request: ExportRequest, stream: FeedbackStream) -> Export
         form=output.file_format,
         metadata=parquet_metadata(options, output.file_format),
     )
+
+
+def _load_classes(request: ExportRequest) -> "SeriesClasses | None":
+    if request.series is None or request.transform_options.k_policy.k is None:
+        return None
+    from feedback_etl.pipeline.series_classes import SeriesClasses  # imports pandera
+
+    return SeriesClasses.load(request)
 
 
 def _create_processor(

@@ -23,6 +23,7 @@ from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.audit_records import Line, list_unfinished_stems
 from feedback_etl.records.audit_verification import verify_exports, verify_folder
 from feedback_etl.records.catalog import read_manifest
+from feedback_etl.records.layout import ROW_KINDS
 from feedback_etl.records.manifest import DataFile, Manifest
 from feedback_etl.records.manifest_details import summarize_revisions
 from feedback_etl.records.tombstone_verification import get_state
@@ -217,7 +218,7 @@ class Eraser:
             suppressed = add_small_classes(self._storage, manifest, hash_owners(self._owners, key), unwanted)
         removal = remove_rows(self._storage, manifest, unwanted, self._signer, dry_run=self._dry_run)
         for file, removed_rows in removal.rows:
-            if file.kind != "rows":
+            if file.kind in ROW_KINDS:
                 self._result.files += [file.path] if file.path not in self._result.files else []
                 self._result.rows += removed_rows
         if removal.conflict:
@@ -240,7 +241,7 @@ class Eraser:
                 if (path.stat().st_size, hash_file(path)) not in file.versions:
                     return FileMatch(damaged=True)
                 present = list_pseudonyms(path, path.name)
-                has_subjects = request.subjects and file.kind == "pairs"
+                has_subjects = request.subjects and file.kind in ("pairs", "pending")
                 subjects = find_analyses(path, path.name, {*request.subjects}) if has_subjects else {}
         except ExportFileError:
             return FileMatch(damaged=True)

@@ -134,7 +134,7 @@ class ClassCounter:
         """
         if not self._parts:
             return b""
-        digest = sign_column(pl.element().cast(pl.String), "person of a class", key).str.slice(0, _DIGEST_LENGTH)
+        digest = digest_people(pl.element(), key)
         stream = io.BytesIO()
         classes = self._merge().with_columns(pl.col("people").list.eval(digest))
         classes.write_ipc_stream(stream, compression="zstd")
@@ -151,6 +151,11 @@ class ClassCounter:
             return pl.DataFrame(schema={**dict.fromkeys(self._columns, pl.Null), "people": pl.Int64, "rows": pl.Int64})
         people = pl.when(_IS_FULL).then(self._cap).otherwise(pl.col("people").list.len()).cast(pl.Int64)
         return self._merge().with_columns(people.alias("people")).drop(_IS_FULL)
+
+
+def digest_people(people: pl.Expr, key: Key | None) -> pl.Expr:
+    """Return keyed digests of user ids that distinguish the people of a class; null for null."""
+    return sign_column(people.cast(pl.String), "person of a class", key).str.slice(0, _DIGEST_LENGTH)
 
 
 def drop_small_classes(pairs: pl.DataFrame, small: pl.DataFrame, quasi_identifiers: Sequence[str]) -> pl.DataFrame:

@@ -89,7 +89,8 @@ class DataFile:
 
     Attributes:
         path: The path in the folder.
-        kind: "pairs", "rejected" or "rows" (digests of the rows that were read).
+        kind: "pairs", "rejected"; "rows" (digests of the rows that were read), "pending" (rows of a series that wait
+            for k people) or "members" (digests of the people of its equivalence classes).
         rows, bytes, sha256: The number of rows, the size, and the digest as 64 hex characters.
         becoming: The rows, size and digest of the content that is about to replace it; empty if there is none.
         etag: The ETag of an object; "" in a folder.
