@@ -24,13 +24,13 @@ from watchdog import running_server
 
 import feedback_etl as fe
 from feedback_etl.data_files.file_formats import FileFormat
-from feedback_etl.database.batches import BATCH_ROWS, BatchOptions
 from feedback_etl.database.partitioning import open_partitions
 from feedback_etl.database.read import ReadRequest
 from feedback_etl.database.window import Window
 from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.options.export import ExportOptions
+from feedback_etl.options.read import ReadOptions
 from feedback_etl.pipeline.batch_results import BatchCounts
 from feedback_etl.pipeline.scheduler import run_tasks
 from feedback_etl.pipeline.tasks import PartTask, TaskContext, TaskResult
@@ -100,7 +100,7 @@ def idle_ms(executor: Any, tasks: int) -> float:
 def empty_ms(url: str, folder: Path, tasks: int) -> float:
     """Milliseconds of a task of a worker whose range is empty, over many, one after the other."""
 
-    request = ReadRequest(url, Window(datetime(2001, 1, 1), NOW), None, None, 2.0, BatchOptions(), None)
+    request = ReadRequest(url, Window(datetime(2001, 1, 1), NOW), ReadOptions())
     with (
         open_partitions(request) as partitions,
         ExportTransaction(folder, NOW, TransactionOptions(key=Key(KEY))) as export,
@@ -108,7 +108,7 @@ def empty_ms(url: str, folder: Path, tasks: int) -> float:
         transform_options = TransformOptions.from_options(ExportOptions(), NOW, None)
         common = TaskContext(
             str(folder), export.stem, FileFormat(), transform_options, fe.__version__, Key(KEY).id, frozenset(),
-            tuple(partitions.prepare), BATCH_ROWS, 2.0, 600.0,
+            tuple(partitions.prepare), ReadOptions.batch_size, 2.0, 600.0,
         )  # fmt: skip
         query = partitions.query_of(Window(datetime(2001, 1, 1), datetime(2001, 1, 2)))
         run_task(PartTask(common, 0, query))  # libraries, the cached connection URL, the reader process

@@ -41,7 +41,7 @@ def exports() -> list[Manifest]:
 
 def exported_rows() -> int:
     """How many rows they hold."""
-    return sum(file.rows for each in exports() if (file := each.file("pairs")))
+    return sum(manifest.rows for manifest in exports())
 
 
 def events() -> list[str]:

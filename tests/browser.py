@@ -58,7 +58,7 @@ function measure(frame) {
   };
 }
 addEventListener("load", () => {
-  document.getElementById("told").textContent = JSON.stringify(measure(document.querySelector("iframe")));
+  document.getElementById("measured").textContent = JSON.stringify(measure(document.querySelector("iframe")));
 });
 """
 
@@ -70,11 +70,11 @@ def measured(page: str, *, width: int, scheme: Scheme) -> dict[str, Any]:
     of series it tells the contrast to what is behind them, and to each other's neighbour.
     """
     frame = f'<iframe width="{width}" height="900" style="border:0" srcdoc="{html.escape(page)}"></iframe>'
-    wrapper = f'<!doctype html><meta charset="utf-8">{frame}<pre id="told"></pre><script>{_MEASURE}</script>'
+    wrapper = f'<!doctype html><meta charset="utf-8">{frame}<pre id="measured"></pre><script>{_MEASURE}</script>'
     dumped = _browse(wrapper, scheme, "--dump-dom")
-    told = re.search(r'<pre id="told">(.*?)</pre>', dumped, re.DOTALL)
-    assert told, dumped[-2000:]
-    found: dict[str, Any] = json.loads(html.unescape(told[1]))
+    measured = re.search(r'<pre id="measured">(.*?)</pre>', dumped, re.DOTALL)
+    assert measured, dumped[-2000:]
+    found: dict[str, Any] = json.loads(html.unescape(measured[1]))
     return found
 
 

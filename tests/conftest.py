@@ -20,10 +20,10 @@ import sqlalchemy as sa
 from budget import PROPERTY, budget_lines, check_budget, processor_seconds
 from clusters import SMALL_TASK, environment, fill_with_sample
 from databases import Database, new_mysql_database, new_postgres_database, new_postgres_reader, opened
-from kept import Kept, Mysql, Postgres
 from mariadb_server import is_installed
 from object_store import CREDENTIALS, Proxy, in_memory, running_object_store
 from processes import finish_idle_readers
+from reused_databases import MysqlCleaner, PostgresCleaner, ReusedDatabase
 from tiers import mark_slow
 from watchdog import running_server
 
@@ -149,16 +149,16 @@ def postgres_database(postgres_admin: sa.Engine) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def kept_postgres(postgres_admin: sa.Engine) -> Iterator[Kept]:
+def reused_postgres(postgres_admin: sa.Engine) -> Iterator[ReusedDatabase]:
     """The PostgreSQL database that many tests share, one after the other."""
-    with closing(Kept(partial(new_postgres_database, postgres_admin), Postgres)) as kept:
-        yield kept
+    with closing(ReusedDatabase(partial(new_postgres_database, postgres_admin), PostgresCleaner)) as reused:
+        yield reused
 
 
 @pytest.fixture
-def postgres(kept_postgres: Kept) -> Iterator[Database]:
+def postgres(reused_postgres: ReusedDatabase) -> Iterator[Database]:
     """An empty PostgreSQL database of the default schema."""
-    with kept_postgres.empty() as database:
+    with reused_postgres.empty() as database:
         yield database
 
 
@@ -241,16 +241,16 @@ def mysql_database(mysql_admin: sa.Engine) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def kept_mysql(mysql_admin: sa.Engine) -> Iterator[Kept]:
+def reused_mysql(mysql_admin: sa.Engine) -> Iterator[ReusedDatabase]:
     """The MySQL database that many tests share, one after the other."""
-    with closing(Kept(partial(new_mysql_database, mysql_admin), Mysql)) as kept:
-        yield kept
+    with closing(ReusedDatabase(partial(new_mysql_database, mysql_admin), MysqlCleaner)) as reused:
+        yield reused
 
 
 @pytest.fixture
-def mysql(kept_mysql: Kept) -> Iterator[Database]:
+def mysql(reused_mysql: ReusedDatabase) -> Iterator[Database]:
     """An empty MySQL database of the default schema."""
-    with kept_mysql.empty() as database:
+    with reused_mysql.empty() as database:
         yield database
 
 

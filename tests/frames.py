@@ -76,8 +76,8 @@ def all_said(error: BaseException | None) -> str:
     """Whatever an error could tell anybody: its texts, arguments, traceback and all errors behind it."""
     if error is None:
         return ""
-    told = [str(error), repr(error), repr(error.args), repr(vars(error)), *traceback.format_exception(error)]
-    return "\n".join([*told, all_said(error.__cause__), all_said(error.__context__)])
+    texts = [str(error), repr(error), repr(error.args), repr(vars(error)), *traceback.format_exception(error)]
+    return "\n".join([*texts, all_said(error.__cause__), all_said(error.__context__)])
 
 
 def pandera_is_asked(what: Callable[[], object]) -> bool:

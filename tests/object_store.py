@@ -156,10 +156,10 @@ class Proxy:
         request.wfile.write(content)
 
     def _trouble(self, request: BaseHTTPRequestHandler) -> str:
-        for number, each in enumerate(self.troubles):
-            if each.times and each.method == request.command and each.holding in request.path:
-                self.troubles[number] = each._replace(times=each.times - 1)
-                return each.how
+        for number, trouble in enumerate(self.troubles):
+            if trouble.times and trouble.method == request.command and trouble.holding in request.path:
+                self.troubles[number] = trouble._replace(times=trouble.times - 1)
+                return trouble.how
         return ""
 
     def _passed_on(self, request: BaseHTTPRequestHandler, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:

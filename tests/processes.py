@@ -56,8 +56,8 @@ def feedback_etl(*arguments: str | Path, env: Mapping[str, str] | None = None) -
         for name, value in (env or {}).items():
             patch.setenv(name, value)
         code = _exit_code(arguments, app, patch)
-    told = [stream.buffer.getvalue().decode() for stream in (out, err)]
-    return Finished(arguments, code or 0, *told)
+    texts = [stream.buffer.getvalue().decode() for stream in (out, err)]
+    return Finished(arguments, code or 0, *texts)
 
 
 def python(code: str, *arguments: object, umask: int = -1, injections: tuple[str, ...] = ()) -> Finished:
@@ -131,15 +131,15 @@ class Here:
 def _exit_code(arguments: Sequence[str | Path], command: Callable[[], None], patch: pytest.MonkeyPatch) -> Any:
     """Run a command as it is run as a program, and put back what that changes in this process."""
     stopping = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
-    handlers, show = [signal.getsignal(each) for each in stopping], warnings.showwarning
+    handlers, show = [signal.getsignal(number) for number in stopping], warnings.showwarning
     patch.setattr(sys, "argv", ["feedback-etl", *map(str, arguments)])
     try:
         with pytest.raises(SystemExit) as end:
             main(command)
     finally:
         warnings.showwarning = show
-        for each, handler in zip(stopping, handlers, strict=True):
-            signal.signal(each, handler)
+        for number, handler in zip(stopping, handlers, strict=True):
+            signal.signal(number, handler)
     return end.value.code
 
 

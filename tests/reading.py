@@ -9,12 +9,13 @@ import polars as pl
 import pytest
 import sqlalchemy as sa
 
-from feedback_etl.database.batches import BatchOptions, open_batches
+from feedback_etl.database.batches import open_batches
 from feedback_etl.database.connect import Database, open_connection
 from feedback_etl.database.inspection import inspect_source
 from feedback_etl.database.sql import count_excluded
 from feedback_etl.database.statements import fetch_count
 from feedback_etl.database.window import Window
+from feedback_etl.options.read import ReadOptions
 from feedback_etl.pipeline.load import load_feedback
 
 NOW = datetime(2025, 10, 25, 12)
@@ -68,7 +69,7 @@ def read_query(database: Database, query: str, window: Window) -> tuple[pl.DataF
     with open_connection(database) as source:
         relation = inspect_source(source, query=query)
         excluded = fetch_count(source, count_excluded(relation, window))
-        with open_batches(source, relation, window, BatchOptions()) as batches:
+        with open_batches(source, relation, window, ReadOptions()) as batches:
             return pl.concat(batches, how="vertical_relaxed"), excluded
 
 
@@ -76,7 +77,7 @@ def read_slowly(database: Database, query: str, pause: float) -> int:
     """Count the rows of a custom query, with a pause (in seconds) after the first five."""
     with open_connection(database) as source:
         relation = inspect_source(source, query=query)
-        with open_batches(source, relation, Window(None, NOW), BatchOptions(batch_size=5)) as batches:
+        with open_batches(source, relation, Window(None, NOW), ReadOptions(batch_size=5)) as batches:
             rows = next(batches).height
             time.sleep(pause)
             rows += sum(batch.height for batch in batches)

@@ -34,7 +34,7 @@ def salted(analyses: list[int]) -> list[str]:
 
 def write(path: Path, hashes: list[str]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("analysis_hash,timeframe\n" + "".join(f"{each},week\n" for each in hashes))
+    path.write_text("analysis_hash,timeframe\n" + "".join(f"{hash_},week\n" for hash_ in hashes))
     return path
 
 
@@ -87,10 +87,56 @@ def test_pseudonyms_are_compared_with_exports_of_the_same_key(sqlite_database: D
     assert (wrong.scheme, wrong.key_id) == (UNKNOWN_SCHEME, None)
 
 
+def test_unknown_half_of_a_file_is_never_called_clean(
+    sqlite_database: Database, folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`adopt`, `erase` and `check` say so, until a sweep removes what is not of the database."""
+    here, path = Here(capfd, monkeypatch), write(folder / "old.csv", pseudonyms(ANALYSES[:3]) + salted(ANALYSES[3:]))
+    adopted = here("adopt", path)
+    assert (adopted.code, "key s-" in adopted.out) == (0, True)
+    assert "erase cannot search these rows" in adopted.err
+    Path("ids").write_text("201\n")
+    assert here("erase", "--analysis-ids-file", "ids").code == 1  # it is not found
+    Path("ids").write_text("101\n")
+    erased = here("erase", "--analysis-ids-file", "ids")
+    assert erased.code == 7
+    assert "not inspected: rows of old with unknown pseudonyms, or without one." in erased.err
+    items = {item.name: item for item in check(load_settings(), keys=[Key(KEY)])}
+    assert (items["erasure"].status, "rows of old with unknown" in items["erasure"].detail) == ("skipped", True)
+    sweep, remove = items["erasure"].remedy.splitlines()
+    assert (sweep, remove) == (
+        f"feedback-etl erase --not-in-database --output {folder}",
+        f"feedback-etl prune --export old --output {folder}",
+    )
+    assert here(*sweep.split()[1:]).code == 0
+    assert path.read_text().splitlines()[1:] == [f"{each},week" for each in pseudonyms(ANALYSES[1:3])]
+    items = {item.name: item for item in check(load_settings(), keys=[Key(KEY)])}
+    assert (items["erasure"].status, fe.privacy.erase(folder, analysis_ids=[102], keys=[Key(KEY)]).partly_searched) == (
+        "ok",
+        [],
+    )
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_rows_without_a_pseudonym_are_never_called_clean(sqlite_database: Database, folder: Path, form: str) -> None:
+    """Whose they are is not known: a file of such rows alone is of an unknown scheme."""
+    empty, mixed = folder / f"empty.{form}", folder / f"mixed.{form}"
+    folder.mkdir(parents=True)
+    for path, hashes in ((empty, [None, None]), (mixed, [*pseudonyms(ANALYSES), None])):
+        frame = pl.DataFrame(
+            {"analysis_hash": hashes, "timeframe": "week"}, schema_overrides={"analysis_hash": pl.String}
+        )
+        frame.write_parquet(path) if form == "parquet" else frame.write_csv(path)
+        manifest = adopt(path, key=Key(KEY), analyses=ANALYSES)
+        assert (manifest.scheme == UNKNOWN_SCHEME) == (path == empty)
+    result = fe.privacy.erase(folder, not_in_database=True, database=sqlite_database.url, keys=[Key(KEY)])
+    assert (result.unknown_scheme, result.partly_searched, result.rows) == (["empty"], ["mixed"], 0)
+
+
 @pytest.mark.parametrize(("known", "is_recognized"), [(0, False), (2, False), (3, True), (6, True)])
 def test_half_of_the_pseudonyms_must_be_known(tmp_path: Path, known: int, is_recognized: bool) -> None:
     """Since others may have left the database; upper case makes no difference."""
-    hashes = [each.upper() for each in pseudonyms(ANALYSES[:known])] + salted(ANALYSES[known:])
+    hashes = [pseudonym.upper() for pseudonym in pseudonyms(ANALYSES[:known])] + salted(ANALYSES[known:])
     manifest = adopt(write(tmp_path / "old.csv", hashes), key=Key(KEY), analyses=map(str, ANALYSES))
     assert (manifest.scheme != UNKNOWN_SCHEME) == is_recognized
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 import polars as pl
+import polars.selectors as cs
 import pyarrow as pa
 import pytest
 from frames import CANARY, NOW, all_said, pair_frame, raw_frame, raw_frames
@@ -27,6 +28,7 @@ from feedback_etl.training import (
     split_by_hash,
     split_by_time,
 )
+from feedback_etl.transform import bucket_ages, hash_ids
 from feedback_etl.transform.dataframes import accepts_any_dataframe, to_polars
 
 LABELS = ["first", "second", "third", "fourth"]
@@ -55,12 +57,14 @@ KINDS: dict[str, tuple[type, Callable[[pl.DataFrame], Any]]] = {
 }
 TRANSFORMS: dict[str, tuple[pl.DataFrame, Callable[[Any], Any]]] = {
     "anonymize": (RAW, lambda frame: fe.anonymize(frame, now=NOW, unkeyed=True)),
+    "bucket_ages": (RAW, lambda frame: bucket_ages(frame, cs.by_name("age"), plausible_only=True)),
     "coarsen": (PAIRS, lambda frame: coarsen(frame, "day")),
     "deduplicate": (PAIRS, fe.deduplicate),
     "features": (PAIRS, features),
     "label": (PAIRS, lambda frame: label(frame, "helpful")),
     "latest_per_recommendation": (PAIRS, latest_per_recommendation),
     "one_horizon": (PAIRS, lambda frame: one_horizon(frame, "2_weeks")),
+    "hash_ids": (RAW, lambda frame: hash_ids(frame, ["user_id", "analysis_id"], unkeyed=True)),
     "k_folds": (PAIRS, lambda frame: k_folds(frame, by="timeframe")),
     "rolling_origins": (
         PAIRS,
@@ -99,7 +103,7 @@ def test_risk_takes_all_of_them(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    ("transform", "told"),
+    ("transform", "message"),
     [
         (fe.deduplicate, r"has no column analysis_hash, feedback_timestamp\. It has: feedback_id, .*`anonymize` makes"),
         (
@@ -122,9 +126,9 @@ def test_risk_takes_all_of_them(kind: str) -> None:
         (risk, r"^The frame has no column age_range, conditions_detected\. It has: feedback_id,"),
     ],
 )
-def test_raw_feedback_where_pairs_belong(kind: str, transform: Callable[[Any], Any], told: str) -> None:
+def test_raw_feedback_where_pairs_belong(kind: str, transform: Callable[[Any], Any], message: str) -> None:
     """Says which columns are missing and what makes them, before anything is run."""
-    with pytest.raises((UsageError, ValidationError), match=told):
+    with pytest.raises((UsageError, ValidationError), match=message):
         transform(KINDS[kind][1](RAW))
 
 
@@ -244,6 +248,16 @@ class TestPandas:
         for name in others:
             assert kept[name].equals(frame[name]), name
 
+    @pytest.mark.parametrize("missing", [None, float("nan"), pd.NA, pd.NaT])
+    def test_object_columns_without_a_value_have_no_type(self, missing: Any) -> None:
+        """As float columns without a value; they come back as they were."""
+        frame = pd.DataFrame({"helpful_rating": pd.Series([missing, missing], dtype=object)})
+        assert to_polars(frame).schema == {"helpful_rating": pl.Null}
+        labelled = label(frame, "helpful")
+        assert labelled["label"].isna().all()
+        assert labelled["helpful_rating"].dtype == object
+        assert to_polars(frame.head(0)).schema != {"helpful_rating": pl.Null}
+
     @pytest.mark.parametrize("names", [["a", "a"], ["a", 1], pd.MultiIndex.from_tuples([("a", "b"), ("a", "c")])])
     def test_columns_need_names(self, names: Any) -> None:
         """Different ones, of text."""
@@ -269,6 +283,76 @@ class TestArrow:
             }
         )
         assert fe.deduplicate(table).schema == table.schema
+
+
+class TestStreams:
+    """Frames that are read as Arrow tables."""
+
+    @pytest.mark.parametrize("kind", ["relation", "reader", "dataset", "selected dataset"])
+    def test_are_accepted_and_give_arrow_tables(self, kind: str) -> None:
+        """With the rows of Polars."""
+        import datasets
+        import duckdb
+
+        pairs = pair_frame({}, {"analysis_hash": "0" * 16, "helpful_rating": None})
+        table, connection = pairs.to_arrow(), duckdb.connect()
+        connection.sql("SET TimeZone = 'UTC'")  # of the session, which a relation's times have
+        kinds: dict[str, Callable[[], Any]] = {
+            "relation": lambda: connection.from_arrow(table),
+            "reader": lambda: pa.RecordBatchReader.from_batches(table.schema, table.to_batches()),
+            "dataset": lambda: datasets.Dataset(table),
+            "selected dataset": lambda: datasets.Dataset(pa.concat_tables([table, table])).select(range(2)),
+        }
+        transforms: list[Callable[[Any], Any]] = [lambda frame: label(frame, "helpful"), fe.deduplicate]
+        for transform in transforms:
+            result = transform(kinds[kind]())
+            assert isinstance(result, pa.Table)
+            found, wanted = pl.DataFrame(result), transform(pairs)
+            ranges = wanted.schema["age_range"]
+            assert_frame_equal(found.with_columns(pl.col("age_range").cast(pl.String).cast(ranges)), wanted)
+        fe.validate(kinds[kind]())
+
+
+class TestColumnTransforms:
+    """`hash_ids` and `bucket_ages`."""
+
+    def test_pandas_and_arrow_have_the_pseudonyms_of_the_expression(self) -> None:
+        """Each column has a domain of its own, or all have the given one."""
+        key = "daa0871acd4ebc9edb39ffe5bb8b89c8"
+        frame = pd.DataFrame({"analysis_id": [42, 7], "other": ["42", None], "text": ["a", "b"]}, index=["x", "y"])
+        hashed = hash_ids(frame, ["analysis_id", "other"], key=key)
+        assert hashed["analysis_id"].iloc[0] == "5cca56cd36b3f074"
+        assert hashed["other"].iloc[0] != "5cca56cd36b3f074"
+        assert hashed["other"].isna().to_list() == [False, True]
+        assert hashed.index.to_list() == ["x", "y"]
+        table = hash_ids(pa.Table.from_pandas(frame), cs.by_name("analysis_id", "other"), key=key, domain="analysis_id")
+        assert [column[0].as_py() for column in table.select(["analysis_id", "other"])] == ["5cca56cd36b3f074"] * 2
+
+    def test_selectors_do_not_see_the_index(self) -> None:
+        """Rows of pandas are counted internally."""
+        frame = pd.DataFrame({"n": [17, 18]}, index=[5, 6])
+        assert bucket_ages(frame, cs.integer())["n"].to_list() == ["<18", "18-25"]
+
+    @pytest.mark.parametrize(
+        ("columns", "message"),
+        [
+            ("f", "Column 1 of 1 is Float64, expected integers or text"),
+            (["i", "f"], "Column 2 of 2 is Float64"),
+            ("x", "has no column x"),
+            ([], "No column is selected"),
+            (cs.date(), "No column is selected"),
+        ],
+    )
+    def test_floats_and_missing_columns_are_refused(self, columns: Any, message: str) -> None:
+        """Also of pandas, which stores integers with missing values as floats."""
+        frame = pd.DataFrame({"f": [1, None], "i": [1, 2]})
+        with pytest.raises(UsageError, match=message):
+            hash_ids(frame, columns, unkeyed=True)
+
+    def test_ages_must_be_numbers(self) -> None:
+        """Text is not parsed."""
+        with pytest.raises(UsageError, match="Column 1 of 1 is String, expected numbers"):
+            bucket_ages(pd.DataFrame({"age": ["17"]}))
 
 
 class TestOthers:

@@ -38,9 +38,9 @@ def scheduler() -> Iterator[BackgroundScheduler]:
 @pytest.fixture
 def heard(scheduler: BackgroundScheduler) -> "queue.Queue[Any]":
     """What the scheduler tells its listeners."""
-    told: queue.Queue[Any] = queue.Queue()
-    scheduler.add_listener(told.put, HEARD)
-    return told
+    events: queue.Queue[Any] = queue.Queue()
+    scheduler.add_listener(events.put, HEARD)
+    return events
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ class TestRuns:
         give_feedback(application, 3)
         due(job)
         assert heard.get(timeout=60).retval.exported_records == 1
-        assert [each.mode for each in exports()] == ["incremental", "incremental"]
+        assert [export.mode for export in exports()] == ["incremental", "incremental"]
 
     @pytest.mark.usefixtures("application")
     def test_runs_that_were_missed_are_made_up_for_by_one(
@@ -159,4 +159,4 @@ class TestSchedule:
         with closing(sqlite3.connect("jobs.db")) as store:
             (stored,) = store.execute("SELECT job_state FROM apscheduler_jobs")
         assert b"run_export" in stored[0]
-        assert not [each for each in (application.url, KEY) if each.encode() in stored[0]]
+        assert not [secret for secret in (application.url, KEY) if secret.encode() in stored[0]]

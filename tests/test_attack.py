@@ -28,8 +28,8 @@ def ids_up_to(most: int) -> list[int]:
 @pytest.fixture
 def application(sqlite_database: Database, most: int) -> Database:
     """Feedback on analyses all over the range."""
-    ids = [{"id": n, "user_id": n, "analysis_id": each} for n, each in enumerate(ids_up_to(most), 1)]
-    rows = [each | {"recommendation_id": 1, "helpful_rating": 5, "created_at": "2025-10-20 10:00:00"} for each in ids]
+    ids = [{"id": n, "user_id": n, "analysis_id": id_} for n, id_ in enumerate(ids_up_to(most), 1)]
+    rows = [row | {"recommendation_id": 1, "helpful_rating": 5, "created_at": "2025-10-20 10:00:00"} for row in ids]
     sqlite_database.fill(records=[{"id": 1, "recommendation_id": "rec_1"}], feedbacks=rows)
     return sqlite_database
 
@@ -61,7 +61,7 @@ def guesses(secret: str | None, most: int) -> Iterator[pl.Series]:
 def hits(found: set[str], secret: str | None, most: int) -> set[str]:
     """The pseudonyms that an attacker guesses."""
     wanted = pl.Series(sorted(found)).implode()
-    return {each for series in guesses(secret, most) for each in series.filter(series.is_in(wanted))}
+    return {pseudonym for series in guesses(secret, most) for pseudonym in series.filter(series.is_in(wanted))}
 
 
 @attacked

@@ -47,8 +47,8 @@ def test_documented_performance_equals_the_results() -> None:
     assert len(quoted) >= 5
     for cells in quoted:
         assert cells == [measured[cells[0]][place] for place in places]
-    told = re.findall(r"(\d[\d.,]*) (?:s|MB|x)\b", section.partition("|")[0])
-    assert all(number in results for number in told)
+    figures = re.findall(r"(\d[\d.,]*) (?:s|MB|x)\b", section.partition("|")[0])
+    assert all(number in results for number in figures)
 
 
 @pytest.mark.slow

@@ -112,14 +112,14 @@ class TestResults:
         assert result_of(send(producer, DAILY)) == {"exported": 0, "deduped": 0, "filename": None}
         give_feedback(application, 3)
         assert result_of(send(producer, DAILY))["exported"] == 1
-        assert [each.mode for each in exports()] == ["incremental", "incremental"]
+        assert [export.mode for export in exports()] == ["incremental", "incremental"]
 
     def test_the_bulk_one_takes_everything(self, producer: Celery) -> None:
         """Or some days; each task makes an export of its own."""
         everything, days = (result_of(send(producer, BULK, *days)) for days in ((), (7,)))
         assert (everything["exported"], days["exported"]) == (2, 2)
         assert everything["filename"] != days["filename"]
-        assert [each.window[0] is None for each in exports()] == [True, False]
+        assert [export.window[0] is None for export in exports()] == [True, False]
 
 
 @pytest.mark.slow
@@ -218,7 +218,7 @@ class TestMessages:
             message = queue.get(timeout=10)
             message.ack()
         assert (message.content_type, json.loads(message.body)[0]) == ("application/json", [7])
-        assert not [each for each in ("sqlite", "kkkk", "feedback_training") if each in str(vars(message))]
+        assert not [secret for secret in ("sqlite", "kkkk", "feedback_training") if secret in str(vars(message))]
 
     @pytest.mark.slow
     @pytest.mark.usefixtures("worker")

@@ -429,6 +429,19 @@ def test_withdrawn_people_in_exports_are_reported(settings: Settings, app: Datab
     assert "consent" not in find_failed(settings)
 
 
+def test_people_who_have_left_the_database_are_not_called_consenting(settings: Settings, app: Database) -> None:
+    """Nothing is known of their consent; the sweep of the remedy removes their rows."""
+    with app.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE users SET training_data_opt_in = false WHERE id = 1000002")
+        connection.exec_driver_sql("DELETE FROM recommendation_feedbacks WHERE user_id = 1000002")
+    item = find_skipped(settings)["consent"]
+    assert "none of 6 exported analyses in the database is of anyone who has withdrawn. Not tested: " in item.detail
+    assert "consent to 3 analyses in feedback_training_" in item.detail
+    assert item.remedy == f"feedback-etl erase --not-in-database --output {settings.output_dir}"
+    erase(settings.output_dir, not_in_database=True, database=app.url, keys=KEYS)
+    assert "consent" not in {**find_failed(settings), **find_skipped(settings)}
+
+
 def test_images_without_consent_are_reported(app: Database, tmp_path: Path) -> None:
     """No export may contain URLs of images whose users have withdrawn."""
     app.fill(photos=[{"id": 1, "s3_key": "a.jpg"}], analyses=[{"id": 101, "photo_id": 1}])

@@ -288,15 +288,15 @@ def test_error_handling(db: Session) -> None:
     """An exception that can be caught and logged; the session can be used and closed as before."""
     db.execute(sa.text("DROP TABLE recommendation_feedbacks"))
     db.commit()
-    told = ""
+    message = ""
     try:
         FeedbackProcessor(db_session=db).process_and_export(days_back=1)
     except Exception as error:
-        told = f"{isinstance(error, FeedbackError)} {error}"
+        message = f"{isinstance(error, FeedbackError)} {error}"
     finally:
         assert db.execute(sa.text("SELECT count(*) FROM profiles")).scalar() == 5
-    assert told.startswith("True ")
-    assert "recommendation_feedbacks" in told
+    assert message.startswith("True ")
+    assert "recommendation_feedbacks" in message
     assert not list(Path().rglob("feedback_training_*.csv"))
 
 

@@ -175,7 +175,7 @@ class Undisturbed:
             self.calls = trace_calls(what, application, self.folder, form)
         else:
             self.begin_again(self.folder)
-        self.digests = {file.path: file.sha256 for each in list_manifests(self.folder) for file in each.files}
+        self.digests = {file.path: file.sha256 for export in list_manifests(self.folder) for file in export.files}
         self.rows = all_rows(self.folder)
 
     def prepare(self, folder: Path) -> None:
@@ -212,13 +212,13 @@ class Undisturbed:
             for file in manifest.files:
                 path = folder / file.path
                 assert not path.exists() or (hash_file(path), file.becoming) == (file.sha256, {})
-        anchors = {each.stem: each.audit_head for each in list_manifests(folder)}
+        anchors = {export.stem: export.audit_head for export in list_manifests(folder)}
         assert verify_lines(AuditLog(folder).lines(), [Key(KEY)], anchors).problems == []
 
 
 def all_rows(folder: Path) -> pl.DataFrame:
     """The pairs of all exports."""
-    files = [file for each in list_manifests(folder) if (file := each.file("pairs"))]
+    files = [file for manifest in list_manifests(folder) for file in manifest.all("pairs")]
     assert {path for path in visible(folder) if "rejected" not in path and not path.endswith(".json")} == {
         file.path for file in files
     }
@@ -319,7 +319,7 @@ def test_any_failed_call_leaves_the_folder_unchanged(
 def killed_at_moments(run: Undisturbed, top: Path, moments: int) -> int:
     """Kill a run at random moments of its life and begin it again."""
     arguments = [sys.executable, "-c", MOMENTS, run.what, str(run.application), str(top), json.dumps(run.form)]
-    told = subprocess.run(
+    finished = subprocess.run(
         arguments,
         input=f"0 {moments} {random.randrange(10**6)}\n",
         env=environment(),
@@ -327,8 +327,8 @@ def killed_at_moments(run: Undisturbed, top: Path, moments: int) -> int:
         text=True,
         check=False,
     )
-    assert (told.returncode, told.stderr) == (0, "")
-    lines = [json.loads(line) for line in told.stdout.splitlines()]
+    assert (finished.returncode, finished.stderr) == (0, "")
+    lines = [json.loads(line) for line in finished.stdout.splitlines()]
     assert len(lines) == moments
     for number, digests in lines:
         for name, digest in digests.items():

@@ -34,8 +34,8 @@ print(json.dumps({
     "errors": sorted(issues.errors),
     "warnings": sorted(issues.warnings),
     "records": {
-        each.id: [{key: str(value) for key, value in row.items()} for row in dataset.records(each.id)]
-        for each in dataset.metadata.record_sets if len(sys.argv) > 2
+        record_set.id: [{key: str(value) for key, value in row.items()} for row in dataset.records(record_set.id)]
+        for record_set in dataset.metadata.record_sets if len(sys.argv) > 2
     },
 }))
 """
@@ -85,9 +85,9 @@ def test_files_are_told_with_their_digests_and_sizes(filled: Database) -> None:
     """As they are on disk; the list of rejected rows is not told, since it is not for training."""
     for day in range(2):
         exported(filled, FOLDER, now=NOW + timedelta(days=day))
-    told = json.loads(Path(write_croissant(FOLDER)).read_text())["distribution"]
-    assert len(told) == 2
-    for file in told:
+    described = json.loads(Path(write_croissant(FOLDER)).read_text())["distribution"]
+    assert len(described) == 2
+    for file in described:
         content = (FOLDER / file["contentUrl"]).read_bytes()
         assert file["sha256"] == hashlib.sha256(content).hexdigest()
         assert file["contentSize"] == f"{len(content)} B"
@@ -119,8 +119,8 @@ def test_what_is_told_of_people_is_told_with_their_columns(filled: Database) -> 
     first, second = list_manifests(FOLDER)
     declared = [ExtraColumn("zip", "quasi_identifier"), ExtraColumn("income", "sensitive"), ExtraColumn("shop")]
     second.settings["extra_columns"] += [list(column) for column in declared]
-    told = croissant(FOLDER, [first, second])["rai:personalSensitiveInformation"]
-    assert told == [
+    described = croissant(FOLDER, [first, second])["rai:personalSensitiveInformation"]
+    assert described == [
         *usual,
         "Pseudonyms of people",
         "What others may know of a person: column zip",
@@ -153,8 +153,8 @@ def test_pruned_exports_are_left_out(filled: Database) -> None:
     """Where none is left, there is nothing to describe."""
     exported(filled, FOLDER)
     prune(FOLDER, keep_days=1, key=Key(KEY), now=NOW + timedelta(days=9))
-    told = r"^out contains no export with its files \(1 pruned\); create one with `feedback-etl export`\.$"
-    with pytest.raises(ExportFileError, match=told):
+    message = r"^out contains no export with its files \(1 pruned\); create one with `feedback-etl export`\.$"
+    with pytest.raises(ExportFileError, match=message):
         Path(write_croissant(FOLDER))
     Path("other").mkdir()
     with pytest.raises(ExportFileError, match=r"^other contains no export with its files; create one"):

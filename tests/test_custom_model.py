@@ -128,7 +128,7 @@ def test_models_that_fail(app: Database, tmp_path: Path, model: type[pa.DataFram
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("Model", "does not name a row model"),
         ("nowhere.py:Model", "no file nowhere.py"),
@@ -139,11 +139,11 @@ def test_models_that_fail(app: Database, tmp_path: Path, model: type[pa.DataFram
         ("broken.py:Model", r"could not be loaded \(ValueError\)"),
     ],
 )
-def test_names_that_lead_nowhere(name: str, told: str) -> None:
+def test_names_that_lead_nowhere(name: str, message: str) -> None:
     """Each is a sentence; what the file itself says is not repeated."""
     Path("leaving.py").write_text("raise SystemExit(0)")
     Path("broken.py").write_text("raise ValueError('canary-4711')")
-    with pytest.raises(UsageError, match=told) as caught:
+    with pytest.raises(UsageError, match=message) as caught:
         load_model(name)
     assert "canary" not in str(caught.value)
     assert caught.value.__cause__ is caught.value.__context__ is None

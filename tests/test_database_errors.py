@@ -19,6 +19,7 @@ from feedback_etl.database.connect import open_connection
 from feedback_etl.database.reader_client import Reader, ReaderJob
 from feedback_etl.database.statements import fetch_count
 from feedback_etl.errors import SourceError
+from feedback_etl.options.read import ReadOptions
 from feedback_etl.pipeline.export import export_feedback
 
 CANARY = "canary-jane@example.com"
@@ -338,7 +339,7 @@ def test_remedy_for_invalid_utf8_works(sqlite: str) -> None:
 def test_file_locked_while_reading_is_reported(sqlite: str, sqlite_path: Path, route: str) -> None:
     """Another program locks the file before the rows are read."""
     with (
-        open_connection(by(route, sqlite), connect_timeout=0.1) as source,
+        open_connection(by(route, sqlite), ReadOptions(connect_timeout=0.1)) as source,
         contextlib.closing(sqlite3.connect(sqlite_path, isolation_level=None)) as other,
     ):
         other.execute("BEGIN EXCLUSIVE")

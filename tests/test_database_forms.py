@@ -20,11 +20,12 @@ from polars.testing import assert_frame_equal
 from reading import NOW, by, execute, fetch, read, select, takes_connectorx
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from feedback_etl.database.batches import BatchOptions, open_batches
+from feedback_etl.database.batches import open_batches
 from feedback_etl.database.connect import open_connection
 from feedback_etl.database.inspection import inspect_source
 from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError, UsageError
+from feedback_etl.options.read import ReadOptions
 
 Make = Callable[[str], Any]
 FEEDBACK = {"id": 1, "user_id": 7, "analysis_id": 8, "recommendation_id": 1, "helpful_rating": 5}
@@ -526,7 +527,7 @@ def test_sqlalchemy_reads_in_bounded_batches(shared_database: Database) -> None:
     window = Window(None, NOW)
     with open_connection(by("sqlalchemy", shared_database.url)) as source:
         relation = inspect_source(source)
-        with open_batches(source, relation, window, BatchOptions(batch_size=3)) as batches:
+        with open_batches(source, relation, window, ReadOptions(batch_size=3)) as batches:
             ids = [batch["feedback_id"].to_list() for batch in batches]
     assert ids == [[2, 3, 1], [4]]
 

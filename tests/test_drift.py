@@ -42,7 +42,7 @@ class TestIndex:
         now = data.draw(st.lists(st.integers(1, 10_000), min_size=len(before), max_size=len(before)))
         assert psi(before, now) >= -1e-12
         assert psi(before, now) == pytest.approx(psi(now, before))
-        assert psi(before, [7 * each for each in before]) == pytest.approx(0, abs=1e-12)
+        assert psi(before, [7 * rows for rows in before]) == pytest.approx(0, abs=1e-12)
 
     def test_without_rows_there_is_none(self) -> None:
         """On either side."""
@@ -90,4 +90,5 @@ class TestColumns:
 
     def test_pseudonyms_and_times_are_not_compared(self) -> None:
         """They always move."""
-        assert [each for each in (RATING, CONDITIONS, TIMEFRAME, HASH, TIME) if not can_drift(each)] == [HASH, TIME]
+        columns = (RATING, CONDITIONS, TIMEFRAME, HASH, TIME)
+        assert [column for column in columns if not can_drift(column)] == [HASH, TIME]

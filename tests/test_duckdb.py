@@ -16,11 +16,12 @@ from test_database_refusals import refusal
 
 import feedback_etl as fe
 from feedback_etl.database import tables
-from feedback_etl.database.batches import BatchOptions, open_batches
+from feedback_etl.database.batches import open_batches
 from feedback_etl.database.connect import open_connection
 from feedback_etl.database.inspection import inspect_source
 from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError, UsageError
+from feedback_etl.options.read import ReadOptions
 
 SCHEMAS = Path(__file__).parents[1] / "schemas"
 FEEDBACKS = [
@@ -86,7 +87,7 @@ def test_duckdb_is_read_in_batches(url: str) -> None:
     """Each batch is a raw frame; together they contain all rows in order."""
     with open_connection(url) as source:
         relation = inspect_source(source)
-        with open_batches(source, relation, Window(None, NOW), BatchOptions(batch_size=3)) as batches:
+        with open_batches(source, relation, Window(None, NOW), ReadOptions(batch_size=3)) as batches:
             assert [batch["feedback_id"].to_list() for batch in batches] == [[2, 3, 1], [4]]
 
 

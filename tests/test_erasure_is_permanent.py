@@ -208,7 +208,7 @@ class TestFiles:
         """They are reported, and the other files are rewritten."""
         for form in ({"format": "parquet"}, {"compression": "gzip"}, {}):
             exported(application, folder, **form)
-        names = [file.path for manifest in list_manifests(folder) if (file := manifest.file("pairs"))]
+        names = [file.path for manifest in list_manifests(folder) for file in manifest.all("pairs")]
         (folder / names[0]).write_bytes((folder / names[0]).read_bytes()[:-20])
         (folder / names[1]).write_bytes(gzip.compress(b"x" * 100)[:-12])
         done = forget(application, folder, 2)

@@ -48,7 +48,7 @@ class News:
     @property
     def exported(self) -> list[int]:
         """Rows of each export."""
-        return [each.exported_records for each in self.all if isinstance(each, ExportReport)]
+        return [item.exported_records for item in self.all if isinstance(item, ExportReport)]
 
 
 def run(what: Callable[[], Awaitable[None]]) -> None:
@@ -85,7 +85,7 @@ class TestBurst:
 
         run(burst)
         assert len(exports()) <= 2
-        assert {each.mode for each in exports()} == {"incremental"}
+        assert {export.mode for export in exports()} == {"incremental"}
         assert exported_rows() == 1_000
 
     @pytest.mark.usefixtures("application")

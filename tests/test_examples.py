@@ -111,7 +111,7 @@ def test_crontab(application: Database, tmp_path: Path) -> None:
     Path("key").write_text(KEY)
     Path("key").chmod(0o600)
     Path("feedback-etl.toml").write_text(f'database_url = "{application.url}"\nkey_file = "key"\n')
-    assert [(each.returncode, each.stdout, each.stderr) for each in (night(), night())] == [(0, "", "")] * 2
+    assert [(run.returncode, run.stdout, run.stderr) for run in (night(), night())] == [(0, "", "")] * 2
     assert [json.loads(line)["exported_records"] for line in Path("exports.jsonl").read_text().splitlines()] == [2, 0]
     Path("key").unlink()
     failed = night()

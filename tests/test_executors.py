@@ -139,7 +139,7 @@ class TestSameAsOnOneMachine:
             monkeypatch.setenv(name, value)
         record = {"id": 1, "recommendation_id": "rec_1", "conditions_analyzed": ["acne"]}
         row = {"user_id": 1, "recommendation_id": 1, "helpful_rating": 5, "created_at": NOW}
-        rows = [row | {"id": each, "analysis_id": each} for each in range(1, 8)]
+        rows = [row | {"id": number, "analysis_id": number} for number in range(1, 8)]
         database.fill(records=[record], feedbacks=rows)
         watched = Watched()
         for k in (None, 1):
@@ -158,8 +158,8 @@ class TestSameAsOnOneMachine:
         record = {"id": 1, "recommendation_id": "rec_1", "conditions_analyzed": ["acne"]}
         row = {"recommendation_id": 1, "created_at": NOW.replace(hour=1)}
         rows = [
-            row | {"id": each, "analysis_id": each % 9, "user_id": each % 5, "helpful_rating": 9 - each % 7}
-            for each in range(1, 30)
+            row | {"id": number, "analysis_id": number % 9, "user_id": number % 5, "helpful_rating": 9 - number % 7}
+            for number in range(1, 30)
         ]
         sqlite_database.fill(records=[record], feedbacks=rows)
         options: dict[str, Any] = {"batch_size": 2, "k": k, "max_rejected": 1.0, "now": NOW.replace(hour=13)}
@@ -310,14 +310,14 @@ class TestTasks:
         assert visible(tmp_path) == []
 
     @pytest.mark.parametrize(
-        ("harm", "told"),
+        ("harm", "message"),
         [
             pytest.param(Path.unlink, "is missing", marks=pytest.mark.slow, id="removed"),
             pytest.param(cut_off, "was changed", id="cut off"),
         ],
     )
     def test_rows_that_wait_are_not_lost(
-        self, url: str, tmp_path: Path, harm: Callable[[Path], None], told: str
+        self, url: str, tmp_path: Path, harm: Callable[[Path], None], message: str
     ) -> None:
         """They may be lost before they are let through, or cut off between two batches: then nothing is published."""
 
@@ -326,7 +326,7 @@ class TestTasks:
                 harm(tmp_path / task.spooled.path)
             return work(task)
 
-        with pytest.raises(ExportFileError, match=rf"part-00002.arrow with [\d,]+ spooled rows {told}"):
+        with pytest.raises(ExportFileError, match=rf"part-00002.arrow with [\d,]+ spooled rows {message}"):
             exported(url, tmp_path, executor=Watched(harmed), k=2, batch_size=1_000)
         assert visible(tmp_path) == []
 
@@ -347,7 +347,7 @@ class TestTasks:
     def test_parts_are_in_the_order_of_their_numbers(self) -> None:
         """Also from the hundred thousandth on, whose name sorts before others."""
         numbers = [100_000, 99_999, 2, 1_000_000]
-        files = [DataFile(part_path("stem", each, ".csv"), "pairs", 1, 1, "") for each in numbers]
+        files = [DataFile(part_path("stem", number, ".csv"), "pairs", 1, 1, "") for number in numbers]
         files.append(DataFile(rejected_part_path("stem", 1), "rejected", 1, 1, ""))
         in_order = [parse_part_number(file.path) for file in sorted(files, key=by_number)]
         assert in_order == [2, 99_999, 100_000, 1_000_000, 1]
@@ -512,11 +512,11 @@ class TestFailures:
         code = (
             "import sys, time, datetime, feedback_etl as fe\n"
             "from concurrent.futures import ThreadPoolExecutor\n"
-            "def told(rows, total):\n"
+            "def show(rows, total):\n"
             "    print(rows, flush=True)\n"
             "    time.sleep(60)\n"
             f"fe.export_feedback({url!r}, days_back=-1, now=datetime.datetime(2025, 10, 25, 12), key={KEY!r}, k={k},"
-            f" output_dir={str(tmp_path)!r}, workers=5, on_progress=told, executor=ThreadPoolExecutor(2))\n"
+            f" output_dir={str(tmp_path)!r}, workers=5, on_progress=show, executor=ThreadPoolExecutor(2))\n"
         )
         with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as head:
             assert head.stdout
@@ -618,7 +618,7 @@ class TestFolder:
             theirs = connection.exec_driver_sql(
                 "SELECT analysis_id FROM recommendation_feedbacks WHERE user_id IN (1, 2, 3, 4, 5)"
             ).scalars()
-            hashes = [fe.FeedbackProcessor(own_url, key=KEY)._hash_id(each) for each in theirs]
+            hashes = [fe.FeedbackProcessor(own_url, key=KEY)._hash_id(id_) for id_ in theirs]
         rows = frame_of(before).filter(~pl.col("analysis_hash").is_in(hashes))
         assert rows.height < frame_of(before).height
         assert frame_of(shared).equals(rows)

@@ -377,18 +377,18 @@ def test_files_are_renamed_if_links_are_not_supported(tmp_path: Path) -> None:
     """As on FAT and some network drives; nothing is replaced there either."""
     code = f"{EXPORT}\nexport(sys.argv[1])\nPath(sys.argv[1], 'feedback_training_20251025_120000_2.csv').touch()\n"
     code += "export(sys.argv[1])\nexport(sys.argv[1])"
-    told = python(code, tmp_path, injections=NO_LINKS).stdout
+    output = python(code, tmp_path, injections=NO_LINKS).stdout
     stems = [STEM, f"{STEM}_1", f"{STEM}_3"]
-    assert told == "".join(f"{stem}.csv {stem}_rejected.csv\n" for stem in stems)
+    assert output == "".join(f"{stem}.csv {stem}_rejected.csv\n" for stem in stems)
     assert len(files_in(tmp_path)) == 7
     assert [(tmp_path / f"{stem}.csv").read_text() for stem in stems] == ["number\n1\n2\n"] * 3
 
 
 def test_failure_without_links_withdraws_renamed_files(tmp_path: Path) -> None:
     """A renamed list of rejected rows does not outlive a data file that could not be renamed."""
-    told = python(EXPORT_ONCE, tmp_path, injections=(*NO_LINKS, "renameat2:error=EIO:when=2"))
-    assert (told.returncode, files_in(tmp_path)) == (5, [])
-    assert "the disk reports an error" in told.stdout
+    finished = python(EXPORT_ONCE, tmp_path, injections=(*NO_LINKS, "renameat2:error=EIO:when=2"))
+    assert (finished.returncode, files_in(tmp_path)) == (5, [])
+    assert "the disk reports an error" in finished.stdout
 
 
 def test_without_links_the_files_of_a_killed_run_are_removed(tmp_path: Path) -> None:
@@ -426,16 +426,16 @@ except FileExistsError:
 @pytest.mark.parametrize("when", ["1", "2"])
 def test_run_that_loses_a_name_uses_the_next(tmp_path: Path, when: str) -> None:
     """Here the list of rejected rows, or the data after the list had its name."""
-    told = python(EXPORT_ONCE, tmp_path, injections=(f"link,linkat:error=EEXIST:when={when}",)).stdout
-    assert told == f"{STEM}_1.csv {STEM}_1_rejected.csv\n"
+    output = python(EXPORT_ONCE, tmp_path, injections=(f"link,linkat:error=EEXIST:when={when}",)).stdout
+    assert output == f"{STEM}_1.csv {STEM}_1_rejected.csv\n"
     assert files_in(tmp_path) == [f"{STEM}_1.csv", f"rejected/{STEM}_1_rejected.csv"]
 
 
 def test_neither_links_nor_safe_renames_is_an_error(tmp_path: Path) -> None:
     """A plain rename could replace a file, and is never tried."""
-    told = python(EXPORT_ONCE, tmp_path, injections=(*NO_LINKS, "renameat2:error=EINVAL"))
-    assert (told.returncode, files_in(tmp_path)) == (5, [])
-    assert "can neither link files nor rename them without replacing others" in told.stdout
+    finished = python(EXPORT_ONCE, tmp_path, injections=(*NO_LINKS, "renameat2:error=EINVAL"))
+    assert (finished.returncode, files_in(tmp_path)) == (5, [])
+    assert "can neither link files nor rename them without replacing others" in finished.stdout
 
 
 def test_every_file_and_folder_is_synced(tmp_path: Path) -> None:
@@ -454,10 +454,10 @@ def test_every_file_and_folder_is_synced(tmp_path: Path) -> None:
 @pytest.mark.parametrize("when", range(1, 12))
 def test_failing_fsync_is_an_error(tmp_path: Path, when: int) -> None:
     """Of any file or folder: nothing is published, and nothing remains."""
-    told = python(EXPORT_ONCE, tmp_path, injections=(f"fsync:error=EIO:when={when}",))
-    assert (told.returncode, files_in(tmp_path)) == (5, [])
+    finished = python(EXPORT_ONCE, tmp_path, injections=(f"fsync:error=EIO:when={when}",))
+    assert (finished.returncode, files_in(tmp_path)) == (5, [])
     assert list(tmp_path.glob("*.json")) == []
-    assert "the disk reports an error" in told.stdout
+    assert "the disk reports an error" in finished.stdout
 
 
 def test_file_system_without_folder_sync_is_accepted(tmp_path: Path) -> None:
@@ -472,9 +472,9 @@ def test_file_system_without_folder_sync_is_accepted(tmp_path: Path) -> None:
 
 def test_file_that_cannot_be_locked_is_removed(tmp_path: Path) -> None:
     """Without a lock it would look like a file of a dead run."""
-    told = python(EXPORT_ONCE, tmp_path, injections=("flock:error=ENOLCK:when=1",))
-    assert (told.returncode, files_in(tmp_path)) == (5, [])
-    assert "No locks available" in told.stdout
+    finished = python(EXPORT_ONCE, tmp_path, injections=("flock:error=ENOLCK:when=1",))
+    assert (finished.returncode, files_in(tmp_path)) == (5, [])
+    assert "No locks available" in finished.stdout
 
 
 def test_unpublished_file_is_locked(tmp_path: Path) -> None:

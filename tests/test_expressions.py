@@ -11,6 +11,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import polars as pl
+import polars.selectors as cs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -149,6 +150,38 @@ class TestHashId:
             match=r"^The key has fewer than 32 bytes; `feedback-etl keys new --file FILE` creates one\.$",
         ):
             hash_id("id", key=key)
+
+    @pytest.mark.parametrize("dtype", [pl.Float32, pl.Float64])
+    @pytest.mark.parametrize("key", [None, "daa0871acd4ebc9edb39ffe5bb8b89c8"])
+    def test_floats_are_refused(self, dtype: Any, key: str | None) -> None:
+        """When the expression is evaluated, with a reason and without a value."""
+        for frame in (pl.DataFrame({"id": [4711.5, None]}, {"id": dtype}), pl.DataFrame({"id": [None]}, {"id": dtype})):
+            expression = hash_id("id", key=key, unkeyed=key is None)
+            with pytest.raises(pl.exceptions.ComputeError, match="ids must be integers or text, not floats") as caught:
+                frame.select(expression)
+            assert "4711" not in str(caught.value)
+
+    def test_several_columns_are_refused(self) -> None:
+        """Each has a domain of its own, which one expression cannot have."""
+        for columns in (pl.col("a", "b"), cs.integer(), pl.all()):
+            with pytest.raises(UsageError, match=r"pass several, or a selector, to hash_ids\(frame"):
+                hash_id(columns, unkeyed=True)
+
+    def test_keys_of_bytes_are_refused(self) -> None:
+        """With a remedy, without the key."""
+        key: Any = b"daa0871acd4ebc9edb39ffe5bb8b89c8"
+        with pytest.raises(KeyUnusableError, match=r"^The key is bytes, but must be text: decode it, with key\.decode"):
+            hash_id("a", key=key)
+
+    def test_grouped_and_windowed_ids_have_the_same_pseudonyms(self) -> None:
+        """The check of the type is no column of its own."""
+        frame = pl.DataFrame({"g": [1, 1, 2], "id": [42, None, 42]})
+        wanted = ["73475cb40a568e8d", None, "73475cb40a568e8d"]
+        expression = hash_id("id", unkeyed=True)
+        assert frame.with_columns(expression.over("g"))["id"].to_list() == wanted
+        assert frame.group_by("g", maintain_order=True).agg(expression).explode("id")["id"].to_list() == wanted
+        assert frame.lazy().select(expression).collect(engine="streaming")["id"].to_list() == wanted
+        assert frame.head(0).select(expression).height == 0
 
     def test_a_keys_length_is_counted_in_bytes(self) -> None:
         """Sixteen characters of two bytes each are 32 bytes."""

@@ -76,10 +76,10 @@ class TestExport:
         """Names are those in the folder."""
         answer = client.post(EXPORT, json={"days_back": 7, "min_feedback_fields": 1, "format": "csv"})
         assert answer.status_code == 200
-        told = answer.json()
+        body = answer.json()
         (manifest,) = exports()
-        seconds, window, head, risk = (told.pop(x) for x in ("execution_time_seconds", "window", "audit_head", "risk"))
-        assert told == {
+        seconds, window, head, risk = (body.pop(x) for x in ("execution_time_seconds", "window", "audit_head", "risk"))
+        assert body == {
             "status": "exported",
             "filename": f"{manifest.stem}.csv",
             "rejected_filename": f"rejected/{manifest.stem}_rejected.csv",
@@ -104,7 +104,7 @@ class TestExport:
             "advice": "",
         }
         assert (seconds > 0, window, len(head), risk["k"]) == (True, manifest.window, 64, 2)
-        assert (FOLDER / told["filename"]).is_file()
+        assert (FOLDER / body["filename"]).is_file()
         assert str(tmp_path) not in answer.text
         assert "ml/" not in answer.text
 
@@ -148,8 +148,8 @@ class TestExport:
 
     def test_nothing_to_export_is_no_error(self, client: httpx.Client) -> None:
         """And makes no file."""
-        told = client.post(EXPORT, json={"min_feedback_fields": 4}).json()
-        assert (told["status"], told["filename"], told["skipped_records"]) == ("nothing_to_export", None, 3)
+        body = client.post(EXPORT, json={"min_feedback_fields": 4}).json()
+        assert (body["status"], body["filename"], body["skipped_records"]) == ("nothing_to_export", None, 3)
 
     def test_settings_decide_what_makes_people_harder_to_find(self, application: Database) -> None:
         """Nobody can ask for less over HTTP."""
@@ -255,20 +255,20 @@ with lock_folder(Path(sys.argv[1])):
 class TestErrors:
     """Each has its code, and a sentence that tells no path, no URL and no key."""
 
-    def refused(self, told: pytest.LogCaptureFixture, secrets: list[str]) -> tuple[int, str]:
+    def refused(self, log: pytest.LogCaptureFixture, secrets: list[str]) -> tuple[int, str]:
         """Code and sentence of an export that is refused; neither they nor the log may tell a secret."""
         with serving() as client:
             answer = client.post(EXPORT, json={})
-        assert not [each for each in secrets if each in answer.text]
-        assert not [each for each in (KEY, "p4ssword") if each in told.text]
+        assert not [secret for secret in secrets if secret in answer.text]
+        assert not [secret for secret in (KEY, "p4ssword") if secret in log.text]
         return answer.status_code, answer.json()["detail"]
 
     @pytest.mark.usefixtures("application")
     def test_a_database_that_is_away(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
         """503."""
         monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", "postgresql://someone:p4ssword@127.0.0.1:9/application")
-        code, told = self.refused(caplog, ["p4ssword", "someone", "127.0.0.1", "application"])
-        assert (code, told) == (503, "The database cannot be read now. Nothing was exported.")
+        code, message = self.refused(caplog, ["p4ssword", "someone", "127.0.0.1", "application"])
+        assert (code, message) == (503, "The database cannot be read now. Nothing was exported.")
 
     @pytest.mark.usefixtures("application")
     @pytest.mark.parametrize("key", [None, "short", "file"])
@@ -284,15 +284,15 @@ class TestErrors:
             monkeypatch.setenv("FEEDBACK_ETL_KEY", "short-key")
         if key == "file":
             monkeypatch.setenv("FEEDBACK_ETL_KEY_FILE", "/nowhere/secret-place")
-        code, told = self.refused(caplog, ["short-key", "secret-place", "nowhere"])
-        assert (code, told) == (500, "Exports are not configured correctly. Nothing was exported.")
+        code, message = self.refused(caplog, ["short-key", "secret-place", "nowhere"])
+        assert (code, message) == (500, "Exports are not configured correctly. Nothing was exported.")
 
     @pytest.mark.usefixtures("application")
     def test_a_folder_that_is_none(self, caplog: pytest.LogCaptureFixture) -> None:
         """500; the server's log says which."""
         Path("ml").write_text("")
-        code, told = self.refused(caplog, ["ml/"])
-        assert (code, told) == (500, "The output folder cannot be used. Nothing was exported.")
+        code, message = self.refused(caplog, ["ml/"])
+        assert (code, message) == (500, "The output folder cannot be used. Nothing was exported.")
         assert "ml/feedback_training" in caplog.text
 
     def test_rows_that_break_the_rules(self, sqlite_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,9 +336,9 @@ class TestList:
         """With what a list needs, and the names of files that are not ours."""
         first, second = (client.post(EXPORT, json={"format": form}).json() for form in ("csv", "parquet"))
         (FOLDER / "copy.csv").write_text("")
-        told = client.get(LIST).json()
-        assert [each["filename"] for each in told["exports"]] == [second["filename"], first["filename"]]
-        newest = told["exports"][0]
+        body = client.get(LIST).json()
+        assert [entry["filename"] for entry in body["exports"]] == [second["filename"], first["filename"]]
+        newest = body["exports"][0]
         assert newest == {
             "filename": second["filename"],
             "rows": 2,
@@ -349,7 +349,7 @@ class TestList:
             "erased_rows": 0,
             "pruned_at": "",
         }
-        assert told["unmanaged"] == ["copy.csv"]
+        assert body["unmanaged"] == ["copy.csv"]
         assert len(client.get(LIST, params={"limit": 1}).json()["exports"]) == 1
 
     def test_before_the_first_export_it_is_empty(self, client: httpx.Client) -> None:

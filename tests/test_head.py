@@ -19,13 +19,13 @@ import pytest
 from clusters import Watched
 
 from feedback_etl.columns import QUASI_IDENTIFIERS
-from feedback_etl.database.batches import BatchOptions
 from feedback_etl.database.partitioning import FeedbackPartitions
 from feedback_etl.database.read import ReadRequest
 from feedback_etl.database.watermark import Watermark
 from feedback_etl.database.window import Window
 from feedback_etl.errors import ExportFileError
 from feedback_etl.options.export import ExportOptions
+from feedback_etl.options.read import ReadOptions
 from feedback_etl.pipeline.batch_processor import BatchProcessor
 from feedback_etl.pipeline.batch_results import BatchCounts
 from feedback_etl.pipeline.partitioned import export_partitions
@@ -81,7 +81,7 @@ class Ahead(Executor):
 def classes_of(count: int) -> bytes:
     """What a task tells of so many classes."""
     people = ClassCounter(QUASI_IDENTIFIERS)
-    numbers = pl.Series([str(each) for each in range(count)])
+    numbers = pl.Series([str(number) for number in range(count)])
     people.add(pl.DataFrame(dict.fromkeys(QUASI_IDENTIFIERS, numbers)), numbers)
     return people.to_digests(KEY)
 
@@ -124,7 +124,7 @@ def test_tasks_are_sent_a_few_at_a_time_and_each_once() -> None:
     for at_once in (1, 3, MAX_TASKS_IN_FLIGHT):
         executor = Ahead()
         made = list(run_tasks(executor, Idle(b""), tasks(1_000), at_once=at_once))
-        assert sorted(each.number for each in made) == list(range(1_000))
+        assert sorted(result.number for result in made) == list(range(1_000))
         assert executor.most <= at_once
 
 
@@ -140,7 +140,7 @@ def test_an_attempt_is_another_task_and_the_last_one_counts() -> None:
         return TaskResult(task.number, [], None)
 
     made = list(run_tasks(ThreadPoolExecutor(2), work, tasks(30), at_once=4))
-    assert sorted(each.number for each in made) == list(range(30))
+    assert sorted(result.number for result in made) == list(range(30))
     assert attempts == {number: MAX_ATTEMPTS if number % 3 == 0 else 1 for number in range(30)}
 
 
@@ -169,7 +169,7 @@ def divided(count: int) -> FeedbackPartitions:
     return FeedbackPartitions(
         "",
         ranges,
-        lambda each: f"SELECT {each}" + " " * 2_000,
+        lambda window: f"SELECT {window}" + " " * 2_000,
         [],
         0,
         0,
@@ -196,7 +196,7 @@ def peak_of_export(folder: Path, count: int, k: int | None) -> int:
     """The memory that the head needs at most for an export of so many parts, in bytes."""
     options = ExportOptions.from_keywords(k=k)
     transform_options = TransformOptions.from_options(options, NOW, KEY)
-    selection = ReadRequest("", Window(None, NOW), None, None, 2.0, BatchOptions(), None)
+    selection = ReadRequest("", Window(None, NOW), ReadOptions())
     executor = Watched(lambda _, task: written(task), is_remembered=False)
     request = ExportRequest(
         LocalStorage(folder), selection, transform_options, options.output, time.perf_counter(), executor
@@ -218,6 +218,6 @@ def test_an_export_of_many_parts_takes_little_memory_for_each(tmp_path: Path, k:
     few, many = (peak_of_export(tmp_path / str(count), count, k) for count in (1_000, 4_000))
     (manifest,) = list_manifests(tmp_path / "4000")
     assert [parse_part_number(file.path) for file in manifest.files] == [*range(4_000)]
-    (committed,) = (each for each in AuditLog(tmp_path / "4000").records() if each["event"] == "committed")
+    (committed,) = (record for record in AuditLog(tmp_path / "4000").records() if record["event"] == "committed")
     assert len(committed["files"]) == 4_000
     assert (many - few) / 3_000 < 5_000

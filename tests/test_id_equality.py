@@ -21,6 +21,7 @@ from feedback_etl.database.connect import open_connection
 from feedback_etl.database.inspection import inspect_source
 from feedback_etl.database.lookups import fetch_canonical_ids
 from feedback_etl.errors import SourceError
+from feedback_etl.options.read import ReadOptions
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import list_manifests
 from feedback_etl.settings.model import load_settings
@@ -293,7 +294,7 @@ def test_id_with_unknown_rules_is_not_partly_erased(mysql_database: str) -> None
     """`bób` may be `bob`."""
     execute(mysql_database, "CREATE TABLE t (id int, who varchar(9), what varchar(9))")
     with pytest.raises(SourceError, match="printable ASCII"):
-        fetch_canonical_ids(mysql_database, {"user_id": ["bób"]}, query=query_of(mysql_database))
+        fetch_canonical_ids(mysql_database, ReadOptions(query=query_of(mysql_database)), {"user_id": ["bób"]})
 
 
 def test_nondeterministic_collation_of_postgresql_is_refused(postgres_database: str) -> None:

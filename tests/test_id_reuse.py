@@ -238,9 +238,8 @@ def turn_into_version_1(folder: Path, rows: Iterable[tuple[Feedback, bool]]) -> 
 
 def newest_seen_rows(folder: Path) -> tuple[Manifest, DataFile]:
     """Find the last export of the only series."""
-    manifest = max(list_manifests(folder), key=lambda each: int(each.chain["number"]))
-    file = manifest.file("rows")
-    assert file is not None
+    manifest = max(list_manifests(folder), key=lambda export: int(export.chain["number"]))
+    (file,) = manifest.all("rows")
     return manifest, file
 
 

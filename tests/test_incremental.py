@@ -80,7 +80,7 @@ def export_next(database: Database, folder: Path, now: datetime = NOW, **options
 def count_pairs(folder: Path, stem: str = "") -> int:
     """Return the number of rows in the data files."""
     manifests = [manifest for manifest in list_manifests(folder) if stem in manifest.stem]
-    files = [file for manifest in manifests if (file := manifest.file("pairs"))]
+    files = [file for manifest in manifests for file in manifest.all("pairs")]
     return sum(rows_of(folder / file.path).height for file in files if (folder / file.path).exists())
 
 
@@ -515,8 +515,7 @@ class Exports(RuleBasedStateMachine):
         for model in self.models:
             counts = Counter[tuple[str, str]]()
             for manifest in self._manifests(model):
-                file = manifest.file("pairs")
-                if file and not manifest.pruned_at:
+                for file in manifest.all("pairs") if not manifest.pruned_at else []:
                     rows = rows_of(self.folder / file.path)
                     assert rows.height == file.rows
                     times = rows["feedback_timestamp"].str.slice(0, 19).str.replace(" ", "T")

@@ -52,9 +52,9 @@ def advice(database: Database, folder: Path, **options: Any) -> str:
 @pytest.mark.sample("postgresql", "sqlite")
 def test_suggested_statement_creates_the_index(unindexed: Database, tmp_path: Path) -> None:
     """The statement can be run as printed; afterwards there is no suggestion."""
-    told = advice(unindexed, tmp_path / "exports")
-    assert "an index helps: CREATE INDEX " in told
-    run(unindexed, told.partition("helps: ")[2])
+    hint = advice(unindexed, tmp_path / "exports")
+    assert "an index helps: CREATE INDEX " in hint
+    run(unindexed, hint.partition("helps: ")[2])
     assert advice(unindexed, tmp_path / "exports") == ""
 
 

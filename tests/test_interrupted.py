@@ -125,7 +125,7 @@ def points_and_states(finished: Finished) -> tuple[int, list[tuple[int, int, int
     """The number of lines tried, and the numbers of manifests, data files and temporary files that were left."""
     assert (finished.returncode, finished.stderr) == (0, "")
     points, states = finished.stdout.split(" ", 1)
-    return int(points), [tuple(map(int, each.strip("[()]\n").split(","))) for each in states.split("), ")]  # type: ignore[misc]
+    return int(points), [tuple(map(int, state.strip("[()]\n").split(","))) for state in states.split("), ")]  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -150,7 +150,7 @@ def test_kill_at_any_line_leaves_no_partial_file(tmp_path: Path, step: int) -> N
     assert without_manifest == {0, 1, 2} if step == 1 else 0 in without_manifest
 
 
-@pytest.mark.parametrize("when", [2, *(pytest.param(each, marks=pytest.mark.slow) for each in (1, 3))])
+@pytest.mark.parametrize("when", [2, *(pytest.param(value, marks=pytest.mark.slow) for value in (1, 3))])
 def test_kill_during_writing_leaves_no_visible_file(tmp_path: Path, when: int) -> None:
     """Of a file that is written in several pieces."""
     code = """
@@ -230,8 +230,8 @@ def run():
     try:
         signal.raise_signal(signal.Signals[sys.argv[1]])
     finally:
-        for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.raise_signal(each)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.raise_signal(number)
         print("cleaned up")
 main(run)
 """

@@ -96,11 +96,11 @@ class TestKeepers:
 def test_what_an_export_refuses_is_refused_before(sqlite_database: Database, wrong: dict[str, Any]) -> None:
     """With the same sentence."""
     sqlite_database.fill(**people(1))
-    with pytest.raises(UsageError) as told:
+    with pytest.raises(UsageError) as raised:
         export_feedback(sqlite_database.url, key=KEY, **wrong)
     with pytest.raises(UsageError) as before:
         require_options(wrong)
-    assert str(before.value) == str(told.value)
+    assert str(before.value) == str(raised.value)
 
 
 def test_what_an_export_takes_is_taken() -> None:
@@ -117,6 +117,6 @@ def test_an_export_has_all_that_it_finds_itself() -> None:
 def test_without_options_nothing_is_imported() -> None:
     """A web server that only sends tasks needs no Polars."""
     code = "import sys; from feedback_etl.integrations.options import require_options; require_options({})"
-    told = f"{code}; print('polars' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    program = f"{code}; print('polars' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

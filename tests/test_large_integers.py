@@ -82,7 +82,7 @@ def test_large_age_is_implausible(url: str, tmp_path: Path, route: str) -> None:
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize(("url", "route"), [("mysql", each) for each in ROUTES] + [("duckdb", "")], indirect=["url"])
+@pytest.mark.parametrize(("url", "route"), [("mysql", route) for route in ROUTES] + [("duckdb", "")], indirect=["url"])
 def test_large_declared_integer_is_out_of_range(url: str, tmp_path: Path, route: str) -> None:
     """And a boolean is none; a number has room for it."""
     database = by(route, url) if route else url
@@ -100,7 +100,7 @@ def test_large_declared_integer_is_out_of_range(url: str, tmp_path: Path, route:
     assert found == {"is_member_not_boolean": 1, "would_recommend_not_boolean": 1}
 
 
-@pytest.mark.parametrize(("url", "route"), [("mysql", each) for each in ROUTES] + [("duckdb", "")], indirect=["url"])
+@pytest.mark.parametrize(("url", "route"), [("mysql", route) for route in ROUTES] + [("duckdb", "")], indirect=["url"])
 def test_large_declared_number_is_exported(url: str, tmp_path: Path, route: str) -> None:
     """As the nearest floating-point number."""
     query = select(url, weight=large(url))

@@ -8,6 +8,7 @@ from databases import Database, new_mysql_database
 from reading import execute, select
 
 from feedback_etl.database.lookups import fetch_analyses, fetch_user_feedback
+from feedback_etl.options.read import ReadOptions
 
 USERS = ["ada", "Ada", "äda", "ada ", "a'da", "a\\da", '"ada"', "%", "a\nda", "😀"]
 
@@ -22,7 +23,7 @@ def numbered(database: Database) -> Database:
 
 def test_each_analysis_of_a_user_is_listed_once(numbered: Database) -> None:
     """Feedback without an analysis is listed by its id; a user without feedback is omitted."""
-    found = fetch_user_feedback(numbered.url, ["7", "9", "7 "])
+    found = fetch_user_feedback(numbered.url, ReadOptions(), ["7", "9", "7 "])
     assert {user: sorted(ids, key=str) for user, ids in found.items()} == {
         "7": [("70", None), ("71", None), (None, "3")]
     }
@@ -30,7 +31,7 @@ def test_each_analysis_of_a_user_is_listed_once(numbered: Database) -> None:
 
 def test_all_analyses_are_listed(numbered: Database) -> None:
     """Analyses of feedback without a user are included."""
-    assert sorted(fetch_analyses(numbered.url)) == ["70", "71", "80", "90"]
+    assert sorted(fetch_analyses(numbered.url, ReadOptions())) == ["70", "71", "80", "90"]
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,6 @@ def texts(mysql_admin: sa.Engine) -> Iterator[str]:
 @pytest.mark.parametrize("user", USERS)
 def test_binary_collation_distinguishes_every_byte(texts: str, user: str) -> None:
     """No quote or backslash of an id becomes SQL."""
-    query = select(texts, "FROM t", feedback_id="id", user_id="who", analysis_id="who")
-    assert fetch_user_feedback(texts, [user], query=query) == {user: [(user, None)]}
-    assert sorted(fetch_analyses(texts, query=query)) == sorted(USERS)
+    options = ReadOptions(query=select(texts, "FROM t", feedback_id="id", user_id="who", analysis_id="who"))
+    assert fetch_user_feedback(texts, options, [user]) == {user: [(user, None)]}
+    assert sorted(fetch_analyses(texts, options)) == sorted(USERS)

@@ -11,7 +11,7 @@ from feedback_etl.errors import ExportFileError
 from feedback_etl.records.audit_records import Line
 from feedback_etl.records.canonical_json import hash_settings
 from feedback_etl.records.manifest import parse_manifest
-from feedback_etl.records.tombstones import list_erasures
+from feedback_etl.records.tombstones import TombstoneFile
 
 FOLDER = Path(__file__).parent / "data" / "exports_of_0_1_0"
 PATH = sorted(FOLDER.glob("*.manifest.json"))[0]
@@ -183,8 +183,8 @@ def test_tombstone_with_a_field_of_another_type_is_refused(tmp_path: Path, name:
     path = tmp_path / ".feedback_etl" / "tombstones.jsonl"
     path.parent.mkdir(mode=0o700)
     path.write_text(json.dumps(line) + "\n")
-    assert list_erasures(tmp_path) == {"1"}
+    assert TombstoneFile(tmp_path).erasures == {"1"}
     path.write_text(json.dumps(line | {name: value}) + "\n")
     with pytest.raises(ExportFileError, match="contains a line that is no tombstone") as caught:
-        list_erasures(tmp_path)
+        _ = TombstoneFile(tmp_path).erasures
     assert CANARY not in str(caught.value)

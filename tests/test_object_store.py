@@ -97,7 +97,7 @@ class TestTrouble:
         proxy.troubles = [Trouble(how)]
         quick(bucket_url).replace("name", b"new", if_match=version)
         assert quick(bucket_url).read("name") == b"new"
-        assert [each.times for each in proxy.troubles] == [0]
+        assert [trouble.times for trouble in proxy.troubles] == [0]
 
     @pytest.mark.sample("503", "cut", "lost")
     @pytest.mark.parametrize("how", ["500", "503", "cut", "lost", "slow"])
@@ -108,7 +108,7 @@ class TestTrouble:
         for read in (lambda: bucket.read("name"), lambda: bucket.stat_with_digest("name"), lambda: bucket.names()):
             proxy.troubles = [Trouble(how, method="GET")]
             read()
-            assert [each.times for each in proxy.troubles] == [0]
+            assert [trouble.times for trouble in proxy.troubles] == [0]
         proxy.troubles = [Trouble(how, method="GET")]
         with bucket.local_copy("name") as path:
             assert path.read_bytes() == LARGE
@@ -122,11 +122,11 @@ class TestTrouble:
             quick(bucket_url).put_new("name", b"another's")
 
     @pytest.mark.sample("503-failed")
-    @pytest.mark.parametrize(("how", "told"), [("503", "failed"), ("slow", "in time")])
-    def test_patience_ends(self, bucket_url: str, proxy: Proxy, how: str, told: str) -> None:
+    @pytest.mark.parametrize(("how", "message"), [("503", "failed"), ("slow", "in time")])
+    def test_patience_ends(self, bucket_url: str, proxy: Proxy, how: str, message: str) -> None:
         """After a number of requests that is bounded."""
         proxy.troubles = [Trouble(how, times=100, method=method) for method in ("PUT", "GET", "HEAD")]
-        with pytest.raises(ExportFileError, match=f"{bucket_url.removesuffix('/exports')}: .* {told}"):
+        with pytest.raises(ExportFileError, match=f"{bucket_url.removesuffix('/exports')}: .* {message}"):
             quick(bucket_url).read("name")
         with pytest.raises(ExportFileError):
             quick(bucket_url).put_new("name", b"content")

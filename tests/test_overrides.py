@@ -229,11 +229,11 @@ class TestReading:
         """In the order of the ages."""
         export(application, FourRanges)
         fe.write_report("report.html", "out", keys=KEY)
-        (column,) = [each for each in list_columns(only_manifest()) if each.name == "age_range"]
+        (column,) = [column for column in list_columns(only_manifest()) if column.name == "age_range"]
         assert (column.kind, column.type, column.ordered) == ("label", "text, or empty", True)
         assert "a label of the application&#39;s own" in Path("report.html").read_text(encoding="utf-8")
         fields = croissant("out", list_manifests(Path("out")))["recordSet"][0]["field"]
-        assert [each["dataType"] for each in fields if each["name"] == "age_range"] == ["sc:Text"]
+        assert [field["dataType"] for field in fields if field["name"] == "age_range"] == ["sc:Text"]
 
     def test_frames_with_them_are_validated_and_measured(self, application: Database) -> None:
         """`validate` is told that they are own labels; `risk` takes any."""

@@ -15,11 +15,11 @@ from typing import Any
 import polars as pl
 import pytest
 from databases import Database
+from exports_in_parts import LocalParts
 from folders import FORMS, NOW, exported, people, visible
 from polars.testing import assert_frame_equal
 from processes import Here, environment
 from pseudonym_keys import KEY
-from stored import Rows
 
 import feedback_etl as fe
 from feedback_etl.compliance.check import check
@@ -39,24 +39,24 @@ from feedback_etl.storage.posix import hash_file
 KEYS = [Key(KEY)]
 
 
-def export_partitioned(rows: Rows, folder: Path) -> str:
+def export_partitioned(local_parts: LocalParts, folder: Path) -> str:
     """Export rows in parts, and return the stem."""
-    with ExportTransaction(folder, rows.now, TransactionOptions(key=KEYS[0])) as export:
-        export.commit(rows.put(LocalStorage(folder), export.stem), rows.facts)
+    with ExportTransaction(folder, local_parts.now, TransactionOptions(key=KEYS[0])) as export:
+        export.commit(local_parts.put(LocalStorage(folder), export.stem), local_parts.details)
     return export.stem
 
 
 @pytest.fixture
-def rows(sqlite_database: Database, tmp_path: Path) -> Rows:
+def local_parts(sqlite_database: Database, tmp_path: Path) -> LocalParts:
     """Export three users with feedback."""
     sqlite_database.fill(**people(3, each=4))
-    return Rows(sqlite_database, tmp_path / "made")
+    return LocalParts(sqlite_database, tmp_path / "made")
 
 
 @pytest.fixture
-def folder(rows: Rows, tmp_path: Path) -> Path:
+def folder(local_parts: LocalParts, tmp_path: Path) -> Path:
     """Create a partitioned export of them."""
-    export_partitioned(rows, tmp_path / "exports")
+    export_partitioned(local_parts, tmp_path / "exports")
     return tmp_path / "exports"
 
 
@@ -78,7 +78,7 @@ def assert_consistent(folder: Path) -> None:
 def test_parts_are_scanned_as_one_frame(sqlite_database: Database, tmp_path: Path, form: dict[str, str]) -> None:
     """By the folder of the exports, the folder of the parts, or a pattern; one part by its name."""
     sqlite_database.fill(**people(3, each=4))
-    stem = export_partitioned(Rows(sqlite_database, tmp_path / "made", **form), tmp_path / "exports")
+    stem = export_partitioned(LocalParts(sqlite_database, tmp_path / "made", **form), tmp_path / "exports")
     exported(sqlite_database, tmp_path / "alone", **form)
     alone = fe.scan_training(tmp_path / "alone").collect()
     for where in ("exports", f"exports/{stem}", "exports/feedback_training_2025*", "exports/**/part-*"):
@@ -190,7 +190,7 @@ def test_file_of_a_late_worker_in_a_published_export_is_removed(folder: Path) ->
     assert_consistent(folder)
 
 
-def test_late_worker_leaves_no_file(rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_late_worker_leaves_no_file(local_parts: LocalParts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The coordinator has failed and removes the parts; the folder for further parts does not exist any more."""
     folder, place, outcomes = tmp_path / "exports", LocalStorage(tmp_path / "exports"), list[str]()
     unlink = Path.unlink
@@ -207,22 +207,22 @@ def test_late_worker_leaves_no_file(rows: Rows, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(Path, "unlink", late)
     with (
         suppress(MemoryError),
-        ExportTransaction(folder, rows.now, TransactionOptions(key=KEYS[0])) as export,
+        ExportTransaction(folder, local_parts.now, TransactionOptions(key=KEYS[0])) as export,
     ):
-        rows.put(place, export.stem)
+        local_parts.put(place, export.stem)
         raise MemoryError
     assert outcomes == ["too late"]
     assert {path.name for path in folder.iterdir()} == {".feedback_etl", "rejected"}
     assert not list((folder / "rejected").iterdir())
 
 
-def test_renamed_folder_of_a_dead_run_is_removed_by_the_next_run(rows: Rows, folder: Path) -> None:
+def test_renamed_folder_of_a_dead_run_is_removed_by_the_next_run(local_parts: LocalParts, folder: Path) -> None:
     """The coordinator was killed, or could not remove a file; with other files in it, the folder gets its name back."""
     with (
         suppress(MemoryError),
-        ExportTransaction(folder, rows.now + timedelta(days=1), TransactionOptions(key=KEYS[0])) as export,
+        ExportTransaction(folder, local_parts.now + timedelta(days=1), TransactionOptions(key=KEYS[0])) as export,
     ):
-        rows.put(LocalStorage(folder), export.stem)
+        local_parts.put(LocalStorage(folder), export.stem)
         hidden = folder / f".{export.stem}.tmp"
         (folder / export.stem).rename(hidden)
         (hidden / "mine.txt").touch()

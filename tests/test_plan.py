@@ -87,11 +87,11 @@ def test_the_command_line_writes_nothing(
 ) -> None:
     """Not even a key; the figures go to stderr, or as JSON to stdout."""
     here = Here(capfd, monkeypatch)
-    told = here("plan", "--days", "-1", "--workers", "4", "--format", "parquet")
-    assert told.code == 0
-    assert f"rows       {ROWS:,}" in told.err
-    assert "size       about " in told.err
-    assert "duration   about " in told.err
+    finished = here("plan", "--days", "-1", "--workers", "4", "--format", "parquet")
+    assert finished.code == 0
+    assert f"rows       {ROWS:,}" in finished.err
+    assert "size       about " in finished.err
+    assert "duration   about " in finished.err
     figures = json.loads(here("plan", "--days", "-1", "--json").out)
     assert figures["rows"] == ROWS
     assert list(tmp_path.iterdir()) == []
@@ -103,7 +103,7 @@ def test_every_database_can_be_planned(database: Database) -> None:
     assert (nothing.rows, nothing.ranges, nothing.measured_rows, nothing.seconds, nothing.bytes) == (0, 1, 0, 0, 0)
     record = {"id": 1, "recommendation_id": "rec_1", "conditions_analyzed": ["acne"]}
     row = {"user_id": 1, "recommendation_id": 1, "helpful_rating": 5, "created_at": NOW.replace(hour=1)}
-    database.fill(records=[record], feedbacks=[row | {"id": each, "analysis_id": each} for each in range(1, 8)])
+    database.fill(records=[record], feedbacks=[row | {"id": number, "analysis_id": number} for number in range(1, 8)])
     planned = fe.plan(database.url, days_back=-1, now=NOW, workers=3)
     assert (planned.rows, planned.ranges, planned.measured_rows) == (7, 1, 7)
 

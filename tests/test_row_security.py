@@ -16,11 +16,12 @@ from typer.testing import CliRunner
 
 from feedback_etl.cli.app import app
 from feedback_etl.compliance.check import check
-from feedback_etl.database.batches import BatchOptions, open_batches
+from feedback_etl.database.batches import open_batches
 from feedback_etl.database.connect import open_connection
 from feedback_etl.database.inspection import inspect_source
 from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError
+from feedback_etl.options.read import ReadOptions
 from feedback_etl.pipeline.estimate import plan
 from feedback_etl.pipeline.export import export_feedback
 from feedback_etl.pipeline.load import load_training
@@ -249,7 +250,7 @@ def test_policy_created_after_inspection_is_refused(owner_url: str, url: str, ro
         protect(owner_url, "users")
         with (
             pytest.raises(SourceError, match="row-level security would hide rows from this user"),
-            open_batches(source, relation, Window(None, NOW), BatchOptions()) as frames,
+            open_batches(source, relation, Window(None, NOW), ReadOptions()) as frames,
         ):
             list(frames)
 

@@ -265,7 +265,9 @@ def test_row_security_policy_applies_as_for_the_caller(guarded: str, role: str, 
         place = connection_after(guarded, "BEGIN", *statements)
     else:
         session = Session(make_engine(guarded))
-        sa.event.listen(session, "after_begin", lambda _, __, c: [c.exec_driver_sql(each) for each in statements])
+        sa.event.listen(
+            session, "after_begin", lambda _, __, c: [c.exec_driver_sql(statement) for statement in statements]
+        )
         place = session
     with place as database:
         assert read(database, allow_row_security=True)["feedback_id"].to_list() == [2]

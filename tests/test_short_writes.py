@@ -453,5 +453,5 @@ main(lambda: write_stdout(b"x" * 30_000))
                 text=True,
                 check=False,
             )
-        told = "error: Stdout cannot be written: File too large. An export that was published is kept.\n"
-        assert (finished.returncode, finished.stderr) == (5, told)
+        message = "error: Stdout cannot be written: File too large. An export that was published is kept.\n"
+        assert (finished.returncode, finished.stderr) == (5, message)

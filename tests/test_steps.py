@@ -375,8 +375,8 @@ class TestReport:
     def test_json_holds_it_all(self) -> None:
         """Times as ISO 8601 text in UTC, a window without a start as null."""
         report = outcome_of([raw_frame({}, {"timeframe": "=1"})], key=KEY, formulas="reject").report
-        told = json.loads(json.dumps(report.to_dict()))
-        assert told == {
+        figures = json.loads(json.dumps(report.to_dict()))
+        assert figures == {
             **{"total_feedback_records": 2, "exported_records": 1, "anonymized_records": 1, "deduplicated_records": 0},
             **{"skipped_records": 0, "errors": 1, "suppressed_records": 0, "excluded_records": 0},
             **{"erased_records": 0, "known_records": 0},

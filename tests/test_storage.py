@@ -337,7 +337,7 @@ class TestAppendOnlyFiles:
         lines = [tuple(map(int, line.split())) for line in storage.read_lines("log.jsonl").splitlines()]
         assert sorted(lines) == [(writer, number) for writer in range(WRITERS) for number in range(3)]
         for writer in range(WRITERS):
-            assert [number for each, number in lines if each == writer] == [0, 1, 2]
+            assert [number for name, number in lines if name == writer] == [0, 1, 2]
 
     def test_a_torn_line_is_terminated_before_the_next(self, folder: LocalStorage) -> None:
         """A crash tears one in a local file only; it keeps its number."""

@@ -95,7 +95,7 @@ def test_it_is_the_same_export(
     manifest = manifest_of(report, bucket_url)
     assert len(manifest.all("pairs")) >= 3
     assert report.export_filename == f"{bucket_url}/{manifest.stem}"
-    assert [each["event"] for each in AuditLog(ObjectStorage(bucket_url)).records()] == ["started", "committed"]
+    assert [record["event"] for record in AuditLog(ObjectStorage(bucket_url)).records()] == ["started", "committed"]
     assert ObjectStorage(bucket_url).names(f".feedback_etl/{manifest.stem}") == []
 
 
@@ -108,7 +108,7 @@ def test_a_worker_reads_once_whom_the_store_has_forgotten(url: str, bucket_url: 
     def read_by(**options: Any) -> int:
         proxy.requests.clear()
         stored(url, bucket_url, executor=watched, **options)
-        return sum(each.startswith("GET") and "/tombstones/0" in each for each in proxy.requests)
+        return sum(request.startswith("GET") and "/tombstones/0" in request for request in proxy.requests)
 
     few, tasks = read_by(since="2025-10-24"), len(watched.tasks)
     many = read_by(workers=16)
@@ -120,7 +120,7 @@ def test_every_database_can_be_exported_there(database: Database, bucket_url: st
     """Those that cannot be divided as one part."""
     record = {"id": 1, "recommendation_id": "rec_1", "conditions_analyzed": ["acne"]}
     row = {"user_id": 1, "recommendation_id": 1, "helpful_rating": 5, "created_at": NOW.replace(hour=1)}
-    database.fill(records=[record], feedbacks=[row | {"id": each, "analysis_id": each} for each in range(1, 8)])
+    database.fill(records=[record], feedbacks=[row | {"id": number, "analysis_id": number} for number in range(1, 8)])
     report = stored(database.url, bucket_url)
     assert rows_of(report, bucket_url).height == 7
 
@@ -145,7 +145,7 @@ def test_a_worker_that_is_killed_loses_nothing(url: str, bucket_url: str, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "how", ["lost", *(pytest.param(each, marks=pytest.mark.slow) for each in ("503", "cut", "slow"))]
+    "how", ["lost", *(pytest.param(value, marks=pytest.mark.slow) for value in ("503", "cut", "slow"))]
 )
 def test_failing_and_slow_requests_change_nothing(
     url: str, proxy: Proxy, bucket_url: str, tmp_path: Path, how: str
@@ -156,7 +156,7 @@ def test_failing_and_slow_requests_change_nothing(
     report = stored(url, bucket_url)
     assert [trouble.times for trouble in proxy.troubles] == [0, 0, 0]
     assert rows_of(report, bucket_url).equals(frame_of(exported(url, tmp_path / "alone")))
-    assert [each["event"] for each in AuditLog(ObjectStorage(bucket_url)).records()] == ["started", "committed"]
+    assert [record["event"] for record in AuditLog(ObjectStorage(bucket_url)).records()] == ["started", "committed"]
 
 
 def test_what_fails_leaves_nothing(url: str, bucket_url: str) -> None:
@@ -173,7 +173,7 @@ def test_what_fails_leaves_nothing(url: str, bucket_url: str) -> None:
         stored(url, bucket_url, strict=True)
     assert everything(bucket_url) == [f"{stem}.manifest.json" for stem in (STEM, f"{STEM}_1")]
     assert list_manifests(bucket_url) == []
-    assert [each["event"] for each in AuditLog(ObjectStorage(bucket_url)).records()] == ["started", "failed"] * 2
+    assert [record["event"] for record in AuditLog(ObjectStorage(bucket_url)).records()] == ["started", "failed"] * 2
 
 
 def test_an_empty_window_leaves_nothing_that_waits(url: str, bucket_url: str) -> None:
@@ -196,8 +196,8 @@ def test_a_temporary_folder_that_is_full_is_named(
     monkeypatch.setattr(
         "feedback_etl.storage.object_store.TemporaryDirectory" if moment == "made" else "os.fsync", full
     )
-    told = f"^Nothing was written to {gettempdir()}: the disk is full. Files for {bucket_url} .* set TMPDIR"
-    with pytest.raises(ExportFileError, match=told):
+    message = f"^Nothing was written to {gettempdir()}: the disk is full. Files for {bucket_url} .* set TMPDIR"
+    with pytest.raises(ExportFileError, match=message):
         stored(url, bucket_url)
 
 
@@ -219,11 +219,11 @@ def test_a_head_that_is_killed_leaves_no_export(url: str, bucket_url: str, monke
     """SIGKILL while parts are put: without a manifest they are no export, and another run is not disturbed."""
     code = (
         "import sys, time, feedback_etl as fe\n"
-        "def told(rows, total):\n"
+        "def show(rows, total):\n"
         "    print(rows, flush=True)\n"
         "    time.sleep(60)\n"
         f"fe.export_feedback({url!r}, days_back=-1, now=__import__('datetime').datetime(2025, 10, 25, 12), key={KEY!r},"
-        f" output_dir={bucket_url!r}, workers=5, on_progress=told)\n"
+        f" output_dir={bucket_url!r}, workers=5, on_progress=show)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as head:
         assert head.stdout

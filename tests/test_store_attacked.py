@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 from clusters import Watched, dask, exported
 from databases import Database
+from exports_in_parts import LocalParts
 from folders import NOW, people
 from processes import feedback_etl
 from pseudonym_keys import KEY
-from stored import Rows
 
 import feedback_etl as fe
 from feedback_etl.data_files.file_formats import FileFormat
@@ -32,16 +32,16 @@ SIGNER = Key(KEY)
 
 
 @pytest.fixture
-def rows(sqlite_database: Database, tmp_path: Path) -> Rows:
+def local_parts(sqlite_database: Database, tmp_path: Path) -> LocalParts:
     """Three users with feedback, as the parts of an export."""
     sqlite_database.fill(**people(3, each=4))
-    return Rows(sqlite_database, tmp_path / "made")
+    return LocalParts(sqlite_database, tmp_path / "made")
 
 
-def published(url: str, rows: Rows) -> str:
+def published(url: str, local_parts: LocalParts) -> str:
     """An export in the bucket; its stem."""
     with ExportTransaction(ObjectStorage(url), NOW, TransactionOptions(key=SIGNER)) as export:
-        export.commit(rows.put(ObjectStorage(url), export.stem), rows.facts)
+        export.commit(local_parts.put(ObjectStorage(url), export.stem), local_parts.details)
     return export.stem
 
 
@@ -64,16 +64,16 @@ def test_a_worker_that_comes_too_late_leaves_nothing(bucket_url: str, name: Any)
         part.append(pl.DataFrame({"a": [1]}))
         with pytest.raises(ExportFileError, match="ended while the part was written"):
             part.publish("pairs")
-    assert [each for each in ObjectStorage(bucket_url).list_files() if "part-" in each] == []
+    assert [name for name in ObjectStorage(bucket_url).list_files() if "part-" in name] == []
     assert list_manifests(bucket_url) == []
 
 
 @pytest.mark.served_store
 def test_erase_and_list_tell_of_exports_that_are_not_finished(
-    bucket_url: str, rows: Rows, sqlite_database: Database
+    bucket_url: str, local_parts: LocalParts, sqlite_database: Database
 ) -> None:
     """Their parts may hold the people; who is published leaves them out."""
-    published(bucket_url, rows)
+    published(bucket_url, local_parts)
     with ExportTransaction(ObjectStorage(bucket_url), NOW, TransactionOptions(key=SIGNER)) as export:
         done = fe.privacy.erase(bucket_url, user_ids=[2], database=sqlite_database.url, keys=[KEY])
         assert done.unfinished == [export.stem]
@@ -85,10 +85,10 @@ def test_erase_and_list_tell_of_exports_that_are_not_finished(
 
 
 def test_a_log_whose_tail_was_cut_with_its_tombstones_is_noticed(
-    bucket_url: str, rows: Rows, sqlite_database: Database
+    bucket_url: str, local_parts: LocalParts, sqlite_database: Database
 ) -> None:
     """The manifest still tells that rows were erased, and of a run."""
-    published(bucket_url, rows)
+    published(bucket_url, local_parts)
     fe.privacy.erase(bucket_url, user_ids=[2], database=sqlite_database.url, keys=[KEY])
     for name in ObjectStorage(bucket_url).list_files(".feedback_etl"):
         if "tombstones" in name or name.endswith("/00000003.json"):
@@ -102,9 +102,9 @@ def test_a_log_whose_tail_was_cut_with_its_tombstones_is_noticed(
 
 
 @pytest.mark.parametrize("change", ["moved", "beside", "empty"])
-def test_names_of_records_are_looked_at(bucket_url: str, rows: Rows, change: str) -> None:
+def test_names_of_records_are_looked_at(bucket_url: str, local_parts: LocalParts, change: str) -> None:
     """Eight digits, without gaps; what is called otherwise is no record, and hides none."""
-    published(bucket_url, rows)
+    published(bucket_url, local_parts)
     bucket, second = ObjectStorage(bucket_url), ".feedback_etl/audit/00000002.json"
     content = bucket.read(second)
     if change == "moved":
@@ -119,9 +119,9 @@ def test_names_of_records_are_looked_at(bucket_url: str, rows: Rows, change: str
 
 
 @pytest.mark.parametrize("number", [99_999_999, 99_999_998])
-def test_a_number_that_leaves_no_other_is_told(bucket_url: str, rows: Rows, number: int) -> None:
+def test_a_number_that_leaves_no_other_is_told(bucket_url: str, local_parts: LocalParts, number: int) -> None:
     """Nobody looks for the next one for ever, and the lines in between are not made."""
-    published(bucket_url, rows)
+    published(bucket_url, local_parts)
     name = f".feedback_etl/audit/{number}.json"
     put(bucket_url, name, b"{}")
     for _ in range(number, 99_999_999):
@@ -130,8 +130,8 @@ def test_a_number_that_leaves_no_other_is_told(bucket_url: str, rows: Rows, numb
         append(bucket_url)
     assert len(AuditLog(ObjectStorage(bucket_url)).lines()) <= 5
     assert verify_folder(bucket_url, [SIGNER]).problems
-    for each in range(number, 100_000_000):
-        ObjectStorage(bucket_url).delete(f".feedback_etl/audit/{each}.json")
+    for later in range(number, 100_000_000):
+        ObjectStorage(bucket_url).delete(f".feedback_etl/audit/{later}.json")
     append(bucket_url)
     assert verify_folder(bucket_url, [SIGNER]).problems == []
 
@@ -142,9 +142,11 @@ def append(url: str) -> None:
         log.append("pruned", SIGNER, exports=[], keep_days=1)
 
 
-def test_a_forged_record_makes_nobody_remove_anything(bucket_url: str, rows: Rows, sqlite_database: Database) -> None:
+def test_a_forged_record_makes_nobody_remove_anything(
+    bucket_url: str, local_parts: LocalParts, sqlite_database: Database
+) -> None:
     """It is not signed by a key at hand, so nothing is done for it; nor when its request is asked for."""
-    published(bucket_url, rows)
+    published(bucket_url, local_parts)
     stem = "feedback_training_20200101_000000"
     put(bucket_url, f"{stem}/mine.csv", b"mine")
     last = AuditLog(ObjectStorage(bucket_url)).records()[-1]
@@ -165,14 +167,14 @@ def test_a_forged_record_makes_nobody_remove_anything(bucket_url: str, rows: Row
 @pytest.mark.parametrize(
     "path", ["other.csv", ".feedback_etl/audit.jsonl", "rejected/other.csv", "../x", "/etc/passwd"]
 )
-def test_a_manifest_reaches_its_own_files_alone(bucket_url: str, rows: Rows, path: str) -> None:
+def test_a_manifest_reaches_its_own_files_alone(bucket_url: str, local_parts: LocalParts, path: str) -> None:
     """Not what lies beside them, by whatever name: it is no manifest then."""
-    stem = published(bucket_url, rows)
+    stem = published(bucket_url, local_parts)
     (manifest,) = list_manifests(bucket_url)
     manifest.files[0].path = path
-    told = asdict(manifest)
-    told.pop("version", None)
-    put(bucket_url, manifest_path(stem), json.dumps(told | {"settings_digest": ""}).encode())
+    content = asdict(manifest)
+    content.pop("version", None)
+    put(bucket_url, manifest_path(stem), json.dumps(content | {"settings_digest": ""}).encode())
     with pytest.raises(ExportFileError, match="is no manifest"):
         fe.exports.prune(bucket_url, keep_days=0, key=SIGNER, now=NOW.replace(year=2026))
 

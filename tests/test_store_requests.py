@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from databases import Database
+from exports_in_parts import LocalParts
 from folders import NOW, exported, people
 from object_store import Proxy
 from pseudonym_keys import KEY
-from stored import Rows
 
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.idempotency import request_details
@@ -68,16 +68,16 @@ def test_what_was_begun_since_it_looked_is_given_up(
     bucket_url: str, application: Database, proxy: Proxy, tmp_path: Path
 ) -> None:
     """Another has begun, and can publish no more when this one has been recorded."""
-    rows, bucket = Rows(application, tmp_path / "made"), ObjectStorage(bucket_url)
+    local_parts, bucket = LocalParts(application, tmp_path / "made"), ObjectStorage(bucket_url)
     first = ExportTransaction(bucket, NOW, TransactionOptions(key=Key(KEY), audit_details=request_details("one")))
     with ExitStack() as stack:
         first_put_of_the_log(proxy, lambda: stack.enter_context(first))
         second = asked(application, bucket_url)
         with pytest.raises(ExportFileError, match="taken for dead"):
-            first.commit(rows.put(bucket, first.stem), rows.facts)
-    assert [f"{bucket_url}/{each.stem}" for each in list_manifests(bucket_url)] == [second.export_filename]
+            first.commit(local_parts.put(bucket, first.stem), local_parts.details)
+    assert [f"{bucket_url}/{export.stem}" for export in list_manifests(bucket_url)] == [second.export_filename]
     assert bucket.names(first.stem) == []
-    assert [each["event"] for each in AuditLog(bucket).records()][:3] == ["started", "recovered", "started"]
+    assert [record["event"] for record in AuditLog(bucket).records()][:3] == ["started", "recovered", "started"]
 
 
 def test_of_many_who_ask_at_once_one_publishes(bucket_url: str, application: Database) -> None:
@@ -91,5 +91,5 @@ def test_of_many_who_ask_at_once_one_publishes(bucket_url: str, application: Dat
 
     with ThreadPoolExecutor(4) as pool:
         answers = {*pool.map(ask, range(4))} - {""}
-    assert answers == {f"{bucket_url}/{each.stem}" for each in list_manifests(bucket_url)}
+    assert answers == {f"{bucket_url}/{export.stem}" for export in list_manifests(bucket_url)}
     assert len(answers) == 1

@@ -10,12 +10,12 @@ from typing import Any
 import polars as pl
 import pytest
 from databases import Database
+from exports_in_parts import export_parts, read_pairs
 from folders import FORMS, NOW, exported, people
 from object_store import Proxy, Trouble
 from polars.testing import assert_frame_equal
 from processes import Here
 from pseudonym_keys import KEY
-from stored import pairs_in, stored
 
 import feedback_etl as fe
 from feedback_etl.compliance.check import check
@@ -42,7 +42,7 @@ def database(sqlite_database: Database) -> Database:
 @pytest.fixture
 def url(bucket_url: str, database: Database) -> str:
     """An export of them, in parts."""
-    stored(database, bucket_url)
+    export_parts(database, bucket_url)
     return bucket_url
 
 
@@ -72,11 +72,11 @@ class TestErase:
     @pytest.mark.parametrize("form", FORMS, ids=str)
     def test_their_rows_leave_all_parts(self, bucket_url: str, database: Database, form: dict[str, str]) -> None:
         """By user ids, which are looked up."""
-        stored(database, bucket_url, **form)
-        before = pairs_in(ObjectStorage(bucket_url), only(bucket_url).all("pairs"))
+        export_parts(database, bucket_url, **form)
+        before = read_pairs(ObjectStorage(bucket_url), only(bucket_url).all("pairs"))
         done = fe.privacy.erase(bucket_url, user_ids=[2], database=database.url, keys=KEYS)
         manifest = only(bucket_url)
-        after = pairs_in(ObjectStorage(bucket_url), manifest.all("pairs"))
+        after = read_pairs(ObjectStorage(bucket_url), manifest.all("pairs"))
         assert (done.rows, done.not_found) == (4, [])
         assert (before.height, after.height, manifest.erased_rows, manifest.risk["stale"]) == (9, 6, 4, True)
         assert_frame_equal(before.filter(pl.col("analysis_hash").is_in(after["analysis_hash"].implode())), after)
@@ -85,10 +85,10 @@ class TestErase:
     def test_a_second_one_changes_nothing(self, url: str) -> None:
         """Who was forgotten is known."""
         fe.privacy.erase(url, analysis_ids=[202], keys=KEYS)
-        objects = {name: each for name, each in ObjectStorage(url).list_files().items() if "audit" not in name}
+        objects = {name: entry for name, entry in ObjectStorage(url).list_files().items() if "audit" not in name}
         again = fe.privacy.erase(url, analysis_ids=[202, 777], keys=KEYS)
         assert (again.rows, again.not_found) == (0, ["777"])
-        known = {name: each for name, each in ObjectStorage(url).list_files().items() if name in objects}
+        known = {name: entry for name, entry in ObjectStorage(url).list_files().items() if name in objects}
         assert known == objects
 
     def test_a_dry_run_puts_nothing(self, url: str) -> None:
@@ -102,7 +102,7 @@ class TestErase:
         with database.engine.begin() as connection:
             connection.exec_driver_sql("DELETE FROM recommendation_feedbacks WHERE user_id = 3")
         assert fe.privacy.erase(url, not_in_database=True, database=database.url, keys=KEYS).rows == 4
-        assert [each["event"] for each in AuditLog(url).records()] == [
+        assert [record["event"] for record in AuditLog(url).records()] == [
             "started",
             "committed",
             "erasing",
@@ -131,12 +131,12 @@ class TestErase:
     def test_the_manifest_tells_of_many_parts_at_once(self, bucket_url: str, database: Database, proxy: Proxy) -> None:
         """What they become, and what they have become: it is not put twice for each."""
         fill_more(database)
-        stored(database, bucket_url)
+        export_parts(database, bucket_url)
         proxy.requests.clear()
         done = fe.privacy.erase(bucket_url, user_ids=[*range(1, 24)], database=database.url, keys=KEYS)
-        puts = [each for each in proxy.requests if each.startswith("PUT")]
-        assert len([each for each in puts if ".parquet" in each]) > 16
-        assert len([each for each in puts if ".manifest.json" in each]) == 4
+        puts = [request for request in proxy.requests if request.startswith("PUT")]
+        assert len([request for request in puts if ".parquet" in request]) > 16
+        assert len([request for request in puts if ".manifest.json" in request]) == 4
         assert (done.rows, done.not_found, scan_rows(bucket_url)) == (4 * 23, [], 3)
         assert_true(bucket_url)
 
@@ -146,7 +146,7 @@ class TestErase:
     ) -> None:
         """One cannot be put: the next erasure takes that up, and nothing else."""
         fill_more(database)
-        stored(database, bucket_url)
+        export_parts(database, bucket_url)
         proxy.troubles = [Trouble("503", times=1000, holding="part-00002.parquet")]
         with pytest.raises(ExportFileError, match="failed repeatedly"):
             fe.privacy.erase(bucket_url, user_ids=[*range(1, 24)], database=database.url, keys=KEYS)
@@ -156,7 +156,7 @@ class TestErase:
         proxy.troubles = []
         proxy.requests.clear()
         fe.privacy.erase(bucket_url, user_ids=[*range(1, 24)], database=database.url, keys=KEYS)
-        assert len([each for each in proxy.requests if each.startswith("PUT") and "part-00001" in each]) == 0
+        assert [request for request in proxy.requests if request.startswith("PUT") and "part-00001" in request] == []
         assert scan_rows(bucket_url) == 3
         assert_true(bucket_url)
 
@@ -167,32 +167,32 @@ class TestErase:
         kinds = ("tombstones/", "audit/", ".parquet", ".manifest.json")
         proxy.troubles = [Trouble(how, holding=kind) for kind in kinds]
         assert fe.privacy.erase(url, analysis_ids=[202, 302], keys=KEYS).rows == 2
-        assert [each.times for each in proxy.troubles] == [0] * 4
+        assert [trouble.times for trouble in proxy.troubles] == [0] * 4
         assert only(url).erased_rows == 2
         assert_true(url)
 
     def test_many_at_once_erase_all(self, bucket_url: str, database: Database) -> None:
         """Who finds something changed begins again."""
         for _ in range(2):
-            stored(database, bucket_url)
+            export_parts(database, bucket_url)
         erased: list[int] = []
 
         def erase(analysis: int) -> None:
             erased.append(fe.privacy.erase(bucket_url, analysis_ids=[analysis], keys=KEYS).rows)
 
-        side_by_side(*(lambda each=each: erase(each) for each in (102, 103, 202, 203, 302, 303)))
+        side_by_side(*(lambda analysis=analysis: erase(analysis) for analysis in (102, 103, 202, 203, 302, 303)))
         assert erased == [2] * 6
         assert [manifest.rows for manifest in list_manifests(bucket_url)] == [3, 3]
         assert_true(bucket_url)
 
     def test_exports_and_erasures_at_once(self, bucket_url: str, database: Database) -> None:
         """Whoever comes first: in the end nobody is in any export."""
-        stored(database, bucket_url)
+        export_parts(database, bucket_url)
         side_by_side(
-            *(lambda: stored(database, bucket_url) for _ in range(3)),
+            *(lambda: export_parts(database, bucket_url) for _ in range(3)),
             *(
-                lambda each=each: fe.privacy.erase(bucket_url, analysis_ids=[each], keys=KEYS)
-                for each in (102, 202, 302)
+                lambda analysis=analysis: fe.privacy.erase(bucket_url, analysis_ids=[analysis], keys=KEYS)
+                for analysis in (102, 202, 302)
             ),
         )
         assert [manifest.rows for manifest in list_manifests(bucket_url)] == [6] * 4
@@ -218,7 +218,7 @@ class TestPrune:
     @pytest.mark.served_store
     def test_parts_of_old_exports_go(self, url: str, database: Database) -> None:
         """By the manifest's age."""
-        stored(database, url, now=NOW + timedelta(days=9))
+        export_parts(database, url, now=NOW + timedelta(days=9))
         pruned = fe.exports.prune(url, keep_days=5, key=KEYS[0], now=NOW + timedelta(days=10))
         assert (len(pruned.exports), len(pruned.kept)) == (1, 1)
         old, new = list_manifests(url)
@@ -251,7 +251,7 @@ class TestScan:
         self, bucket_url: str, database: Database, tmp_path: Path, form: dict[str, str]
     ) -> None:
         """Row by row, whatever the form."""
-        stored(database, bucket_url, **form)
+        export_parts(database, bucket_url, **form)
         exported(database, tmp_path / "local", **form)
         here = fe.scan_training(tmp_path / "local").collect()
         assert_frame_equal(fe.scan_training(bucket_url).collect(), here)
@@ -259,7 +259,7 @@ class TestScan:
 
     def test_a_pattern_chooses_some(self, url: str, database: Database) -> None:
         """Of their names."""
-        stored(database, url, now=NOW + timedelta(days=1))
+        export_parts(database, url, now=NOW + timedelta(days=1))
         newest = f"{url}/feedback_training_20251026_120000"
         assert (
             fe.training.latest_export(url) == fe.training.latest_export(f"{url}/feedback_training_20251026*") == newest
@@ -323,8 +323,8 @@ class TestFaces:
         lost = {name for folder in part_folders(stem) for name in bucket.names(folder)}
         bucket.delete(f"{stem}.manifest.json")
         assert {str(path) for path in fe.privacy.erase(url, analysis_ids=["101"], keys=KEYS).unmanaged} == lost != set()
-        told = here("list", "--output", url).out
-        assert all(f"{name}  unmanaged: the manifest of this part is missing" in told for name in lost)
+        listing = here("list", "--output", url).out
+        assert all(f"{name}  unmanaged: the manifest of this part is missing" in listing for name in lost)
 
     def test_the_settings_name_it(self, url: str, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
         """As a folder; they are shown as they were written."""

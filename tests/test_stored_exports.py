@@ -14,11 +14,11 @@ from typing import Any
 import polars as pl
 import pytest
 from databases import Database
+from exports_in_parts import LocalParts, export_parts, read_pairs
 from folders import NOW, people
 from object_store import Proxy, Trouble
 from processes import environment
 from pseudonym_keys import KEY, OTHER_KEY
-from stored import Rows, pairs_in, stored
 
 import feedback_etl as fe
 from feedback_etl.data_files.file_formats import FileFormat
@@ -42,10 +42,10 @@ SIGNER = Key(KEY)
 
 
 @pytest.fixture
-def rows(sqlite_database: Database, tmp_path: Path) -> Rows:
+def local_parts(sqlite_database: Database, tmp_path: Path) -> LocalParts:
     """Three users with feedback, as the parts of an export."""
     sqlite_database.fill(**people(3, each=4))
-    return Rows(sqlite_database, tmp_path / "made")
+    return LocalParts(sqlite_database, tmp_path / "made")
 
 
 def begun(url: str, **options: object) -> ExportTransaction:
@@ -54,16 +54,16 @@ def begun(url: str, **options: object) -> ExportTransaction:
 
 def attempt(
     url: str,
-    rows: Rows,
+    local_parts: LocalParts,
     meanwhile: Callable[[ExportTransaction, list[DataFile]], object] | None = None,
     **options: object,
 ) -> ExportTransaction:
     """An export, with something that happens between its parts and its manifest."""
     with begun(url, **options) as export:
-        parts = rows.put(ObjectStorage(url), export.stem)
+        parts = local_parts.put(ObjectStorage(url), export.stem)
         if meanwhile:
             meanwhile(export, parts)
-        export.commit(parts, rows.facts)
+        export.commit(parts, local_parts.details)
     return export
 
 
@@ -89,31 +89,31 @@ def forget(url: str, *analyses: int, key: Key = SIGNER) -> None:
 def assert_whole(url: str) -> None:
     """Every manifest tells what is there, nothing else is there, and the log is whole."""
     bucket = ObjectStorage(url)
-    told = {name for name in bucket.names() if b'"mode": "abandoned"' in bucket.read(name)}
+    expected = {name for name in bucket.names() if b'"mode": "abandoned"' in bucket.read(name)}
     for manifest in list_manifests(url):
-        told |= {manifest_path(manifest.stem), *(file.path for file in manifest.files)}
+        expected |= {manifest_path(manifest.stem), *(file.path for file in manifest.files)}
         for file in manifest.files:
             assert bucket.stat_with_digest(file.path) == (file.bytes, file.sha256)
             assert bucket.list_files()[file.path][:2] == (file.bytes, file.etag)
-    assert {name for name in bucket.list_files() if not name.startswith(".")} == told
-    anchors = {each.stem: each.audit_head for each in list_manifests(url)}
+    assert {name for name in bucket.list_files() if not name.startswith(".")} == expected
+    anchors = {export.stem: export.audit_head for export in list_manifests(url)}
     assert verify_lines(AuditLog(bucket).lines(), [SIGNER], anchors, signed=True).problems == []
 
 
 class TestPublishing:
     """What becomes an export, and what does not."""
 
-    def test_parts_and_a_manifest_are_an_export(self, bucket_url: str, rows: Rows) -> None:
+    def test_parts_and_a_manifest_are_an_export(self, bucket_url: str, local_parts: LocalParts) -> None:
         """In the order of the parts, with the digests and ETags of all."""
         bucket = ObjectStorage(bucket_url)
         with begun(bucket_url) as export:
-            parts = rows.put(bucket, export.stem)
+            parts = local_parts.put(bucket, export.stem)
             assert list_manifests(bucket_url) == []
-            export.commit(parts, rows.facts)
+            export.commit(parts, local_parts.details)
         (manifest,) = list_manifests(bucket_url)
         assert [file.path for file in manifest.files] == [part.path for part in parts]
         assert len(manifest.all("pairs")) == 3
-        assert pairs_in(bucket, manifest.all("pairs")).height == manifest.rows == 9
+        assert read_pairs(bucket, manifest.all("pairs")).height == manifest.rows == 9
         assert events(bucket_url) == ["started", "committed"]
         assert export.audit_head == AuditLog(bucket).head()
         assert_whole(bucket_url)
@@ -125,30 +125,30 @@ class TestPublishing:
         assert list_manifests(bucket_url) == []
         assert events(bucket_url) == ["started", "committed"]
 
-    def test_what_was_not_published_is_removed(self, bucket_url: str, rows: Rows) -> None:
+    def test_what_was_not_published_is_removed(self, bucket_url: str, local_parts: LocalParts) -> None:
         """Whatever stopped it."""
 
         def stop(*_: object) -> None:
             raise RuntimeError
 
         with pytest.raises(RuntimeError):
-            attempt(bucket_url, rows, stop)
+            attempt(bucket_url, local_parts, stop)
         left = [name for name in ObjectStorage(bucket_url).list_files() if not name.startswith(".")]
         assert left == ["feedback_training_20251025_120000.manifest.json"]  # which tells workers that it is over
         assert list_manifests(bucket_url) == []
         assert events(bucket_url) == ["started", "failed"]
 
-    def test_what_an_attempt_left_is_removed(self, bucket_url: str, rows: Rows) -> None:
+    def test_what_an_attempt_left_is_removed(self, bucket_url: str, local_parts: LocalParts) -> None:
         """A part that no task has told of."""
         with begun(bucket_url) as export:
-            parts = rows.put(ObjectStorage(bucket_url), export.stem)
+            parts = local_parts.put(ObjectStorage(bucket_url), export.stem)
             ObjectStorage(bucket_url).put_new(part_path(export.stem, 77, ".parquet"), b"left")
-            export.commit(parts, rows.facts)
+            export.commit(parts, local_parts.details)
         assert_whole(bucket_url)
 
     @pytest.mark.slow
     def test_a_part_that_comes_while_the_manifest_is_put_is_taken_back(
-        self, bucket_url: str, rows: Rows, proxy: Proxy
+        self, bucket_url: str, local_parts: LocalParts, proxy: Proxy
     ) -> None:
         """Of a worker that was taken for dead: it sees no manifest yet, and whoever put that looks afterwards."""
         late: list[str] = []
@@ -161,7 +161,7 @@ class TestPublishing:
                     part.publish("pairs")
 
         proxy.before = put_late
-        attempt(bucket_url, rows)
+        attempt(bucket_url, local_parts)
         assert late
         assert not {*late} & {*ObjectStorage(bucket_url).list_files()}
         assert_whole(bucket_url)
@@ -179,50 +179,56 @@ class TestPublishing:
         assert [name for name in ObjectStorage(bucket_url).list_files() if "part-" in name] == []
         assert events(bucket_url) == ["started", "committed"]
 
-    def test_a_part_that_is_not_there_fails_it(self, bucket_url: str, rows: Rows) -> None:
+    def test_a_part_that_is_not_there_fails_it(self, bucket_url: str, local_parts: LocalParts) -> None:
         """It was told of, and somebody has removed it."""
         with pytest.raises(ExportFileError, match="not there"):
-            attempt(bucket_url, rows, lambda _, parts: ObjectStorage(bucket_url).delete(parts[0].path))
+            attempt(bucket_url, local_parts, lambda _, parts: ObjectStorage(bucket_url).delete(parts[0].path))
         assert list_manifests(bucket_url) == []
 
-    def test_two_of_a_second_have_names_of_their_own(self, bucket_url: str, rows: Rows) -> None:
+    def test_two_of_a_second_have_names_of_their_own(self, bucket_url: str, local_parts: LocalParts) -> None:
         """Whoever records it first has the first."""
         with begun(bucket_url) as one, begun(bucket_url) as other:
             for export in (other, one):
-                export.commit(rows.put(ObjectStorage(bucket_url), export.stem), rows.facts)
+                export.commit(local_parts.put(ObjectStorage(bucket_url), export.stem), local_parts.details)
         assert other.stem == f"{one.stem}_1"
         assert len(list_manifests(bucket_url)) == 2
         assert_whole(bucket_url)
 
     @pytest.mark.sample("lost")
     @pytest.mark.parametrize("how", ["503", "lost"])
-    def test_trouble_does_not_harm_it(self, bucket_url: str, rows: Rows, proxy: Proxy, how: str) -> None:
+    def test_trouble_does_not_harm_it(self, bucket_url: str, local_parts: LocalParts, proxy: Proxy, how: str) -> None:
         """Each kind of put fails once, or its answer is lost."""
         proxy.troubles = [Trouble(how, holding=part) for part in ("audit/", "part-00000.parquet", ".manifest.json")]
         with begun(bucket_url) as export:
-            export.commit(rows.put(ObjectStorage(bucket_url), export.stem), rows.facts)
-        assert [each.times for each in proxy.troubles] == [0] * 3
+            export.commit(local_parts.put(ObjectStorage(bucket_url), export.stem), local_parts.details)
+        assert [trouble.times for trouble in proxy.troubles] == [0] * 3
         assert events(bucket_url) == ["started", "committed"]
         assert_whole(bucket_url)
 
-    def test_the_guards_of_a_folder_hold(self, bucket_url: str, rows: Rows) -> None:
+    def test_the_guards_of_a_folder_hold(self, bucket_url: str, local_parts: LocalParts) -> None:
         """Of one key, and of consent."""
         with begun(bucket_url, consent=["users.training_data_opt_in"]) as export:
-            export.commit(rows.put(ObjectStorage(bucket_url), export.stem), rows.facts)
+            export.commit(local_parts.put(ObjectStorage(bucket_url), export.stem), local_parts.details)
         with pytest.raises(ValidationError, match="consent"), begun(bucket_url):
             pass
         with pytest.raises(UsageError, match="--allow-new-key"), begun(bucket_url, key=Key(OTHER_KEY)):
             pass
         assert events(bucket_url) == ["started", "committed"]
 
-    def test_of_exports_side_by_side_one_key_wins(self, bucket_url: str, rows: Rows) -> None:
+    def test_of_exports_side_by_side_one_key_wins(self, bucket_url: str, local_parts: LocalParts) -> None:
         """The other one publishes nothing."""
         others = []
         with pytest.raises(UsageError, match="--allow-new-key"):
-            attempt(bucket_url, rows, lambda *_: others.append(attempt(bucket_url, rows, key=Key(OTHER_KEY)).stem))
-        assert [each.stem for each in list_manifests(bucket_url)] == others
+            attempt(
+                bucket_url,
+                local_parts,
+                lambda *_: others.append(attempt(bucket_url, local_parts, key=Key(OTHER_KEY)).stem),
+            )
+        assert [export.stem for export in list_manifests(bucket_url)] == others
 
-    def test_of_two_keys_that_publish_at_once_no_two_stay(self, bucket_url: str, rows: Rows, proxy: Proxy) -> None:
+    def test_of_two_keys_that_publish_at_once_no_two_stay(
+        self, bucket_url: str, local_parts: LocalParts, proxy: Proxy
+    ) -> None:
         """Both have looked before either manifest is there: who then sees that of another key takes its own back."""
         both, met, errors = threading.Barrier(2, timeout=30), set[str](), list[UsageError]()
 
@@ -233,7 +239,7 @@ class TestPublishing:
 
         def publish(key: Key) -> None:
             try:
-                attempt(bucket_url, rows, key=key)
+                attempt(bucket_url, local_parts, key=key)
             except UsageError as error:
                 errors.append(error)
 
@@ -256,23 +262,23 @@ class TestPublishing:
         for _ in range(2):
             with begun(bucket_url) as export:
                 export.commit([])
-        assert len({each for each in proxy.requests if "PUT" in each and "/conditions-" in each}) == 2
+        assert len({request for request in proxy.requests if "PUT" in request and "/conditions-" in request}) == 2
 
 
 class TestErasuresMeanwhile:
     """Who was forgotten while an export was made is not in it."""
 
-    def test_before_the_manifest_is_put(self, bucket_url: str, rows: Rows) -> None:
+    def test_before_the_manifest_is_put(self, bucket_url: str, local_parts: LocalParts) -> None:
         """Parts are put anew without them, before anybody takes them for an export."""
         with begun(bucket_url) as export:
-            parts = rows.put(ObjectStorage(bucket_url), export.stem)
+            parts = local_parts.put(ObjectStorage(bucket_url), export.stem)
             forget(bucket_url, 201, 202)
-            export.commit(parts, rows.facts)
+            export.commit(parts, local_parts.details)
         (manifest,) = list_manifests(bucket_url)
         assert (manifest.rows, manifest.erased_rows, manifest.risk["stale"]) == (7, 0, True)
         assert_forgotten(bucket_url, 201, 202)
 
-    def test_while_the_manifest_is_put(self, bucket_url: str, rows: Rows, proxy: Proxy) -> None:
+    def test_while_the_manifest_is_put(self, bucket_url: str, local_parts: LocalParts, proxy: Proxy) -> None:
         """The eraser has seen no manifest; the exporter sees the tombstones."""
         done: list[str] = []
 
@@ -283,7 +289,7 @@ class TestErasuresMeanwhile:
 
         proxy.before = erase_at
         with begun(bucket_url) as export:
-            export.commit(rows.put(ObjectStorage(bucket_url), export.stem), rows.facts)
+            export.commit(local_parts.put(ObjectStorage(bucket_url), export.stem), local_parts.details)
         (manifest,) = list_manifests(bucket_url)
         assert done
         assert (manifest.rows, manifest.erased_rows) == (7, 2)
@@ -291,32 +297,32 @@ class TestErasuresMeanwhile:
 
     @pytest.mark.slow
     def test_when_the_answer_is_lost_and_the_eraser_is_quick(
-        self, bucket_url: str, rows: Rows, proxy: Proxy, object_store: str, monkeypatch: pytest.MonkeyPatch
+        self, bucket_url: str, local_parts: LocalParts, proxy: Proxy, object_store: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """What is there is not what was put, and still of this run."""
         proxy.troubles = [Trouble("lost", holding=".manifest.json")]
 
         def erase_at(method: str, path: str) -> None:
-            put = [each for each in proxy.requests if each.startswith("PUT") and ".manifest.json" in each]
+            put = [request for request in proxy.requests if request.startswith("PUT") and ".manifest.json" in request]
             if len(put) == 2 and method == "PUT" and path.endswith(".manifest.json"):
                 with monkeypatch.context() as patch:
                     patch.setenv("AWS_ENDPOINT_URL", object_store)
                     fe.privacy.erase(bucket_url, analysis_ids=[202], keys=[SIGNER])
 
         proxy.before = erase_at
-        attempt(bucket_url, rows)
+        attempt(bucket_url, local_parts)
         (manifest,) = list_manifests(bucket_url)
         assert (manifest.rows, manifest.erased_rows) == (8, 1)
         assert_forgotten(bucket_url, 202)
 
-    def test_a_sweep_meanwhile_fails_it(self, bucket_url: str, rows: Rows) -> None:
+    def test_a_sweep_meanwhile_fails_it(self, bucket_url: str, local_parts: LocalParts) -> None:
         """It has compared with the database what was published, and not this."""
         with pytest.raises(ExportFileError, match="swept"):
-            attempt(bucket_url, rows, lambda *_: announce_sweep(bucket_url))
+            attempt(bucket_url, local_parts, lambda *_: announce_sweep(bucket_url))
         assert list_manifests(bucket_url) == []
 
     def test_a_sweep_that_begins_when_the_manifest_is_put_fails_it(
-        self, bucket_url: str, rows: Rows, proxy: Proxy
+        self, bucket_url: str, local_parts: LocalParts, proxy: Proxy
     ) -> None:
         """The manifest is withdrawn."""
         done: list[str] = []
@@ -328,36 +334,38 @@ class TestErasuresMeanwhile:
 
         proxy.before = sweep_at
         with pytest.raises(ExportFileError, match="swept"):
-            attempt(bucket_url, rows)
+            attempt(bucket_url, local_parts)
         assert list_manifests(bucket_url) == []
         assert events(bucket_url) == ["started", "erasing", "failed"]
 
-    def test_an_erasure_under_another_key_fails_it(self, bucket_url: str, rows: Rows) -> None:
+    def test_an_erasure_under_another_key_fails_it(self, bucket_url: str, local_parts: LocalParts) -> None:
         """Nobody can tell who was meant."""
         with pytest.raises(ExportFileError, match="another key"):
-            attempt(bucket_url, rows, lambda *_: forget(bucket_url, 201, key=Key(OTHER_KEY)))
+            attempt(bucket_url, local_parts, lambda *_: forget(bucket_url, 201, key=Key(OTHER_KEY)))
         assert list_manifests(bucket_url) == []
 
-    def test_rows_with_own_pseudonyms_of_the_application_fail_it(self, bucket_url: str, rows: Rows) -> None:
+    def test_rows_with_own_pseudonyms_of_the_application_fail_it(
+        self, bucket_url: str, local_parts: LocalParts
+    ) -> None:
         """No key finds the rows of the erased people in them."""
         with pytest.raises(ExportFileError, match="the application makes itself"):
-            attempt(bucket_url, rows, lambda *_: forget(bucket_url, 201), own_pseudonyms=True)
+            attempt(bucket_url, local_parts, lambda *_: forget(bucket_url, 201), own_pseudonyms=True)
         assert list_manifests(bucket_url) == []
 
-    def test_who_was_forgotten_before_is_told(self, bucket_url: str, rows: Rows) -> None:
+    def test_who_was_forgotten_before_is_told(self, bucket_url: str, local_parts: LocalParts) -> None:
         """So that their rows are left out where they are read."""
         forget(bucket_url, 201)
         with begun(bucket_url) as export:
-            assert [len(each.pseudonyms) for each in export.tombstones] == [1]
+            assert [len(tombstones.pseudonyms) for tombstones in export.tombstones] == [1]
             assert len(export.erasures) == 1
-            export.commit(rows.put(ObjectStorage(bucket_url), export.stem), rows.facts)
+            export.commit(local_parts.put(ObjectStorage(bucket_url), export.stem), local_parts.details)
 
 
 def assert_forgotten(url: str, *analyses: int) -> None:
     """Nothing of them is in any part."""
     for manifest in list_manifests(url):
         for file in manifest.files:
-            hashes = pairs_in(ObjectStorage(url), [file])["analysis_hash"]
+            hashes = read_pairs(ObjectStorage(url), [file])["analysis_hash"]
             assert not {*map(pseudonym, analyses)} & {*hashes}
     assert_whole(url)
 
@@ -392,9 +400,9 @@ class TestKilledRuns:
     """What a killed run leaves is finished or removed by a later one."""
 
     @pytest.fixture
-    def killed(self, bucket_url: str, rows: Rows) -> "Killed":
+    def killed(self, bucket_url: str, local_parts: LocalParts) -> "Killed":
         """Runs that put a part, and are killed."""
-        return Killed(bucket_url, rows.folder / rows.manifest.all("pairs")[0].path)
+        return Killed(bucket_url, local_parts.folder / local_parts.manifest.all("pairs")[0].path)
 
     def test_one_that_has_put_its_manifest_is_finished(self, bucket_url: str, killed: "Killed") -> None:
         """And who was forgotten since is forgotten in it."""
@@ -404,7 +412,7 @@ class TestKilledRuns:
             export.commit([])
         assert events(bucket_url) == ["started", "recovered", "started", "committed"]
         assert AuditLog(ObjectStorage(bucket_url)).records()[1]["outcome"] == "committed"
-        assert [(each.stem, each.rows) for each in list_manifests(bucket_url)] == [(stem, 8)]
+        assert [(export.stem, export.rows) for export in list_manifests(bucket_url)] == [(stem, 8)]
         assert_forgotten(bucket_url, 202)
 
     def test_what_it_had_not_removed_yet_is_removed(self, bucket_url: str, killed: "Killed") -> None:
@@ -426,15 +434,15 @@ class TestKilledRuns:
         assert ObjectStorage(bucket_url).names(stem) != []
 
     def test_then_it_is_removed(
-        self, bucket_url: str, killed: "Killed", monkeypatch: pytest.MonkeyPatch, rows: Rows
+        self, bucket_url: str, killed: "Killed", monkeypatch: pytest.MonkeyPatch, local_parts: LocalParts
     ) -> None:
         """And its name is not taken again."""
         stem = killed("before")
         monkeypatch.setattr(recovery, "STALE_AFTER", timedelta(0))
         with begun(bucket_url) as export:
-            export.commit(rows.put(ObjectStorage(bucket_url), export.stem), rows.facts)
+            export.commit(local_parts.put(ObjectStorage(bucket_url), export.stem), local_parts.details)
         assert events(bucket_url) == ["started", "recovered", "started", "committed"]
-        assert [each.stem for each in list_manifests(bucket_url)] == [f"{stem}_1"]
+        assert [export.stem for export in list_manifests(bucket_url)] == [f"{stem}_1"]
         assert ObjectStorage(bucket_url).names(stem) == []
 
     def test_one_that_a_sweep_may_have_passed_by_is_removed(
@@ -447,11 +455,11 @@ class TestKilledRuns:
             monkeypatch.setattr(recovery, "STALE_AFTER", patience)
             with begun(bucket_url) as export:
                 export.commit([])
-            assert [each.stem for each in list_manifests(bucket_url)] == left
+            assert [export.stem for export in list_manifests(bucket_url)] == left
         assert ObjectStorage(bucket_url).names(stem) == []
 
     def test_one_that_was_taken_for_dead_cannot_publish(
-        self, bucket_url: str, rows: Rows, monkeypatch: pytest.MonkeyPatch
+        self, bucket_url: str, local_parts: LocalParts, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """It was only slow; nothing of it stays."""
 
@@ -460,12 +468,12 @@ class TestKilledRuns:
                 patch.setattr(recovery, "STALE_AFTER", timedelta(0))
                 with begun(bucket_url) as export:
                     export.commit([])
-            rows.put(ObjectStorage(bucket_url), slow.stem)
+            local_parts.put(ObjectStorage(bucket_url), slow.stem)
             stems.append(slow.stem)
 
         stems: list[str] = []
         with pytest.raises(ExportFileError, match="taken for dead"):
-            attempt(bucket_url, rows, recover)
+            attempt(bucket_url, local_parts, recover)
         (stem,) = stems
         assert list_manifests(bucket_url) == []
         assert ObjectStorage(bucket_url).names(stem) == []
@@ -509,7 +517,7 @@ class Killed:
 
 
 def test_a_stem_that_is_taken_between_two_looks_at_the_log_is_anothers(
-    bucket_url: str, rows: Rows, monkeypatch: pytest.MonkeyPatch
+    bucket_url: str, local_parts: LocalParts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another export begins while the guards of this one look at the log."""
     others = list[ExportTransaction]()
@@ -522,7 +530,7 @@ def test_a_stem_that_is_taken_between_two_looks_at_the_log_is_anothers(
 
     monkeypatch.setattr("feedback_etl.exports.preconditions.require_consent", begin_another)
     with ExitStack() as stack:
-        mine = attempt(bucket_url, rows)
+        mine = attempt(bucket_url, local_parts)
         assert mine.stem == f"{others[0].stem}_1"
 
 
@@ -530,7 +538,7 @@ def test_many_who_record_at_once_make_one_chain(bucket_url: str, sqlite_database
     """Eight exports side by side: each has its name, and the log is whole."""
     sqlite_database.fill(**people(2, each=2))
     with ThreadPoolExecutor(8) as pool:
-        stems = set(pool.map(lambda _: stored(sqlite_database, bucket_url), range(8)))
+        stems = set(pool.map(lambda _: export_parts(sqlite_database, bucket_url), range(8)))
     assert len(stems) == 8 == len(list_manifests(bucket_url))
     assert_whole(bucket_url)
 
@@ -540,11 +548,11 @@ def test_what_was_read_of_the_log_is_not_read_again(
 ) -> None:
     """Nor of whom the bucket has forgotten: each object once in an export, which looks at them again and again."""
     sqlite_database.fill(**people(3, each=4))
-    rows = Rows(sqlite_database, tmp_path / "made")
+    local_parts = LocalParts(sqlite_database, tmp_path / "made")
     for analysis in range(5):
         forget(bucket_url, 900 + analysis)
         announce_sweep(bucket_url)
     proxy.requests.clear()
-    attempt(bucket_url, rows)
-    read = [each for each in proxy.requests if each.startswith("GET") and each.endswith(".json")]
-    assert len([each for each in read if "/audit/" in each or "/tombstones/" in each]) == 10
+    attempt(bucket_url, local_parts)
+    read = [request for request in proxy.requests if request.startswith("GET") and request.endswith(".json")]
+    assert len([request for request in read if "/audit/" in request or "/tombstones/" in request]) == 10

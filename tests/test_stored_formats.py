@@ -16,7 +16,7 @@ from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.audit_verification import verify_folder
 from feedback_etl.records.key_binding import bind_keys
-from feedback_etl.records.tombstones import read_tombstones
+from feedback_etl.records.tombstones import TombstoneFile
 from feedback_etl.training.dataset import scan_training
 
 KEY = Key("feedback-etl-demo-key-of-version-0.1.0", accept_weak=True)
@@ -70,7 +70,7 @@ def test_rows_are_scanned_with_verified_digests(folder: Path) -> None:
 
 
 def test_erased_person_is_known(folder: Path) -> None:
-    (tombstones,) = read_tombstones(folder, bind_keys(folder, [KEY]))
+    (tombstones,) = TombstoneFile(folder).select(bind_keys(folder, [KEY]))
     assert (len(tombstones.users), len(tombstones.pseudonyms)) == (1, 4)
 
 

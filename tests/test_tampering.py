@@ -25,7 +25,7 @@ from feedback_etl.records.audit_records import CHAIN_START, compute_mac
 from feedback_etl.records.audit_verification import verify_folder
 from feedback_etl.records.catalog import list_manifests
 from feedback_etl.records.layout import MANIFEST_SUFFIX
-from feedback_etl.records.tombstones import list_erasures
+from feedback_etl.records.tombstones import TombstoneFile
 from feedback_etl.training.dataset import scan_training
 
 KEYS = [Key(KEY)]
@@ -363,7 +363,7 @@ def test_repeated_names_are_refused(folder: Path) -> None:
     tombstones = folder / TOMBSTONES
     tombstones.write_text(tombstones.read_text().replace("{", '{"kind": "user", ', 1))
     with pytest.raises(ExportFileError, match="no tombstone"):
-        list_erasures(folder)
+        _ = TombstoneFile(folder).erasures
     manifest = find_manifests(folder)[0]
     manifest.write_text(repeat_name(manifest.read_text(), rng))
     with pytest.raises(ExportFileError, match="no manifest"):

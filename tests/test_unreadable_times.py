@@ -206,8 +206,8 @@ def test_sqlite_and_polars_agree_on_any_text(memory: sqlite3.Connection, texts: 
     memory.executemany("INSERT INTO t VALUES (?, ?)", enumerate(texts))
     column: sa.ColumnElement[Any] = sa.column("x")
     judged = [
-        str(each.compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}))
-        for each in (text_times.is_readable(column), text_times.instant(column))
+        str(expression.compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}))
+        for expression in (text_times.is_readable(column), text_times.instant(column))
     ]
     rows = memory.execute(f"SELECT x, {', '.join(judged)} FROM t WHERE typeof(x) = 'text' ORDER BY number").fetchall()
     frame = raw_frame(*[{}] * len(rows)).with_columns(created_at=pl.Series([row[0] for row in rows], dtype=pl.String))
@@ -310,7 +310,7 @@ def declared(url: str, kind: str = "timestamp") -> tuple[str, int]:
     dialect = kind_of(url)
     typed = "" if dialect in ("sqlite", "mysql") else f"{kind} "
     ends = [f"{typed}'{time}{'+00' if kind == 'timestamptz' else ''}'" for time in (FIRST, LAST)]
-    others = [each.replace("timestamp ", f"{kind} ") for each in DECLARED[dialect]]
+    others = [expression.replace("timestamp ", f"{kind} ") for expression in DECLARED[dialect]]
     values = [f"({number}, {time})" for number, time in enumerate([*ends, "NULL", *others])]
     first, second = {"sqlite": ("column1", "column2"), "duckdb": ("col0", "col1")}.get(dialect, ("column1", "column2"))
     if dialect == "mysql":

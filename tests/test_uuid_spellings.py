@@ -23,13 +23,13 @@ ANALYSIS, OTHER_ANALYSIS = UUID("aaaaaaaa-9dad-11d1-80b4-00c04fd430c8"), UUID("b
 Spelling = Callable[[UUID], str]
 SPELLINGS: dict[str, Spelling] = {
     "small": str,
-    "capitals": lambda each: str(each).upper(),
-    "no hyphens": lambda each: each.hex,
-    "no hyphens, capitals": lambda each: each.hex.upper(),
-    "braces": lambda each: f"{{{each}}}",
-    "braces, capitals": lambda each: f"{{{each}}}".upper(),
-    "urn": lambda each: each.urn,
-    "urn, capitals": lambda each: f"urn:uuid:{str(each).upper()}",
+    "capitals": lambda value: str(value).upper(),
+    "no hyphens": lambda value: value.hex,
+    "no hyphens, capitals": lambda value: value.hex.upper(),
+    "braces": lambda value: f"{{{value}}}",
+    "braces, capitals": lambda value: f"{{{value}}}".upper(),
+    "urn": lambda value: value.urn,
+    "urn, capitals": lambda value: f"urn:uuid:{str(value).upper()}",
 }
 by_spelling = pytest.mark.parametrize("given", SPELLINGS.values(), ids=SPELLINGS)
 stored_so = pytest.mark.parametrize("stored", list(SPELLINGS.values())[:4], ids=list(SPELLINGS)[:4])

@@ -77,19 +77,13 @@ def erase(
 
 def _erase(settings: "Settings", **request: Any) -> "ErasureResult":
     """Erase people from the exports of the settings' folder, with the database of the settings."""
-    from feedback_etl.database.custom_query import read_query_file
     from feedback_etl.privacy.erasure import erase as erase_people
 
     return erase_people(
         settings.output_dir,
         database=settings.database_url.get_secret_value() if settings.database_url else None,
-        query=read_query_file(settings.query) if settings.query else None,
-        db_schema=settings.db_schema,
-        opt_in_column=settings.opt_in_column,
-        opt_out_column=settings.opt_out_column,
-        connect_timeout=settings.connect_timeout,
-        allow_row_security=settings.allow_row_security,
         lock_timeout=settings.lock_timeout,
+        **settings.to_database_keywords(),
         **request,
     )
 
@@ -110,6 +104,11 @@ def _print_result(result: "ErasureResult", *, dry_run: bool) -> None:
         echo_err(
             f"not inspected, adopted with pseudonyms of an unknown scheme: {', '.join(result.unknown_scheme)}. "
             "People to erase may remain there; prune removes it."
+        )
+    if result.partly_searched:
+        echo_err(
+            f"not inspected: rows of {', '.join(result.partly_searched)} with unknown pseudonyms, or without one. "
+            "People to erase may remain there."
         )
     if result.unfinished:
         echo_err(
@@ -136,6 +135,11 @@ def _require_complete(result: "ErasureResult") -> None:
     if result.unknown_scheme:
         raise CheckFailedError(
             "Not every export could be inspected: remove those of an unknown scheme (feedback-etl prune --export NAME)."
+        )
+    if result.partly_searched:
+        raise CheckSkippedError(
+            "People to erase may remain in rows of adopted files with unknown pseudonyms: erase what is not in the "
+            "database (feedback-etl erase --not-in-database), or remove the files (feedback-etl prune --export NAME)."
         )
     if not_searched := len(result.unmanaged) + len(result.not_inspected):
         raise CheckSkippedError(

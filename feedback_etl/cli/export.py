@@ -72,6 +72,7 @@ def export(
     include_subject_hash: IncludeSubjectHash = False,
     incremental: export_options.Incremental = False,
     lookback: export_options.Lookback = str(OutputOptions.lookback),
+    max_pending: export_options.MaxPending = str(OutputOptions.max_pending),
     new_series: export_options.NewSeries = False,
     format: FileFormat = OutputOptions.format,  # noqa: A002  as the option
     compression: Compression = OutputOptions.compression,
@@ -111,6 +112,7 @@ def _require_effective_options(context: typer.Context, settings: "Settings") -> 
         context,
         {
             **dict.fromkeys(("lookback", "new_series"), ("--incremental", given["incremental"])),
+            "max_pending": ("--incremental and --k", given["incremental"] and (settings.k or share)),
             "formulas": ("--format csv", given["format"] == "csv"),
             "workers": ("--bulk or --executor", is_parallel),
             "on_small_class": ("--k", settings.k or share),

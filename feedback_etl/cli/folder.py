@@ -25,11 +25,11 @@ def list_folder(output: OutputFolder = None, as_json: JsonOutput = False) -> Non
     """
     from feedback_etl.exports.maintenance import list_exports
     from feedback_etl.records.audit import AuditLog
-    from feedback_etl.records.audit_records import list_unfinished_stems
+    from feedback_etl.records.audit_records import list_unfinished
 
     storage = open_existing_output(load_command_settings(output))
     exports, unmanaged = list_exports(storage)
-    unfinished_stems = list_unfinished_stems(AuditLog(storage).records())
+    unfinished_stems = [run["stem"] for run in list_unfinished(AuditLog(storage).records())]
     if as_json:
         listing = {
             "exports": [manifest.to_dict() for manifest in exports],
@@ -62,7 +62,7 @@ def adopt(
     the file.
     """
     from feedback_etl.compliance.application_database import summarize_database
-    from feedback_etl.exports.adoption import UNKNOWN_SCHEME
+    from feedback_etl.exports.adoption import UNKNOWN_SCHEME, has_unknown_rows
     from feedback_etl.exports.adoption import adopt as adopt_file
     from feedback_etl.settings.keys import find_key
 
@@ -77,6 +77,11 @@ def adopt(
         echo_err(
             "Its pseudonyms are of an unknown scheme: fewer than half are those of the configured database or of other "
             "exports of this key. erase cannot search it; prune removes it."
+        )
+    elif has_unknown_rows(manifest):
+        echo_err(
+            "Some of its rows have pseudonyms that are neither in the configured database nor in other exports of this "
+            "key, or none: erase cannot search these rows. erase --not-in-database removes the former."
         )
 
 

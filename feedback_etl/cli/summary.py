@@ -56,6 +56,7 @@ def format_outcomes(report: "ExportReport", min_fields: int) -> Iterator[str]:
         ("ages", report.implausible_ages, "below 0 or above 130; age_range is empty"),
         ("times", report.unreadable_times, "unreadable in declared time columns; null in the export"),
         ("suppressed", report.suppressed_records, "in equivalence classes smaller than k"),
+        ("pending", report.pending_records, "wait until k people of the series share their equivalence class"),
     )
 
 
@@ -74,6 +75,8 @@ def _explain_empty(report: "ExportReport", min_fields: int) -> str:
     """Return the reason why nothing was exported."""
     if report.errors and not report.rejected_filename:
         return "every row with enough ratings was rejected."
+    if report.pending_records:
+        return "all new rows wait until k people of the series share their equivalence class."
     if report.deduplicated_records:
         return "all new rows are duplicates of earlier ones, or were dropped as listed below."
     if report.total_feedback_records:

@@ -92,7 +92,7 @@ class _AgeColumns(NamedTuple):
 def _find_age_columns(export: ExportContents) -> _AgeColumns:
     """Find the declared columns with dates of birth or ages, by their names and values."""
     found, year = _AgeColumns([], []), datetime.fromisoformat(export.manifest.created_at).year
-    for name, role, kind in export.manifest.settings.get("extra_columns", []):
+    for name, role, kind in export.manifest.extra_columns:
         values = export.texts.get(name)
         if values is None or values.is_empty() or role == "identifier" or kind == "boolean":
             continue

@@ -59,7 +59,8 @@ def _check_withdrawals(context: CheckContext) -> ChecklistItem:
     found, files, remedies = context.application, context.files, context.remedies
     consenting = {*found.consenting}
     withdrawn = hash_by_key([analysis for analysis in found.analyses if analysis not in consenting], context.keys)
-    problems, untested = [], []
+    known = hash_by_key(found.analyses, context.keys)
+    problems, untested, compared = [], [], 0
     for export in files:
         name, origin = export.path.name, export.manifest.pseudonyms
         unsearchable = f"{name} cannot be searched: {explain_unknown_pseudonyms(export.manifest)}"
@@ -70,8 +71,17 @@ def _check_withdrawals(context: CheckContext) -> ChecklistItem:
         elif analyses := int(export.analyses.is_in(withdrawn[origin].implode()).sum()):
             detail = f"{name} contains {analyses:,} analyses of people who have withdrawn"
             problems.append(Finding(detail, remedies.sweep()))
-    passed = f"Consent is recorded by {', '.join(found.consent)}, and no export contains anyone who has withdrawn."
-    return build_item("consent", problems, passed=passed if len(untested) < len(files) else "", untested=untested)
+        else:
+            in_database = export.analyses.is_in(known[origin].implode())
+            compared += int(in_database.sum())
+            if others := int((~in_database).sum()):
+                clause = f"consent to {others:,} analyses in {name} that are not in the database (any more)"
+                untested.append(Finding(clause, remedies.sweep()))
+    passed = (
+        f"Consent is recorded by {', '.join(found.consent)}, and none of {compared:,} exported analyses in the "
+        "database is of anyone who has withdrawn."
+    )
+    return build_item("consent", problems, passed=passed if compared or not untested else "", untested=untested)
 
 
 def check_collisions(context: CheckContext) -> ChecklistItem:
@@ -131,8 +141,20 @@ def check_erasure(context: CheckContext) -> ChecklistItem:
         result = erase(context.storage, analysis_ids=[analysis], keys=keys, dry_run=True)
     except FeedbackError as error:
         return ChecklistItem("erasure", "failed", str(error), remedies.command("audit", "verify"))
+    return _judge_erasure(result, exports, remedies)
+
+
+def _judge_erasure(result: ErasureResult, exports: Sequence[ExportContents], remedies: Remedies) -> ChecklistItem:
+    """Build the item from a dry run."""
     passed = "A person in the newest export would be found, and all files were searched."
-    return build_item("erasure", _list_erasure_problems(result, exports, remedies), passed=passed)
+    untested = [
+        Finding(
+            f"rows of {stem} with unknown pseudonyms, or without one", f"{remedies.sweep()}\n{remedies.remove([stem])}"
+        )
+        for stem in result.partly_searched
+    ]
+    problems = _list_erasure_problems(result, exports, remedies)
+    return build_item("erasure", problems, passed="" if untested else passed, untested=untested)
 
 
 def _list_erasure_problems(

@@ -75,7 +75,7 @@ def read_contents(storage: Storage, manifest: Manifest) -> ExportContents | None
         rows_count, pairs, without_analysis = counts.collect().row(0)
         others = [name for name in columns if name not in ("feedback_timestamp", "export_date")]
         values = {name: rows.select(pl.col(name).drop_nulls().unique()).collect().to_series() for name in others}
-        identifiers = [name for name, role, _ in manifest.settings.get("extra_columns", []) if role == "identifier"]
+        identifiers = [column.name for column in manifest.extra_columns if column.role == "identifier"]
         hashes = [values.pop(name) for name in ("analysis_hash", *identifiers)]
         imaged = hashes[0].clear()
         if IMAGE_URL.name in columns:

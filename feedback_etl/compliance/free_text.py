@@ -61,7 +61,7 @@ def _list_labels(export: ExportContents) -> list[str]:
     """Return the declared text columns that may contain labels only."""
     return [
         name
-        for name, role, kind in export.manifest.settings.get("extra_columns", [])
+        for name, role, kind in export.manifest.extra_columns
         if role not in ("identifier", FREE_TEXT) and kind == "text" and name != IMAGE_URL.name
     ]
 
@@ -84,10 +84,5 @@ def _has_contact_details(texts: pl.Series) -> bool:
 
 def find_declared_free_texts(exports: Sequence[ExportContents]) -> list[Finding]:
     """Return the columns that are declared as free text, which may contain names and other ids."""
-    names = {
-        name
-        for export in exports
-        for name, role, _ in export.manifest.settings.get("extra_columns", [])
-        if role == FREE_TEXT
-    }
+    names = {name for export in exports for name, role, _ in export.manifest.extra_columns if role == FREE_TEXT}
     return [Finding(f"FREE TEXT in {name}, which may contain anything that people wrote") for name in sorted(names)]

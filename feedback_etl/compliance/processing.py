@@ -34,8 +34,7 @@ def describe_processing(exports: Sequence[Manifest]) -> list[str]:
 
 
 def _describe(export: Manifest) -> Iterator[str]:
-    used, roles = export.settings, {name: role for name, role, _ in export.settings.get("extra_columns", [])}
-    if free_texts := [name for name, role in roles.items() if role == FREE_TEXT]:
+    if free_texts := [column.name for column in export.extra_columns if column.role == FREE_TEXT]:
         yield f"**FREE TEXT: {', '.join(free_texts)}** may contain anything that people wrote, names included.\n"
     yield "| column | role | origin |"
     yield "|---|---|---|"
@@ -46,7 +45,7 @@ def _describe(export: Manifest) -> Iterator[str]:
     yield f"- **Consent**: {_describe_consent(export)}"
     yield f"- **Times**: {_describe_times(export)}"
     yield f"- **Pseudonyms**: {export.scheme}{', with a key that is stored apart' if export.key_id else ''}"
-    if used.get("allow_row_security"):
+    if export.settings.get("allow_row_security"):
         yield "- **Rows**: those that row-level security shows to the role of the export"
 
 
@@ -55,11 +54,11 @@ def _describe_column(export: Manifest, name: str) -> tuple[str, str]:
     if export.mode == ADOPTED:
         return "unknown", "unknown: the file was adopted"
     used = export.settings
-    declared = {column: (role, kind) for column, role, kind in used.get("extra_columns", [])}
+    declared = {column.name: column for column in export.extra_columns}
     if name in declared and name not in _ORIGINS:
-        role, kind = declared[name]
-        form = "pseudonym" if role == "identifier" else f"{kind}, exported unchanged"
-        return role, f"declared column of the query ({form})"
+        column = declared[name]
+        form = "pseudonym" if column.role == "identifier" else f"{column.type}, exported unchanged"
+        return column.role, f"declared column of the query ({form})"
     role, origin = _ORIGINS.get(name, ("unknown", "unknown"))
     if own := export.overridden.get({"analysis_hash": "hash_id", "age_range": "bucket_age"}.get(name, "")):
         origin = f"function of the application ({own})"

@@ -78,7 +78,7 @@ class Remedies:
     def _list_options(self, manifest: Manifest) -> dict[str, Any]:
         """Return the options of a command that repeats an export, by name; None and False are left out."""
         used, settings, (start, end) = manifest.settings, self.settings, manifest.window
-        extra_columns = [name for name, *_ in used.get("extra_columns", [])]
+        extra_columns = manifest.extra_columns
         adds_time = _SHARED_TIME in used.get("quasi_identifiers", []) and _SHARED_TIME not in settings.quasi_identifiers
         precision = used.get("timestamp_precision", settings.timestamp_precision)
         is_parquet = any(file.path.endswith(".parquet") for file in manifest.all("pairs"))
@@ -93,8 +93,8 @@ class Remedies:
             "--format": "parquet" if is_parquet else None,
             "--share": adds_time,
             "--hash-recommendation-id": used.get("recommendation_id") == "hash" and not adds_time,
-            "--include-image-urls": IMAGE_URL.name in extra_columns,
-            "--include-subject-hash": SUBJECT_HASH.name in extra_columns,
+            "--include-image-urls": IMAGE_URL in extra_columns,
+            "--include-subject-hash": SUBJECT_HASH in extra_columns,
             "--unkeyed": manifest.key_id is None and not self.has_key,
             "--allow-new-key": self.is_new_key,
         }

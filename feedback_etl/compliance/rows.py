@@ -192,5 +192,4 @@ def check_duplicates(context: CheckContext) -> ChecklistItem:
 
 
 def _contract_columns(manifest: Manifest) -> list[str]:
-    extra_columns = manifest.settings.get("extra_columns", [])
-    return [*training_columns(), *(name for name, *_ in extra_columns)]
+    return training_columns(manifest.extra_columns)

@@ -1,10 +1,8 @@
 """Read the rows of a database as batches of the canonical raw columns."""
 
 import logging
-import os
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
@@ -23,50 +21,10 @@ from feedback_etl.database.relation import SourceRelation
 from feedback_etl.database.sql import select_feedback
 from feedback_etl.database.statements import fetch_rows
 from feedback_etl.database.window import Window
-from feedback_etl.errors import SourceError, UsageError
+from feedback_etl.errors import SourceError
+from feedback_etl.options.read import ReadOptions
 
 logger = logging.getLogger(__name__)
-
-BATCH_ROWS = 65_536
-MAX_BATCH_ROWS = 10_000_000
-MAX_WORKERS = 64
-"""PostgreSQL accepts 100 connections by default, and the application needs some."""
-
-
-@dataclass(frozen=True)
-class BatchOptions:
-    """Choose how rows are read; the result is the same for all values.
-
-    Attributes:
-        bulk: Read time ranges in parallel (PostgreSQL).
-        workers: The number of parallel readers; the number of processors, at most 4, by default.
-        batch_size: Rows per batch.
-        read_timeout: Seconds without a row after which reading fails.
-
-    Raises:
-        UsageError: A value is not allowed.
-    """
-
-    bulk: bool = False
-    workers: int | None = None
-    batch_size: int = BATCH_ROWS
-    read_timeout: float = 600.0
-
-    @property
-    def processes(self) -> int | None:
-        """The number of ranges that are read in parallel; None for one after the other."""
-        return (self.workers or min(os.cpu_count() or 1, 4)) if self.bulk else None
-
-    def __post_init__(self) -> None:
-        for name, value in (("workers", self.workers), ("batch_size", self.batch_size)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise UsageError(f"`{name}` must be a whole number, 1 or more.")
-        if self.batch_size > MAX_BATCH_ROWS:
-            raise UsageError(f"`batch_size` must be {MAX_BATCH_ROWS:,} or fewer: a batch is in memory as a whole.")
-        if self.workers is not None and self.workers > MAX_WORKERS:
-            raise UsageError(f"`workers` must be {MAX_WORKERS} or fewer: each is a process and a connection.")
-        if not self.read_timeout > 0:
-            raise UsageError("`read_timeout` must be a number of seconds above 0.")
 
 
 class ConnectorXValueError(SourceError):
@@ -75,7 +33,7 @@ class ConnectorXValueError(SourceError):
 
 @contextmanager
 def open_batches(
-    source: DatabaseConnection, relation: SourceRelation, window: Window, options: BatchOptions
+    source: DatabaseConnection, relation: SourceRelation, window: Window, options: ReadOptions
 ) -> Iterator[Iterator[pl.DataFrame]]:
     """Yield the rows of a window as raw frames, in order; at least one frame, which may be empty.
 
@@ -104,7 +62,7 @@ def open_batches(
 
 
 def _start_readers(
-    stack: ExitStack, source: DatabaseConnection, queries: Sequence[str], options: BatchOptions, ages: AgeQuery | None
+    stack: ExitStack, source: DatabaseConnection, queries: Sequence[str], options: ReadOptions, ages: AgeQuery | None
 ) -> list[Reader]:
     """Return the reader of each query, in the order of the rows; a reader may run several queries.
 

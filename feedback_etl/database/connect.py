@@ -22,6 +22,7 @@ from feedback_etl.database.urls import (
     set_driver,
 )
 from feedback_etl.errors import UsageError
+from feedback_etl.options.read import ReadOptions
 
 Database = str | sa.URL | sa.Engine | sa.Connection | Session | scoped_session[Any]
 """The types that identify a database."""
@@ -54,28 +55,25 @@ class DatabaseConnection:
 @contextmanager
 def open_connection(
     database: Database,
-    *,
-    query: str | None = None,
-    db_schema: str | None = None,
-    connect_timeout: float = 2.0,
-    allow_row_security: bool = False,
+    options: ReadOptions = ReadOptions(),  # noqa: B008  immutable
 ) -> Iterator[DatabaseConnection]:
     """Connect within `connect_timeout` seconds; connections that are opened here are closed at the end.
 
     The caller's connections keep their transactions, uncommitted changes and settings.
 
-    The arguments are those of `read.ReadRequest`. A Session or Connection determines the view (`session_view`).
+    A Session or Connection determines the view (`session_view`).
 
     Raises:
         UsageError: The URL is not valid, or its database is not supported.
         SourceError: The database cannot be reached.
     """
-    settings = () if allow_row_security else (EVERY_ROW,)
-    with open_binds(_unwrap(database)) as (own, other, options):
-        db_schema = _translate_schema(db_schema, query, options.get("schema_translate_map") or {})
+    connect_timeout, has_query = options.connect_timeout, options.query is not None
+    settings = () if options.allow_row_security else (EVERY_ROW,)
+    with open_binds(_unwrap(database)) as (own, other, bind_options):
+        db_schema = _translate_schema(options, bind_options.get("schema_translate_map") or {})
         if own is not None and other is not None:
             with _open_bind(other, connect_timeout, (*settings, *copy_session_settings(own)), db_schema) as source:
-                if has_same_view(own, source.connection, db_schema, has_query=query is not None):
+                if has_same_view(own, source.connection, db_schema, has_query=has_query):
                     yield source
                     return
         bind: Any = own if own is not None else other  # one of them exists
@@ -130,16 +128,14 @@ def _unwrap(database: Any) -> sa.URL | sa.Engine | sa.Connection | Session:
     )
 
 
-def _translate_schema(
-    db_schema: str | None, query: str | None, schema_translate_map: Mapping[str | None, str | None]
-) -> str | None:
+def _translate_schema(options: ReadOptions, schema_translate_map: Mapping[str | None, str | None]) -> str | None:
     """Return the schema of the default tables, translated by the caller's schema_translate_map."""
-    if schema_translate_map and query is not None:
+    if schema_translate_map and options.query is not None:
         raise UsageError(
             "The schema_translate_map does not apply to the text of a query: name the schemas in the query, and pass "
             "an engine without the map."
         )
-    return schema_translate_map.get(db_schema, db_schema)
+    return schema_translate_map.get(options.db_schema, options.db_schema)
 
 
 def _create_engine(url: sa.URL, connect_timeout: float) -> sa.Engine:

@@ -15,9 +15,6 @@ from feedback_etl.columns import IMAGE_OPT_IN
 from feedback_etl.database.column_types import reflect_columns
 from feedback_etl.errors import SourceError
 
-OPT_IN = "training_data_opt_in"
-OPT_OUT = "training_data_opt_out"
-
 _USER_ID_COLUMNS = {"users": "id", "profiles": "user_id"}
 """The tables that may record consent, with the column that identifies the user."""
 
@@ -25,8 +22,8 @@ _USER_ID_COLUMNS = {"users": "id", "profiles": "user_id"}
 class ConsentColumnNames(NamedTuple):
     """Name the columns that record consent, in either table."""
 
-    opt_in: str = OPT_IN
-    opt_out: str = OPT_OUT
+    opt_in: str = "training_data_opt_in"
+    opt_out: str = "training_data_opt_out"
 
 
 class ConsentColumn(NamedTuple):

@@ -1,68 +1,47 @@
-"""Look up the people in a database and their analyses, for erasures and for the checklist."""
+"""Look up the people in a database and their analyses, for erasures and for the checklist.
+
+Of `ReadOptions`, those that select a window have no effect here. Each function raises UsageError if the database URL or
+the query is not valid, and SourceError if the database cannot be reached, is not as expected or stopped the query.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from itertools import chain
-from typing import Any, NamedTuple, TypedDict, Unpack
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from feedback_etl.columns import IMAGE_URL
 from feedback_etl.database.collations import describe_remedy
 from feedback_etl.database.connect import Database, DatabaseConnection, open_connection
-from feedback_etl.database.consent import ConsentColumnNames
 from feedback_etl.database.hints import missing_index_statement
 from feedback_etl.database.inspection import inspect_source
 from feedback_etl.database.relation import SourceRelation, empty_select
 from feedback_etl.database.sql import has_consent
 from feedback_etl.database.statements import hides_rows, iterate_rows
 from feedback_etl.errors import SourceError
+from feedback_etl.options.read import ReadOptions
 
 _MAX_IDS_PER_QUERY = 1_000
 
 
-class _ConnectionKeywords(TypedDict, total=False):
-    query: str | None
-    db_schema: str | None
-    connect_timeout: float
-
-
-class LookupKeywords(_ConnectionKeywords, total=False):
-    """Name the options of a lookup: see `read.ReadRequest`."""
-
-    consent: ConsentColumnNames
-
-
 @contextmanager
-def _open(
-    database: Database,
-    *,
-    allow_row_security: bool,
-    consent: ConsentColumnNames = ConsentColumnNames(),  # noqa: B008  immutable
-    **keywords: Unpack[_ConnectionKeywords],
-) -> Iterator[tuple[DatabaseConnection, SourceRelation]]:
-    with open_connection(database, allow_row_security=allow_row_security, **keywords) as source:
-        yield source, inspect_source(source, query=keywords.get("query"), consent=consent, extra=None)
+def _open(database: Database, options: ReadOptions) -> Iterator[tuple[DatabaseConnection, SourceRelation]]:
+    with open_connection(database, options) as source:
+        yield source, inspect_source(source, query=options.query, consent=options.consent, extra=None)
 
 
 def fetch_user_feedback(
-    database: Database,
-    user_ids: Sequence[str],
-    *,
-    allow_row_security: bool = False,
-    **keywords: Unpack[LookupKeywords],
+    database: Database, options: ReadOptions, user_ids: Sequence[str]
 ) -> dict[str, list[tuple[str | None, str | None]]]:
     """Return the analyses of users, ids as text; for feedback without an analysis, None and the id of the feedback.
 
     The feedback of every spelling that the database considers the same user is included. An analysis is listed in its
     canonical spelling and as it is stored. A user without feedback is missing from the result.
-
-    Raises:
-        UsageError: The database URL or the query is not valid.
-        SourceError: The database cannot be reached, is not as expected, or stopped the query.
     """
     feedback: dict[str, dict[tuple[str | None, str | None], None]] = {}
-    with _open(database, allow_row_security=allow_row_security, **keywords) as (source, relation):
+    with _open(database, options) as (source, relation):
         given_ids: dict[str, list[str]] = {}
         for user_id, canonical in _canonicalize(source, relation, "user_id", user_ids).items():
             given_ids.setdefault(canonical, []).append(user_id)
@@ -80,47 +59,25 @@ def fetch_user_feedback(
 
 
 def fetch_canonical_ids(
-    database: Database,
-    ids: Mapping[str, Sequence[str]],
-    *,
-    allow_row_security: bool = False,
-    **keywords: Unpack[LookupKeywords],
+    database: Database, options: ReadOptions, ids: Mapping[str, Sequence[str]]
 ) -> dict[str, dict[str, str]]:
-    """Return the canonical spelling of ids, by their column.
-
-    Raises:
-        UsageError: The database URL or the query is not valid.
-        SourceError: The database cannot be reached or is not as expected, or the rules for an id are not known.
-    """
-    with _open(database, allow_row_security=allow_row_security, **keywords) as (source, relation):
+    """Return the canonical spelling of ids, by their column."""
+    with _open(database, options) as (source, relation):
         return {name: _canonicalize(source, relation, name, given) for name, given in ids.items()}
 
 
-def fetch_analyses(
-    database: Database, *, allow_row_security: bool = False, **keywords: Unpack[LookupKeywords]
-) -> list[str]:
+def fetch_analyses(database: Database, options: ReadOptions, *, allow_row_security: bool = False) -> list[str]:
     """Return the ids of all analyses that have feedback, with consent if it is recorded, as text.
 
     Row-level security is not allowed for an erasure, since analyses that it hides would be erased.
-
-    Raises:
-        UsageError: The database URL or the query is not valid.
-        SourceError: The database cannot be reached, is not as expected, or stopped the query.
     """
-    with _open(database, allow_row_security=allow_row_security, **keywords) as (source, relation):
+    with _open(database, replace(options, allow_row_security=allow_row_security)) as (source, relation):
         return _fetch_distinct(source, relation, "analysis_id", has_consent(relation))
 
 
-def fetch_owners(
-    database: Database, *, allow_row_security: bool = False, **keywords: Unpack[LookupKeywords]
-) -> list[tuple[str, str]]:
-    """Return every analysis that has feedback of a user, with that user, as text; an analysis in all its spellings.
-
-    Raises:
-        UsageError: The database URL or the query is not valid.
-        SourceError: The database cannot be reached, is not as expected, or stopped the query.
-    """
-    with _open(database, allow_row_security=allow_row_security, **keywords) as (source, relation):
+def fetch_owners(database: Database, options: ReadOptions) -> list[tuple[str, str]]:
+    """Return every analysis that has feedback of a user, with that user, as text; an analysis in all its spellings."""
+    with _open(database, options) as (source, relation):
         user, analyses = _spellings(relation, "user_id")[0], _spellings(relation, "analysis_id")
         columns: sa.Select[*tuple[Any, ...]] = sa.select(user, *analyses)
         rows = columns.select_from(relation.feedback_table).where(analyses[0].is_not(None), user.is_not(None))
@@ -151,16 +108,9 @@ class ApplicationSummary(NamedTuple):
     is_partial: bool = False
 
 
-def summarize_application(
-    database: Database, *, allow_row_security: bool = False, **keywords: Unpack[LookupKeywords]
-) -> ApplicationSummary:
-    """Return the people in a database, with and without consent.
-
-    Raises:
-        UsageError: The database URL or the query is not valid.
-        SourceError: The database cannot be reached, is not as expected, or stopped the query.
-    """
-    with _open(database, allow_row_security=allow_row_security, **keywords) as (source, relation):
+def summarize_application(database: Database, options: ReadOptions) -> ApplicationSummary:
+    """Return the people in a database, with and without consent."""
+    with _open(database, options) as (source, relation):
         users, analyses = (_fetch_distinct(source, relation, name) for name in ("user_id", "analysis_id"))
         consenting = analyses
         if relation.records_consent:
@@ -169,18 +119,17 @@ def summarize_application(
             users,
             analyses,
             consenting,
-            imaged=_fetch_imaged(source, **keywords),
+            imaged=_fetch_imaged(source, options),
             consent=relation.consent,
-            missing_index=None if keywords.get("query") else missing_index_statement(source),
+            missing_index=None if options.query else missing_index_statement(source),
             is_partial=hides_rows(source, empty_select(relation)),
         )
 
 
-def _fetch_imaged(source: DatabaseConnection, **keywords: Unpack[LookupKeywords]) -> list[str]:
+def _fetch_imaged(source: DatabaseConnection, options: ReadOptions) -> list[str]:
     """Return the analyses whose users consent to the use of images; none if that is not recorded."""
-    consent = keywords.get("consent", ConsentColumnNames())
     with suppress(SourceError):
-        relation = inspect_source(source, query=keywords.get("query"), consent=consent, extra=[IMAGE_URL])
+        relation = inspect_source(source, query=options.query, consent=options.consent, extra=[IMAGE_URL])
         has_image = relation.columns[IMAGE_URL.name].is_not(None)
         return _fetch_distinct(source, relation, "analysis_id", has_image, relation.rows)
     return []

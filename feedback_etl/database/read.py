@@ -10,10 +10,9 @@ from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 import polars as pl
 
 from feedback_etl.columns import ExtraColumn
-from feedback_etl.database.batches import BatchOptions, ConnectorXValueError, open_batches
+from feedback_etl.database.batches import ConnectorXValueError, open_batches
 from feedback_etl.database.collations import describe_remedy
 from feedback_etl.database.connect import Database, DatabaseConnection, open_connection
-from feedback_etl.database.consent import ConsentColumnNames
 from feedback_etl.database.hints import suggest_index
 from feedback_etl.database.inspection import inspect_source
 from feedback_etl.database.relation import SourceRelation
@@ -22,6 +21,7 @@ from feedback_etl.database.statements import fetch_count, fetch_rows
 from feedback_etl.database.watermark import Watermark, WatermarkRequest, compute_watermark
 from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError
+from feedback_etl.options.read import ReadOptions
 from feedback_etl.plurals import pluralize
 
 logger = logging.getLogger(__name__)
@@ -38,29 +38,19 @@ class ReadRequest:
     Attributes:
         database: The database, in any of the accepted forms.
         window: The rows, by their creation time.
-        query: A custom SELECT; without it, the default application schema.
-        db_schema: The schema of the default tables.
-        connect_timeout: Seconds to wait for a connection.
-        batch_options: How batches are read.
+        options: The database, and how it is read; the options that select a window have no effect here.
         on_progress: Called after each batch with the number of rows read so far and the total.
         watermark: The watermark to compute for an incremental export; None for other exports.
-        consent: The names of the columns that record consent in the default tables.
         extra_columns: Columns to read beside the raw columns.
-        allow_row_security: Read only the rows that PostgreSQL's row-level security shows, instead of failing.
         use_connectorx: Read with ConnectorX where it supports the database.
     """
 
     database: Database = field(repr=False)
     window: Window
-    query: str | None
-    db_schema: str | None
-    connect_timeout: float
-    batch_options: BatchOptions
-    on_progress: Progress | None
+    options: ReadOptions
+    on_progress: Progress | None = None
     watermark: WatermarkRequest | None = None
-    consent: ConsentColumnNames = field(default_factory=ConsentColumnNames)
     extra_columns: tuple[ExtraColumn, ...] = ()
-    allow_row_security: bool = False
     use_connectorx: bool = True
 
 
@@ -102,12 +92,12 @@ def open_feedback(request: ReadRequest) -> Iterator[FeedbackStream]:
         UsageError: The request is not valid.
         SourceError: The database cannot be reached, is not as expected, or stopped the query.
     """
-    window, batch_options = request.window, request.batch_options
+    window = request.window
     with open_source(request) as (source, relation):
         if not request.use_connectorx:
             source = replace(source, connectorx_url=None)
         watermark = compute_watermark(source, relation, window, request.watermark)
-        with open_batches(source, relation, window, batch_options) as batches:
+        with open_batches(source, relation, window, request.options) as batches:
             excluded = fetch_count(source, count_excluded(relation, window)) if relation.records_consent else 0
             if request.on_progress:
                 total = fetch_count(source, count_rows(relation, window))
@@ -149,14 +139,9 @@ def open_source(request: ReadRequest) -> Iterator[OpenSource]:
         UsageError: The request is not valid.
         SourceError: The database cannot be reached, or is not as expected.
     """
-    with open_connection(
-        request.database,
-        query=request.query,
-        db_schema=request.db_schema,
-        connect_timeout=request.connect_timeout,
-        allow_row_security=request.allow_row_security,
-    ) as source:
-        relation = inspect_source(source, query=request.query, consent=request.consent, extra=request.extra_columns)
+    options = request.options
+    with open_connection(request.database, options) as source:
+        relation = inspect_source(source, query=options.query, consent=options.consent, extra=request.extra_columns)
         _require_comparable_ids(source, relation, request.window)
         yield OpenSource(source, relation)
 

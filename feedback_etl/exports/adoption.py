@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 from uuid import UUID
 
 import polars as pl
@@ -20,7 +21,7 @@ from feedback_etl.records.catalog import list_manifests
 from feedback_etl.records.key_binding import bind_key
 from feedback_etl.records.layout import DATA_SUFFIXES, manifest_path
 from feedback_etl.records.manifest import ADOPTED, DataFile, Manifest
-from feedback_etl.records.tombstones import hash_identity, list_digests
+from feedback_etl.records.tombstones import TombstoneFile, hash_identity
 from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.local import LocalStorage
 from feedback_etl.storage.location import open_storage
@@ -38,6 +39,12 @@ UNKNOWN_SCHEME = "unknown"
 _MIN_RECOGNIZED = 0.5
 """The share of pseudonyms that must be known; not all are, since people may have left the database."""
 
+UNKNOWN_PSEUDONYMS, EMPTY_PSEUDONYMS = "unknown_pseudonyms", "has_empty_pseudonyms"
+"""The statistics of an adopted file about the rows that no erasure of a person searches."""
+
+_EMPTY = {"", "none"}
+"""Pseudonyms of rows that have none, in CSV and in Parquet."""
+
 
 def adopt(
     file: str | Path,
@@ -51,7 +58,8 @@ def adopt(
 
     Its age is that of the time in its name, or else of its last change. Unless at least half of its pseudonyms are
     those that the key makes of `analyses`, or are in other exports of the key in the folder, its pseudonyms are of an
-    unknown scheme: `prune` reaches it, and `erase` reports that it was not searched.
+    unknown scheme: `prune` reaches it, and `erase` reports that it was not searched. Of a file that has other
+    pseudonyms too, or rows without one, `erase` reports that these were not searched.
 
     Args:
         file: A CSV (also compressed) or Parquet file with a column analysis_hash.
@@ -89,9 +97,11 @@ def adopt(
             raise ExportFileError(f"{path} has a manifest already.")
         if (folder / manifest_path(stem)).exists():  # of a file that differs in its suffix
             stem = path.name
-        scheme = _describe_scheme(key) if _is_recognized(path, key, analyses, exports) else UNKNOWN_SCHEME
+        unknown = _count_unknown(path, key, analyses, exports)
+        scheme = _describe_scheme(key) if unknown.is_recognized else UNKNOWN_SCHEME
         _require_no_erased(path, key)
         manifest = _build_manifest(path, stem, columns, key, scheme, log.head())
+        manifest.statistics |= unknown.to_statistics() if unknown.is_recognized else {}
         manifest.sign(signer)
         open_storage(folder).put_new(manifest_path(stem), manifest.to_json().encode())
         try:
@@ -103,9 +113,14 @@ def adopt(
     return manifest
 
 
+def has_unknown_rows(manifest: Manifest) -> bool:
+    """Return whether a file was adopted with rows that no erasure of a person searches, and still exists."""
+    return not manifest.pruned_at and bool({UNKNOWN_PSEUDONYMS, EMPTY_PSEUDONYMS} & manifest.statistics.keys())
+
+
 def _require_no_erased(path: Path, key: Key | None) -> None:
     """Raise if a file contains an analysis that was erased from its folder: the person would be back."""
-    erased = list_digests(path.parent, key)
+    erased = TombstoneFile(path.parent).list_digests(key)
     pseudonyms = list_pseudonyms(path, path.name) if erased else set()
     if found := sum(hash_identity("pseudonym", pseudonym, key) in erased for pseudonym in pseudonyms):
         raise ExportFileError(
@@ -140,21 +155,42 @@ def _describe_scheme(key: Key | None) -> str:
     return f"hmac-sha256, {key.pseudonym_length} hex" if key else "sha256, 16 hex"
 
 
-def _is_recognized(
+class _UnknownPseudonyms(NamedTuple):
+    """Contain what `adopt` does not know of a file.
+
+    Attributes:
+        pseudonyms: The number of its pseudonyms that are none of the key's, as far as is known.
+        has_empty: Whether rows have no pseudonym.
+        is_recognized: Whether at least half of its pseudonyms are the key's; true for a file without rows.
+    """
+
+    pseudonyms: int
+    has_empty: bool
+    is_recognized: bool
+
+    def to_statistics(self) -> dict[str, int | bool]:
+        """Return the statistics of a manifest that erasures read; none if everything is known."""
+        statistics = {UNKNOWN_PSEUDONYMS: self.pseudonyms, EMPTY_PSEUDONYMS: self.has_empty}
+        return {name: value for name, value in statistics.items() if value}
+
+
+def _count_unknown(
     path: Path, key: Key | None, analyses: Iterable[int | str | UUID], exports: Sequence[Manifest]
-) -> bool:
-    """Return whether enough pseudonyms of a file are of these analyses, or in exports of this key; true without any."""
-    pseudonyms = list_pseudonyms(path, path.name) - {""}
-    required = _MIN_RECOGNIZED * len(pseudonyms)
+) -> _UnknownPseudonyms:
+    """Compare the pseudonyms of a file with those of these analyses, and with those in exports of this key."""
+    all_pseudonyms = list_pseudonyms(path, path.name)
+    pseudonyms = all_pseudonyms - _EMPTY
+    has_empty = pseudonyms != all_pseudonyms
     ids = pl.Series("id", map(str, analyses), dtype=pl.String)
     hashes = pl.select(hash_id(pl.lit(ids), key=key, domain="analysis_id", unkeyed=key is None)).to_series()
     recognized = pseudonyms & {*hashes}
     of_key = (export for export in exports if export.pseudonyms == get_key_id(key) and export.mode != ADOPTED)
     for file in (file for export in of_key for file in export.all("pairs")):
-        if len(recognized) < required:
+        if len(recognized) < len(pseudonyms):
             with suppress(ExportFileError):  # a damaged file proves nothing
                 recognized |= pseudonyms & read_pseudonyms(LocalStorage(path.parent), file)
-    return len(recognized) >= required
+    is_recognized = len(recognized) >= _MIN_RECOGNIZED * len(pseudonyms) and (bool(pseudonyms) or not has_empty)
+    return _UnknownPseudonyms(len(pseudonyms - recognized), has_empty, is_recognized)
 
 
 def _require_data_file(path: Path) -> str:

@@ -7,11 +7,10 @@ from collections.abc import Iterable, Sequence
 
 from feedback_etl.errors import ExportFileError, KeyMissingError, UsageError, ValidationError
 from feedback_etl.privacy.keys import Key, get_key_id
-from feedback_etl.records.audit_records import END_EVENTS, Line, Record, has_valid_stem
+from feedback_etl.records.audit_records import Line, Record, list_unfinished
 from feedback_etl.records.audit_verification import verify_lines
-from feedback_etl.records.catalog import read_manifest
+from feedback_etl.records.catalog import read_committed
 from feedback_etl.records.layout import MANIFEST_SUFFIX
-from feedback_etl.records.manifest import ABANDONED
 from feedback_etl.storage.base import Storage
 
 
@@ -58,17 +57,8 @@ def require_consent(storage: Storage, records: Sequence[Record], consent: Sequen
 
 def _find_unrecorded_keys(storage: Storage, records: Sequence[Record], key: Key | None) -> list[str | None]:
     """Return the key ids of exports with another key that are published and not yet recorded."""
-    mine = get_key_id(key)
-    ended = {record.get("run") for record in records if record["event"] in END_EVENTS}
-    unfinished = [
-        run for run in records if run["event"] == "started" and has_valid_stem(run) and run["run"] not in ended
-    ]
-    manifests = [(run, read_manifest(storage, run["stem"])) for run in unfinished if run["key_id"] != mine]
-    return [
-        manifest.key_id
-        for run, manifest in manifests
-        if manifest and manifest.run == run["run"] and manifest.mode != ABANDONED
-    ]
+    others = (run for run in list_unfinished(records) if run["key_id"] != get_key_id(key))
+    return [manifest.key_id for run in others if (manifest := read_committed(storage, run))]
 
 
 def require_intact_log(storage: Storage, lines: Sequence[Line], keys: Sequence[Key], *, signed: bool) -> None:

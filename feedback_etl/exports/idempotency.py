@@ -15,9 +15,8 @@ from feedback_etl.exports.recovery import abort_runs
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.audit_records import Record, has_valid_stem
-from feedback_etl.records.catalog import read_manifest
+from feedback_etl.records.catalog import read_committed
 from feedback_etl.records.layout import REJECTED_FOLDER
-from feedback_etl.records.manifest import ABANDONED, Manifest
 from feedback_etl.records.manifest_details import audit_summary
 from feedback_etl.results import ExportReport
 from feedback_etl.storage.base import STATE_FOLDER, Storage
@@ -76,18 +75,10 @@ def find_outcome(
     if not storage.has_locks:
         with AuditLog(storage).lock() as log:
             abort_runs(storage, log, started, signer)
-    made = [
-        audit_summary(each) | {"key_id": each.key_id} for each in _list_exports(storage, started) if each.run in runs
-    ]
-    ended = [each for each in records if each["event"] == "committed" and each.get("run") in runs]
-    return next(iter([*made, *ended]), None)
-
-
-def _list_exports(storage: Storage, started: Iterable[Record]) -> list[Manifest]:
-    """Return the manifests that may belong to these runs."""
-    stems = sorted({record["stem"] for record in started if has_valid_stem(record)})
-    manifests = [read_manifest(storage, stem) for stem in stems]
-    return [manifest for manifest in manifests if manifest and manifest.mode != ABANDONED]
+    for run in filter(has_valid_stem, started):
+        if manifest := read_committed(storage, run):
+            return audit_summary(manifest) | {"key_id": manifest.key_id}
+    return next((each for each in records if each["event"] == "committed" and each.get("run") in runs), None)
 
 
 def _report(storage: Storage, done: Record) -> ExportReport:

@@ -93,7 +93,7 @@ class IncrementalState(NamedTuple):
         try:
             seen_rows = read_seen_rows(storage, last.all("rows"), known_since)
         except ExportFileError:
-            if storage.has_locks or not _has_successor(storage, last):
+            if not _has_successor(storage, last):  # a folder is locked, so that it has none
                 raise
             return cls.load(storage, candidates)
         return cls(

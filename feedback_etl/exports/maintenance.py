@@ -12,7 +12,7 @@ from feedback_etl.exports.pending_rows import expire_pending
 from feedback_etl.exports.recovery import recover_storage
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit import AuditLog
-from feedback_etl.records.audit_records import list_unfinished_stems
+from feedback_etl.records.audit_records import list_unfinished
 from feedback_etl.records.catalog import list_manifests, mark_pruned
 from feedback_etl.records.key_binding import bind_key
 from feedback_etl.records.layout import DATA_SUFFIXES, REJECTED_FOLDER, STEM, part_folders
@@ -71,7 +71,7 @@ def _list_exports(storage: Storage) -> ExportListing:
 def _without_manifest(storage: Storage, exports: list[Manifest]) -> set[str]:
     """Return the stems of folders of parts without a manifest that no running export uses."""
     stems = {folder for folder in storage.folders() if STEM.fullmatch(folder)} - {export.stem for export in exports}
-    return stems - {*list_unfinished_stems(AuditLog(storage).records())} if stems else stems
+    return stems - {run["stem"] for run in list_unfinished(AuditLog(storage).records())} if stems else stems
 
 
 def _paths_in(storage: Storage, folder: str) -> Iterator[tuple[Path, str]]:

@@ -18,7 +18,7 @@ from feedback_etl.records.layout import REJECTED_FOLDER, staged_path
 from feedback_etl.records.manifest import DataFile
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.errors import explain_staging_errors, explain_write_errors
-from feedback_etl.storage.posix import create_private_file, make_private_folder, replacement_path
+from feedback_etl.storage.posix import create_private_file, make_private_folder
 from feedback_etl.storage.whole_files import WholeFile
 
 
@@ -143,13 +143,9 @@ class PartWriter:
         unwanted = {pseudonym for pseudonym in list_pseudonyms(self.staged, self.name) if is_erased(pseudonym)}
         if not unwanted:
             return part
-        new = replacement_path(Path(self._storage.uri(self.name)))
-        try:
+        with self._storage.replacement_path(self.name) as new:
             content = write_remaining(self.staged, new, unwanted, name=self.name)
             new.replace(self.staged)
-        except BaseException:
-            new.unlink(missing_ok=True)
-            raise
         self.rows = content["rows"]
         return DataFile(self.name, part.kind, **content)
 

@@ -30,7 +30,7 @@ def read_state_file(storage: Storage, manifest: Manifest | None, kind: Literal["
     Raises:
         ExportFileError: The file is missing or was changed.
     """
-    file = manifest.file(kind) if manifest and not manifest.pruned_at else None
+    file = next(iter(manifest.all(kind)), None) if manifest and not manifest.pruned_at else None
     if file is None:
         return pl.DataFrame()
     try:
@@ -55,7 +55,7 @@ def expire_pending(
     """
     changed = list[Manifest]()
     for export in exports:
-        file = export.file("pending")
+        file = next(iter(export.all("pending")), None)
         if file is None or export.pruned_at or file.path not in storage.stat_files([file.path]):
             continue
         pending = read_state_file(storage, export, "pending")

@@ -16,18 +16,10 @@ from feedback_etl.privacy.keys import Key, get_key_id
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.audit_records import Line, Record, is_swept_since
 from feedback_etl.records.catalog import read_manifest
-from feedback_etl.records.key_binding import bind_keys
+from feedback_etl.records.key_binding import name_keys
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.records.manifest_verification import LogEvidence, verify_manifest
-from feedback_etl.records.tombstone_verification import find_last_state, is_signed, require_state
-from feedback_etl.records.tombstones import (
-    Tombstones,
-    hash_identity,
-    list_erased_since,
-    list_erasures,
-    read_content,
-    read_tombstones,
-)
+from feedback_etl.records.tombstones import TombstoneFile, Tombstones, TombstoneState, hash_identity
 from feedback_etl.storage.base import ConflictError, Storage
 from feedback_etl.storage.locks import LOCK_TIMEOUT
 
@@ -70,7 +62,8 @@ class Preconditions:
     def __init__(self, storage: Storage, options: TransactionOptions, run: str) -> None:
         self._storage, self._options, self._run, self._key = storage, options, run, options.key
         self.erasures, self.tombstones = frozenset[str](), list[Tombstones]()
-        self._is_read = False
+        self._tombstones: TombstoneFile | None = None
+        self._key_names = b""
         self.has_erased = False
 
     def check_start(self, lines: Sequence[Line], names: Iterable[str]) -> None:
@@ -92,24 +85,23 @@ class Preconditions:
         records = [line.record for line in lines if line.record is not None]
         self._require_same_key(records)
         require_consent(self._storage, records, self._options.consent)
-        if not self._is_read:
-            self._read_tombstones(lines, records)
+        is_first, self._tombstones = self._tombstones is None, self._tombstones or TombstoneFile(self._storage)
+        self._key_names = b"".join(line.content for line in lines) + self._tombstones.content
+        if is_first:
+            self._read_tombstones(self._tombstones, lines, records)
         keys, allow_new_key = self._list_keys(records) if self._key else [], self._options.allow_new_key
         require_recorded(self._storage, names, records, keys, allow_new_key=allow_new_key)
         request = self._options.audit_details.get("request")
         if request is not None and find_outcome(self._storage, records, request, self._key):
             raise DuplicateRequestError("Meanwhile another run of the same request has published: ask for it again.")
 
-    def _read_tombstones(self, lines: Sequence[Line], records: Sequence[Record]) -> None:
-        content = read_content(self._storage)
-        require_state(self._storage, content, find_last_state(records))
-        signed = is_signed(self._storage, content)
-        require_intact_log(self._storage, lines, self._list_keys(records), signed=signed)
+    def _read_tombstones(self, tombstones: TombstoneFile, lines: Sequence[Line], records: Sequence[Record]) -> None:
+        tombstones.require_state(TombstoneState.from_records(records))
+        require_intact_log(self._storage, lines, self._list_keys(records), signed=tombstones.are_signed)
         self._require_intact_state(records)
-        self.erasures = list_erasures(self._storage)
+        self.erasures = tombstones.erasures
         if self.erasures:
-            self.tombstones = read_tombstones(self._storage, [self._key, *self._bind_known_keys()])
-        self._is_read = True
+            self.tombstones = tombstones.select([self._key, *self._bind_known_keys()])
 
     def _require_intact_state(self, records: Sequence[Record]) -> None:
         """Refuse to continue an incremental series from a manifest that was changed: rows could be left out."""
@@ -134,7 +126,7 @@ class Preconditions:
 
     def _bind_known_keys(self) -> list[Key]:
         own = [self._key] if self._key else []
-        return bind_keys(self._storage, [*own, *self._options.known_keys()])
+        return name_keys([*own, *self._options.known_keys()], self._key_names)
 
     def check_commit(self, records: Sequence[Record]) -> None:
         """Refuse another key and a sweep since the start, which compared only published files with the database.
@@ -180,7 +172,7 @@ class Preconditions:
         return manifest
 
     def _list_erased(self) -> frozenset[str]:
-        erased = list_erased_since(self._storage, self.erasures, self._key)
+        erased = TombstoneFile(self._storage).list_erased_since(self.erasures, self._key)
         if erased and self._options.own_pseudonyms:
             raise ExportFileError(
                 "Meanwhile people were erased, and their rows cannot be found by pseudonyms that the application makes "

@@ -236,4 +236,4 @@ def require_parts(storage: Storage, stem: str, parts: Sequence[DataFile]) -> lis
             f"{len(missing):,} of {len(parts):,} parts are not in {storage} as they were written ({missing[0]} is not "
             "there, or has another size): do all workers share it? Nothing was published."
         )
-    return [part if storage.has_locks else replace(part, etag=listed[part.path].version) for part in parts]
+    return [replace(part, etag=storage.etag(listed[part.path].version)) for part in parts]

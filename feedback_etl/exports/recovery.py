@@ -21,12 +21,12 @@ from feedback_etl.exports.cleanup import find_staged_stems, remove_parts, remove
 from feedback_etl.exports.rewrite import finish_rewrites, map_files, read_pseudonyms, remove_rows
 from feedback_etl.privacy.keys import Key, get_key_id
 from feedback_etl.records.audit import LockedAuditLog
-from feedback_etl.records.audit_records import END_EVENTS, Record, compute_mac, has_valid_stem, is_swept_since
-from feedback_etl.records.catalog import read_manifest
+from feedback_etl.records.audit_records import Record, compute_mac, find_ends, has_valid_stem, is_swept_since
+from feedback_etl.records.catalog import read_committed, read_manifest
 from feedback_etl.records.layout import export_paths, manifest_path, part_folders, staged_path
 from feedback_etl.records.manifest import ABANDONED, DataFile, Manifest, parse_manifest
 from feedback_etl.records.manifest_details import build_abort_marker, summarize_revisions
-from feedback_etl.records.tombstones import hash_identity, list_digests
+from feedback_etl.records.tombstones import TombstoneFile, hash_identity
 from feedback_etl.storage.base import ConflictError, Storage, Version
 from feedback_etl.storage.location import StorageLike, open_storage
 from feedback_etl.storage.posix import hash_file, open_regular_file, read_regular_file
@@ -58,13 +58,13 @@ def recover(storage: Storage, log: LockedAuditLog, signer: Key | None, keys: Ite
         OSError: A file cannot be removed.
     """
     records, leftovers, by_id = log.records(), find_staged_stems(storage), _by_id(*keys)
-    ended = {record.get("run") for record in records if record["event"] in END_EVENTS}
+    ends = find_ends(records)
     started = [record for record in records if record["event"] == "started" and has_valid_stem(record)]
     if not storage.has_locks:
         started = [record for record in started if _is_genuine(record, signer, by_id)]
     # A stem that a dead run has left may have become that of a later run: only the last one can own its files.
     for record in {record["stem"]: record for record in started}.values():
-        is_open = record["run"] not in ended
+        is_open = record["run"] not in ends
         if is_open or record["stem"] in leftovers:
             details = (
                 _recover_files(storage, record)
@@ -118,7 +118,7 @@ def _recover_objects(
     key = by_id[manifest.key_id]
     with suppress(ConflictError):  # another process does the same, and records it
         if manifest.mode != ABANDONED:
-            erase_digests(storage, manifest, list_digests(storage, key), key, signer)
+            erase_digests(storage, manifest, TombstoneFile(storage).list_digests(key), key, signer)
         removed = remove_unlisted(storage, stem, manifest.files)
         outcome = "removed" if manifest.mode == ABANDONED else "committed"
         return {"outcome": outcome, "removed": removed, **summarize_revisions([manifest])}
@@ -127,8 +127,8 @@ def _recover_objects(
 
 def erase_digests(
     storage: Storage, manifest: Manifest, digests: Iterable[str], key: Key | None, signer: Key | None
-) -> int:
-    """Remove the rows of erased people from the files of an export and return their number.
+) -> None:
+    """Remove the rows of erased people from the files of an export.
 
     Args:
         storage: The object store.
@@ -155,14 +155,13 @@ def erase_digests(
     removal = remove_rows(storage, manifest, unwanted, signer, dry_run=False)
     if removal.conflict:
         raise removal.conflict
-    return sum(rows for _, rows in removal.rows)
 
 
 def abort_runs(storage: Storage, log: LockedAuditLog, started: Iterable[Record], signer: Key | None) -> None:
     """Abort runs in an object store that have not committed, whatever their age, and delete their objects."""
     by_id = _by_id(signer)
-    ended = {record.get("run") for record in log.records() if record["event"] in END_EVENTS}
-    for record in (run for run in started if run.get("run") not in ended and _is_genuine(run, signer, by_id)):
+    ends = find_ends(log.records())
+    for record in (run for run in started if run.get("run") not in ends and _is_genuine(run, signer, by_id)):
         manifest = read_manifest(storage, record["stem"]) or put_abort_marker(storage, record, log)
         if manifest and manifest.run == record["run"] and manifest.mode == ABANDONED:
             removed = remove_unlisted(storage, manifest.stem, manifest.files)
@@ -206,7 +205,9 @@ def _recover_files(storage: Storage, started: Record) -> dict[str, Any] | None:
         return None
     folder, stem, removed = Path(storage.absolute_uri()), started["stem"], list[str]()
     manifest = folder / manifest_path(stem)
-    is_committed = _is_committed(storage, started)
+    is_committed = False
+    with suppress(ExportFileError):
+        is_committed = read_committed(storage, started) is not None
     if not is_committed:
         for name in export_paths(stem):
             if _belongs_to_run(folder / name, manifest):
@@ -220,13 +221,6 @@ def _recover_files(storage: Storage, started: Record) -> dict[str, Any] | None:
             staged_path(folder / name).unlink()
             removed.append(staged_path(Path(name)).as_posix())
     return {"outcome": "committed" if is_committed else "removed", "removed": removed}
-
-
-def _is_committed(storage: Storage, started: Record) -> bool:
-    with suppress(ExportFileError):
-        manifest = read_manifest(storage, started["stem"])
-        return manifest is not None and manifest.run == started["run"]
-    return False
 
 
 def _belongs_to_run(path: Path, manifest: Path) -> bool:

@@ -7,8 +7,9 @@ replaced only if they are still those that were read; of two processes that rewr
 """
 
 from collections.abc import Callable, Iterator, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -19,7 +20,7 @@ from feedback_etl.records.catalog import read_manifest, replace_manifest
 from feedback_etl.records.layout import ROW_KINDS, part_folders
 from feedback_etl.records.manifest import ADOPTED, DataFile, Manifest
 from feedback_etl.storage.base import ConflictError, Storage, Version
-from feedback_etl.storage.posix import copy_access, create_private_file, fsync_directory, replacement_path
+from feedback_etl.storage.posix import copy_access, create_private_file
 
 _CONCURRENCY = 4
 """Objects that are inspected or put concurrently: the pseudonyms of each are in memory."""
@@ -27,13 +28,14 @@ _CONCURRENCY = 4
 _FILES_PER_MANIFEST = 16
 """Files that a manifest announces at once: their new contents are in the temporary folder meanwhile."""
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 Unwanted = Sequence[tuple[DataFile, Set[str]]]
 """Files and the pseudonyms whose rows are to be removed."""
 
 
-def map_files(storage: Storage, files: Sequence[DataFile], function: Callable[[DataFile], Result]) -> list[Result]:
+def map_files(storage: Storage, files: Sequence[Item], function: Callable[[Item], Result]) -> list[Result]:
     """Apply a function to each file; objects of a store are processed concurrently."""
     if storage.has_locks:
         return [function(file) for file in files]
@@ -61,44 +63,16 @@ def remove_rows(
     Raises:
         OSError: A file cannot be written.
     """
-    removed = list[tuple[DataFile, int]]()
+    removed, size = list[tuple[DataFile, int]](), 1 if storage.has_locks else _FILES_PER_MANIFEST
     try:
-        if storage.has_locks:
-            for file, pseudonyms in unwanted:
-                removed.append((file, _rewrite_file(storage, manifest, file, pseudonyms, signer, dry_run=dry_run)))
-        else:
-            for start in range(0, len(unwanted), _FILES_PER_MANIFEST):
-                chunk = unwanted[start : start + _FILES_PER_MANIFEST]
-                rows, error = _rewrite_objects(storage, manifest, chunk, signer, dry_run=dry_run)
-                removed += rows
-                if error is not None:
-                    raise error
+        for start in range(0, len(unwanted), size):
+            rows, error = _rewrite(storage, manifest, unwanted[start : start + size], signer, dry_run=dry_run)
+            removed += rows
+            if error is not None:
+                raise error
     except ConflictError as conflict:
         return Removal(removed, conflict)
     return Removal(removed)
-
-
-def _rewrite_file(  # noqa: PLR0913  private
-    storage: Storage, manifest: Manifest, file: DataFile, unwanted: Set[str], signer: Key | None, *, dry_run: bool
-) -> int:
-    path = Path(storage.uri(file.path))
-    if manifest.mode == ADOPTED:  # whose empty lines an earlier version has counted
-        file.rows = count_rows(path)
-    new = replacement_path(path)
-    new.unlink(missing_ok=True)  # of an erasure that was killed
-    try:
-        becoming = write_remaining(path, new, unwanted, copies_access=True)
-        if not dry_run:
-            file.becoming = becoming
-            replace_manifest(storage, manifest, signer)
-            new.replace(path)
-            fsync_directory(path.parent)
-    finally:
-        new.unlink(missing_ok=True)
-    erased = file.rows - int(becoming["rows"])
-    if not dry_run:
-        finish_rewrites(storage, manifest, signer)
-    return erased
 
 
 def finish_rewrites(storage: Storage, manifest: Manifest, signer: Key | None) -> None:
@@ -124,8 +98,6 @@ def _apply_replacement(manifest: Manifest, file: DataFile, etag: str = "") -> No
 
 
 def _digest_of(storage: Storage, file: DataFile) -> str:
-    if storage.has_locks:
-        return storage.stat_with_digest(file.path)[1]
     with suppress(FileNotFoundError):  # pruned
         return storage.stat_with_digest(file.path)[1]
     return ""
@@ -163,11 +135,11 @@ def remove_rows_from_part(storage: Storage, part: DataFile, is_erased: Callable[
     with storage.local_copy_version(part.path) as (old, version), storage.staging_path(part.path) as new:
         content = write_remaining(old, new, unwanted)
         version = storage.replace(part.path, new, if_match=version)
-    return DataFile(part.path, part.kind, **content, etag="" if storage.has_locks else version)
+    return DataFile(part.path, part.kind, **content, etag=storage.etag(version))
 
 
 class _Draft(NamedTuple):
-    """Contain a staged replacement of an object and the version that it replaces."""
+    """Contain a staged replacement of a file and the version that it replaces."""
 
     file: DataFile
     path: Path
@@ -175,40 +147,47 @@ class _Draft(NamedTuple):
     becoming: dict[str, Any]
 
 
-def _rewrite_objects(
+def _rewrite(
     storage: Storage, manifest: Manifest, unwanted: Unwanted, signer: Key | None, *, dry_run: bool
-) -> tuple[list[tuple[DataFile, int]], BaseException | None]:
-    """Return the number of removed rows of each replaced object, and the error of the first other one."""
-    with ExitStack() as stack, ThreadPoolExecutor(_CONCURRENCY) as pool:
-        drafts = list(pool.map(lambda entry: _drafted(storage, stack, *entry), unwanted))
+) -> tuple[list[tuple[DataFile, int]], Exception | None]:
+    """Return the number of removed rows of each replaced file, and the error of the first other one."""
+    with ExitStack() as stack:
+        drafts = map_files(storage, unwanted, lambda entry: _write_draft(storage, stack, manifest, *entry))
         removed = [(draft.file, draft.file.rows - draft.becoming["rows"]) for draft in drafts]
         if dry_run:
             return removed, None
         for draft in drafts:
             draft.file.becoming = draft.becoming
         replace_manifest(storage, manifest, signer)
-        puts = [pool.submit(storage.replace, draft.file.path, draft.path, draft.if_match) for draft in drafts]
-        wait(puts)
-    # Record the replaced objects, also if others failed: those keep their announcement.
-    done = [number for number, put in enumerate(puts) if put.exception() is None]
-    _record_replacements(storage, manifest, [(drafts[number], puts[number].result()) for number in done], signer)
-    return [removed[number] for number in done], next(filter(None, (put.exception() for put in puts)), None)
+        outcomes = map_files(storage, drafts, partial(_replace, storage))
+    # Record the replaced files, also if others failed: those keep their announcement.
+    done = [(draft, outcome) for draft, outcome in zip(drafts, outcomes, strict=True) if isinstance(outcome, Version)]
+    _record_replacements(storage, manifest, done, signer)
+    replaced = [draft.file for draft, _ in done]
+    errors = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+    return [(file, rows) for file, rows in removed if file in replaced], next(iter(errors), None)
 
 
-def _drafted(storage: Storage, stack: ExitStack, file: DataFile, unwanted: Set[str]) -> _Draft:
-    new = stack.enter_context(storage.staging_path(file.path))
+def _write_draft(storage: Storage, stack: ExitStack, manifest: Manifest, file: DataFile, unwanted: Set[str]) -> _Draft:
+    new = stack.enter_context(storage.replacement_path(file.path))
     with storage.local_copy_version(file.path) as (old, version):
+        if manifest.mode == ADOPTED:  # whose empty lines an earlier version has counted
+            file.rows = count_rows(old)
         return _Draft(file, new, version, write_remaining(old, new, unwanted))
 
 
-def write_remaining(
-    old: Path, new: Path, unwanted: Set[str], *, name: str = "", copies_access: bool = False
-) -> dict[str, Any]:
+def _replace(storage: Storage, draft: _Draft) -> Version | Exception:
+    try:
+        return storage.replace(draft.file.path, draft.path, draft.if_match)
+    except (OSError, ExportFileError) as error:
+        return error
+
+
+def write_remaining(old: Path, new: Path, unwanted: Set[str], *, name: str = "") -> dict[str, Any]:
     """Write a file without the rows of the given pseudonyms to the disk and describe it; its name gives its format."""
     with create_private_file(new) as target:
         written, rows = write_without(old, name or old.name, unwanted, target)
-        if copies_access:
-            copy_access(target.fileno(), old)
+        copy_access(target.fileno(), old)
         target.sync(written.bytes, written.sha256)
     return {"rows": rows, "bytes": written.bytes, "sha256": written.sha256}
 
@@ -216,9 +195,9 @@ def write_remaining(
 def _record_replacements(
     storage: Storage, manifest: Manifest, replaced: Sequence[tuple[_Draft, Version]], signer: Key | None
 ) -> None:
-    """Record replaced objects in the manifest; after a conflict, in the manifest that another process wrote."""
+    """Record replaced files in the manifest; after a conflict, in the manifest that another process wrote."""
     for draft, version in replaced:
-        _apply_replacement(manifest, draft.file, version)
+        _apply_replacement(manifest, draft.file, storage.etag(version))
     now: Manifest | None = manifest
     while replaced and now:
         try:
@@ -241,6 +220,6 @@ def _reapply(
         path = draft.file.path
         if path in files and (info := existing.get(path)) and info[:2] == (draft.becoming["bytes"], version):
             files[path].becoming = draft.becoming
-            _apply_replacement(manifest, files[path], version)
+            _apply_replacement(manifest, files[path], storage.etag(version))
             applied.append((draft, version))
     return applied

@@ -9,8 +9,8 @@ from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.recovery import abort_runs
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit import LockedAuditLog
-from feedback_etl.records.audit_records import END_EVENTS, Record, has_valid_stem
-from feedback_etl.records.catalog import read_manifest
+from feedback_etl.records.audit_records import Record, find_ends, has_valid_stem
+from feedback_etl.records.catalog import read_committed, read_manifest
 from feedback_etl.records.manifest import ABANDONED
 from feedback_etl.storage.base import Storage
 
@@ -40,17 +40,17 @@ def require_latest(storage: Storage, log: LockedAuditLog, run: str, stems: froze
     earlier = [*takewhile(lambda record: record.get("run") != run, records)]
     settings_digest = records[len(earlier)]["chain"]
     starts = [record for record in earlier if record.get("chain") == settings_digest and has_valid_stem(record)]
-    ends = {record.get("run"): record for record in records if record["event"] in END_EVENTS}
+    ends = find_ends(records)
     others = [record for record in starts if record["stem"] not in stems and _may_be_committed(record, ends)]
     if unfinished := [record for record in others if record["run"] not in ends]:
         abort_runs(storage, log, unfinished, signer)
-    if any(_is_committed(storage, record) for record in others):
+    if any(read_committed(storage, record) for record in others):
         raise SupersededError("Meanwhile another run of the series was committed: nothing was published. Run again.")
     for record in starts:
         end = ends.get(record["run"])
         if record["stem"] not in stems or (end and end["event"] == "committed"):
             continue
-        if not _is_committed(storage, record):
+        if not read_committed(storage, record):
             raise SupersededError(f"Meanwhile {record['stem']} was rolled back: nothing was published. Run again.")
         if end is None:
             raise ExportFileError(
@@ -74,8 +74,3 @@ def detect_abort(storage: Storage, stem: str) -> Iterator[None]:
 def _may_be_committed(started: Record, ends: dict[Any, Record]) -> bool:
     end = ends.get(started["run"])
     return end is None or bool(end.get("files")) or end.get("outcome") == "committed"
-
-
-def _is_committed(storage: Storage, started: Record) -> bool:
-    manifest = read_manifest(storage, started["stem"])
-    return manifest is not None and manifest.run == started["run"] and manifest.mode != ABANDONED

@@ -12,18 +12,26 @@ if TYPE_CHECKING:
     from feedback_etl.transform.training_schema import Model
 
 
-class ReadKeywords(TypedDict, total=False):
-    """Keywords of `ReadOptions`."""
-
+class _WindowKeywords(TypedDict, total=False):
     days_back: int
     since: Time | None
     until: Time | None
+
+
+class DatabaseKeywords(TypedDict, total=False):
+    """Keywords of `ReadOptions` that describe the database."""
+
     query: str | None
     db_schema: str | None
     opt_in_column: str
     opt_out_column: str
     connect_timeout: float
     allow_row_security: bool
+
+
+class ReadKeywords(_WindowKeywords, DatabaseKeywords, total=False):
+    """Keywords of `ReadOptions`."""
+
     bulk: bool
     workers: int | None
     batch_size: int

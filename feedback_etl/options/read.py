@@ -1,5 +1,6 @@
 """Options that select the rows to read. Importing this module imports no third-party library."""
 
+import os
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -8,8 +9,11 @@ from feedback_etl.database.window import Time, Window, window_between, window_of
 from feedback_etl.errors import UsageError
 
 if TYPE_CHECKING:
-    from feedback_etl.database.batches import BatchOptions
     from feedback_etl.database.consent import ConsentColumnNames
+
+_MAX_BATCH_ROWS = 10_000_000
+_MAX_WORKERS = 64
+"""PostgreSQL accepts 100 connections by default, and the application needs some."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +54,15 @@ class ReadOptions:
 
     def __post_init__(self) -> None:
         self.window(datetime.max if self.since else datetime(9999, 1, 1))  # validates: no time is later than these
-        self.batch_options  # noqa: B018  it validates
+        for name, value in (("workers", self.workers), ("batch_size", self.batch_size)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise UsageError(f"`{name}` must be a whole number, 1 or more.")
+        if self.batch_size > _MAX_BATCH_ROWS:
+            raise UsageError(f"`batch_size` must be {_MAX_BATCH_ROWS:,} or fewer: a batch is in memory as a whole.")
+        if self.workers is not None and self.workers > _MAX_WORKERS:
+            raise UsageError(f"`workers` must be {_MAX_WORKERS} or fewer: each is a process and a connection.")
+        if not self.read_timeout > 0:
+            raise UsageError("`read_timeout` must be a number of seconds above 0.")
 
     def window(self, now: datetime) -> Window:
         """Return the half-open window that ends at `now` (naive UTC) or earlier.
@@ -65,11 +77,9 @@ class ReadOptions:
         return window_of_days(self.days_back, now=now)
 
     @property
-    def batch_options(self) -> "BatchOptions":
-        """The options that control how batches are read."""
-        from feedback_etl.database.batches import BatchOptions
-
-        return BatchOptions(self.bulk, self.workers, self.batch_size, self.read_timeout)
+    def processes(self) -> int | None:
+        """The number of ranges that are read in parallel; None for one after the other."""
+        return (self.workers or min(os.cpu_count() or 1, 4)) if self.bulk else None
 
     @property
     def consent(self) -> "ConsentColumnNames":

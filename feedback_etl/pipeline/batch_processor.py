@@ -5,6 +5,7 @@ The steps of a single batch and their order are in `transform.batch`.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import polars as pl
 
@@ -63,7 +64,7 @@ class BatchProcessor:
     @property
     def rows(self) -> int:
         """The number of rows processed so far."""
-        return self._counts["total"]
+        return self._counts["total_feedback_records"]
 
     def process(self, raw: pl.DataFrame) -> ProcessedBatch:
         """Process a batch of raw rows; batches and their rows must be ordered by time.
@@ -85,7 +86,7 @@ class BatchProcessor:
         """Remove the rows of erased people, and rows that an earlier export of the series has read."""
         if self._is_erased is not None:
             remaining = raw.filter(~self._is_erased)
-            self._counts["erased"] += raw.height - remaining.height
+            self._counts["erased_records"] += raw.height - remaining.height
             raw = remaining
         if self.seen_rows is not None:
             has_ratings = has_min_ratings(self._options.min_feedback_fields)
@@ -97,7 +98,7 @@ class BatchProcessor:
                     & is_valid(rows, self._options.extra_columns, reject_formulas=self._options.reject_formulas)
                 ),
             )
-            self._counts["known"] += read - raw.height
+            self._counts["known_records"] += read - raw.height
         return raw
 
     def validate_pairs(self, pairs: pl.DataFrame) -> pl.DataFrame:
@@ -132,7 +133,7 @@ class BatchProcessor:
         """
         self._texts.require_none()
         options = self._options
-        rejected, rated = self._counts["rejected"], self._counts["total"] - self._counts["skipped"]
+        rejected, rated = self._counts["errors"], self.rows - self._counts["skipped_records"]
         if not rejected:
             return
         is_over_limit = options.strict or rejected / rated > options.max_rejected
@@ -169,7 +170,7 @@ class BatchProcessor:
                 f"{by_time if 'feedback_timestamp' in policy.quasi_identifiers else ''}."
             )
         self._classes = classes.filter(pl.col("people") >= (policy.k or 0))
-        self._counts.update(suppressed=suppressed, exported=-suppressed)
+        self._counts.update(suppressed_records=suppressed, exported_records=-suppressed)
         return small
 
     def count_people(self) -> bytes:
@@ -181,7 +182,7 @@ class BatchProcessor:
 
         Args:
             remaining: Their quasi-identifiers, `people` and `rows`.
-            counts: Rows by outcome; rows that do not leave with this export are negative in `exported`.
+            counts: Numbers of rows by the fields of `ExportReport`, to add to those of the batches.
         """
         self._classes = remaining
         self._counts.update(counts)
@@ -207,22 +208,11 @@ class BatchProcessor:
 
     def build_report(self, window: Window, excluded: int) -> ExportReport:
         """Return the report of the rows processed so far."""
-        counts, options = self._counts, self._options
+        options, counts = self._options, dict[str, Any](self._counts)
         return ExportReport(
-            total_feedback_records=counts["total"],
-            exported_records=counts["exported"],
-            anonymized_records=counts["exported"] + counts["suppressed"] + counts["pending"],
-            pending_records=counts["pending"],
-            suppressed_records=counts["suppressed"],
-            deduplicated_records=counts["deduplicated"],
-            skipped_records=counts["skipped"],
-            errors=counts["rejected"],
+            **counts,
+            anonymized_records=sum(self._counts[f"{name}_records"] for name in ("exported", "suppressed", "pending")),
             excluded_records=excluded,
-            erased_records=counts["erased"],
-            known_records=counts["known"],
-            implausible_ages=counts["implausible_ages"],
-            withheld_image_urls=counts["withheld"],
-            unreadable_times=counts["unreadable"],
             rejected_reasons=self._rejected.sort_reasons(),
             window=window,
             key_id=get_key_id(options.key),

@@ -26,7 +26,7 @@ class BatchCounts(NamedTuple):
     """Counts of a part of a run; the only values of rows that it contains are those of the quasi-identifiers.
 
     Attributes:
-        counts: Rows by outcome.
+        counts: Numbers of rows and values, by the fields of `ExportReport`.
         reasons: Rejected rows by reason.
         classes: Equivalence classes with digests of their people; see `ClassCounter.to_digests`.
         texts: Counts of the texts in declared columns.

@@ -9,7 +9,7 @@ from typing import IO, Any, Unpack, cast
 
 from feedback_etl.clock import resolve_now
 from feedback_etl.data_files.file_formats import FileFormat, RowWriter
-from feedback_etl.database.batches import BATCH_ROWS, BatchOptions, open_batches
+from feedback_etl.database.batches import open_batches
 from feedback_etl.database.connect import Database
 from feedback_etl.database.partitioning import is_partitionable, plan_task_ranges
 from feedback_etl.database.ranges import count_batch_groups, count_total, group_batches
@@ -21,6 +21,7 @@ from feedback_etl.database.window import Window
 from feedback_etl.errors import UsageError
 from feedback_etl.options.export import ExportOptions
 from feedback_etl.options.keywords import ExportKeywords
+from feedback_etl.options.read import ReadOptions
 from feedback_etl.pipeline.batch_processor import BatchProcessor
 from feedback_etl.pipeline.batches import process_batches
 from feedback_etl.pipeline.scheduler import MAX_TASKS_IN_FLIGHT
@@ -129,7 +130,7 @@ def _divide(source: OpenSource, window: Window, workers: int) -> tuple[int, int,
     connection, relation = source
     if not is_partitionable(connection):
         rows = fetch_count(connection, count_rows(relation, window))
-        return rows, count_batch_groups(rows, BATCH_ROWS), 1, window
+        return rows, count_batch_groups(rows, ReadOptions.batch_size), 1, window
     ranges = plan_task_ranges(source, window, workers)
     rows, count = count_total(connection, relation, window, ranges), len(ranges.windows)
     return rows, count, min(workers, count), ranges.middle
@@ -142,7 +143,7 @@ def _measure(
     processor = BatchProcessor(options)
     part = RowWriter(cast("IO[bytes]", _DiscardedFile()), file_format, parquet_metadata(options, file_format))
     started = time.perf_counter()
-    with open_batches(source.source, source.relation, window, BatchOptions()) as frames:
+    with open_batches(source.source, source.relation, window, ReadOptions()) as frames:
         process_batches(
             processor,
             next(group_batches(frames)),

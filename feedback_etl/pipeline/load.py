@@ -19,8 +19,7 @@ from feedback_etl.privacy.k_anonymity import drop_small_classes
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.key_binding import bind_keys
-from feedback_etl.records.tombstone_verification import find_last_state, require_state
-from feedback_etl.records.tombstones import Tombstones, read_content, read_tombstones
+from feedback_etl.records.tombstones import TombstoneFile, Tombstones, TombstoneState
 from feedback_etl.results import ExportReport
 from feedback_etl.storage.location import StorageLike, open_storage
 from feedback_etl.transform.fork_guard import require_usable_polars
@@ -73,9 +72,10 @@ def _read_tombstones(output_dir: StorageLike, key: Key | None) -> Sequence[Tombs
     """
     storage = open_storage(output_dir)
     require_storage(storage)
-    require_state(storage, read_content(storage), find_last_state(AuditLog(storage).records()))
+    tombstones = TombstoneFile(storage)
+    tombstones.require_state(TombstoneState.from_records(AuditLog(storage).records()))
     own = [key] if key else []
-    return read_tombstones(storage, [key, *bind_keys(storage, [*own, *available_keys()])])
+    return tombstones.select([key, *bind_keys(storage, [*own, *available_keys()])])
 
 
 def load_with_report(  # noqa: PLR0913  internal

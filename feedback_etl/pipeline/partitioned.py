@@ -203,9 +203,9 @@ def _create_context(
         erasures=export.erasures,
         series=series,
         prepare=prepare,
-        batch_size=selection.batch_options.batch_size,
-        connect_timeout=selection.connect_timeout,
-        read_timeout=selection.batch_options.read_timeout,
+        batch_size=selection.options.batch_size,
+        connect_timeout=selection.options.connect_timeout,
+        read_timeout=selection.options.read_timeout,
     )
 
 
@@ -230,7 +230,7 @@ def _require_all(files: Iterable[DataFile], report: ExportReport) -> None:
 
 def _count_in_flight(request: ExportRequest) -> int:
     default = MAX_TASKS_IN_FLIGHT if request.executor is not None else min(os.cpu_count() or 1, 4)
-    return request.selection.batch_options.workers or default
+    return request.selection.options.workers or default
 
 
 @contextmanager

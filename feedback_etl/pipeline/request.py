@@ -111,7 +111,7 @@ class ExportRequest:
     @property
     def candidate_settings(self) -> list[dict[str, Any]]:
         """The settings with the normalised query; then with its text, by which earlier versions identified a series."""
-        query = self.selection.query
+        query = self.selection.options.query
         if not query:
             return [self._settings(None)]
         normalized = normalize_query(find_dialect(self.selection.database), query)
@@ -122,7 +122,7 @@ class ExportRequest:
         optional = {
             "extra_columns": [list(column) for column in options.extra_columns],
             "age_edges": list(options.age_edges) if options.age_edges != AGE_EDGES else [],
-            "allow_row_security": self.selection.allow_row_security,
+            "allow_row_security": self.selection.options.allow_row_security,
             "overridden": options.overrides.names(),
             "formulas": "reject" if options.reject_formulas else "",
         }
@@ -133,6 +133,6 @@ class ExportRequest:
             "k": options.k_policy.k,
             "quasi_identifiers": list(options.k_policy.quasi_identifiers),
             "query_sha256": hashlib.sha256(query.encode()).hexdigest() if query else None,
-            "db_schema": self.selection.db_schema,
+            "db_schema": self.selection.options.db_schema,
             "key_id": get_key_id(options.key),
         }

@@ -23,12 +23,7 @@ def select(
     return ReadRequest(
         database,
         window=read.window(now),
-        query=read.query,
-        db_schema=read.db_schema,
-        connect_timeout=read.connect_timeout,
-        batch_options=read.batch_options,
+        options=read,
         on_progress=on_progress,
-        consent=read.consent,
         extra_columns=raw_extra_columns(options.privacy.all_extra_columns),
-        allow_row_security=read.allow_row_security,
     )

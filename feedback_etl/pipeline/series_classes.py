@@ -99,9 +99,16 @@ class SeriesClasses:
             self._wait(files, waiting.filter(~is_expired))
         files.release_spooled(lambda pairs: self._release(files, pairs, small))
         self._write_members(files)
-        outcome = {"total": self._pending.height, "pending": self._waiting, "suppressed": expired.height}
-        exported = self._pending.height - self._waiting - expired.height
-        processor.settle_classes(large, outcome | {"exported": exported})
+        earlier, waiting_now = self._pending.height, self._waiting
+        processor.settle_classes(
+            large,
+            {
+                "total_feedback_records": earlier,
+                "exported_records": earlier - waiting_now - expired.height,
+                "suppressed_records": expired.height,
+                "pending_records": waiting_now,
+            },
+        )
 
     def _release(self, files: ExportTransaction, pairs: pl.DataFrame, small: pl.DataFrame) -> pl.DataFrame:
         """Return the new rows that leave; the others wait from now on."""
@@ -177,14 +184,8 @@ def _select_remaining(request: ExportRequest, pending: pl.DataFrame) -> pl.DataF
     if pending.is_empty():
         return pending
     selection, key = request.selection, request.transform_options.key
-    analyses = fetch_analyses(
-        selection.database,
-        query=selection.query,
-        db_schema=selection.db_schema,
-        consent=selection.consent,
-        connect_timeout=selection.connect_timeout,
-        allow_row_security=selection.allow_row_security,
-    )
+    options = selection.options
+    analyses = fetch_analyses(selection.database, options, allow_row_security=options.allow_row_security)
     ids = pl.LazyFrame({PSEUDONYM: analyses}, schema={PSEUDONYM: pl.String})
     remaining = ids.with_columns(hash_id(PSEUDONYM, key=key, unkeyed=key is None, domain="analysis_id"))
     return pending.join(remaining.collect(), on=PSEUDONYM, how="semi", maintain_order="left")

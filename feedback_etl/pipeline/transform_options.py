@@ -5,32 +5,23 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
-from feedback_etl.columns import ExtraColumn
 from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.options.export import ExportOptions
 from feedback_etl.privacy.k_anonymity import KAnonymityPolicy
 from feedback_etl.privacy.keys import Key
+from feedback_etl.transform.batch import StepOptions
 from feedback_etl.transform.overrides import Overrides
-from feedback_etl.transform.transforms import TimestampPrecision
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransformOptions:
-    """Options that decide what happens to a row; if `key` is None, ids are hashed without a key."""
+class TransformOptions(StepOptions):
+    """Options that decide what happens to a row, in its own batch or together with all other rows."""
 
-    now: datetime
     key: Key | None
-    min_feedback_fields: int
-    hash_recommendation_id: bool
     strict: bool
     max_rejected: float
-    timestamp_precision: TimestampPrecision
     k_policy: KAnonymityPolicy
-    extra_columns: tuple[ExtraColumn, ...]
-    age_edges: tuple[int, ...]
     row_model: Any
-    overrides: Overrides
-    reject_formulas: bool = False
 
     @classmethod
     def from_options(

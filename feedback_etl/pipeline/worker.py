@@ -19,6 +19,7 @@ from feedback_etl.database.connect import open_connection
 from feedback_etl.database.reader_client import ReaderJob
 from feedback_etl.errors import KeyUnusableError, SourceError, UsageError
 from feedback_etl.exports.part_writer import PartWriter
+from feedback_etl.options.read import ReadOptions
 from feedback_etl.pipeline.batch_processor import BatchProcessor
 from feedback_etl.pipeline.batches import process_batches
 from feedback_etl.pipeline.keys import available_keys
@@ -36,7 +37,7 @@ from feedback_etl.records.layout import (
     spooled_part_path,
 )
 from feedback_etl.records.manifest import DataFile
-from feedback_etl.records.tombstones import Tombstones, read_tombstones
+from feedback_etl.records.tombstones import TombstoneFile, Tombstones
 from feedback_etl.settings.keys import find_active_key
 from feedback_etl.settings.model import Settings, load_settings
 from feedback_etl.storage.base import STATE_FOLDER, Storage
@@ -104,7 +105,7 @@ def _find_key(key_id: str, settings: Settings) -> Key:
 @lru_cache(maxsize=4)
 def _connectorx_url(database: str, connect_timeout: float) -> str:
     """Return the URL for ConnectorX, after one connection per process, which detects a wrong URL early."""
-    with open_connection(database, connect_timeout=connect_timeout) as source:
+    with open_connection(database, ReadOptions(connect_timeout=connect_timeout)) as source:
         if source.connectorx_url is None:
             raise SourceError(
                 "This worker's database URL has options that ConnectorX does not support; see docs/databases.md."
@@ -145,7 +146,7 @@ def _open_storage(destination: str) -> Storage:
 def _read_tombstones(destination: str, keys: tuple[Key | None, ...], erasures: frozenset[str]) -> list[Tombstones]:
     """Read the tombstones once per process: those of an erasure do not change."""
     storage, others = _open_storage(destination), [key for key in keys if key]
-    return read_tombstones(storage, [*keys[:1], *bind_keys(storage, others)], only=erasures)
+    return TombstoneFile(storage).select([*keys[:1], *bind_keys(storage, others)], only=erasures)
 
 
 @lru_cache(maxsize=1)

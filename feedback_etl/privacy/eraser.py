@@ -11,7 +11,7 @@ from pathlib import Path
 
 from feedback_etl.data_files.row_filter import find_analyses, list_pseudonyms
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.adoption import UNKNOWN_SCHEME
+from feedback_etl.exports.adoption import UNKNOWN_PSEUDONYMS, UNKNOWN_SCHEME, has_unknown_rows
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.recovery import recover_storage
 from feedback_etl.exports.rewrite import fetch_if_present, finish_rewrites, map_files, remove_rows
@@ -20,14 +20,13 @@ from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.remaining_classes import Owners, add_small_classes, hash_owners
 from feedback_etl.privacy.uninspected_files import list_not_inspected
 from feedback_etl.records.audit import AuditLog
-from feedback_etl.records.audit_records import Line, list_unfinished_stems
+from feedback_etl.records.audit_records import Line, list_unfinished
 from feedback_etl.records.audit_verification import verify_exports, verify_folder
 from feedback_etl.records.catalog import read_manifest
 from feedback_etl.records.layout import ROW_KINDS
 from feedback_etl.records.manifest import DataFile, Manifest
 from feedback_etl.records.manifest_details import summarize_revisions
-from feedback_etl.records.tombstone_verification import get_state
-from feedback_etl.records.tombstones import add_tombstones, hash_identity, list_digests
+from feedback_etl.records.tombstones import TombstoneFile, add_tombstones, hash_identity
 from feedback_etl.storage.base import ConflictError, Storage
 from feedback_etl.storage.errors import refuse_links
 from feedback_etl.storage.posix import hash_file
@@ -48,6 +47,8 @@ class ErasureResult:
             pseudonyms itself.
         unknown_scheme: Exports that could not be searched because `adopt` did not recognise their pseudonyms: people to
             erase may be in them.
+        partly_searched: Adopted exports with rows that could not be searched, because `adopt` did not recognise their
+            pseudonyms (which `not_in_database` removes), or they have none: people to erase may be in them.
         damaged: Files that could not be read, or differ from their manifest; they are left as they are.
         unmanaged: Data files without a manifest, which were not searched.
         not_inspected: All other files below the folder that are not of an export, whatever they are called: copies,
@@ -66,13 +67,13 @@ class ErasureResult:
     unfinished: list[str] = field(default_factory=list)
     not_inspected: list[str] = field(default_factory=list)
     unknown_scheme: list[str] = field(default_factory=list)
+    partly_searched: list[str] = field(default_factory=list)
 
     def summarize_not_inspected(self) -> str:
         """Return the first names of `not_inspected`, and the number of the others."""
         more = len(self.not_inspected) - _MAX_NAMES
-        return ", ".join(self.not_inspected[:_MAX_NAMES]) + (
-            f" and {more:,} more (--json lists all)" if more > 0 else ""
-        )
+        others = f" and {more:,} more (--json lists all)" if more > 0 else ""
+        return f"{', '.join(self.not_inspected[:_MAX_NAMES])}{others}"
 
 
 class Eraser:
@@ -88,9 +89,8 @@ class Eraser:
         owners: Owners | None = None,
     ) -> None:
         self._storage, self._keys, self._request, self._dry_run = storage, keys, request, dry_run
-        self._owners = owners
-        self._log = AuditLog(storage)
-        self._signer = keys[0] if keys else None
+        self._signing_keys: Sequence[Key | None] = keys or [None]
+        self._owners, self._log, self._signer = owners, AuditLog(storage), keys[0] if keys else None
         self._result, self._found_ids = ErasureResult(), set[str]()
         self._erased_from = list[Manifest]()
 
@@ -102,9 +102,10 @@ class Eraser:
         exports, self._result.unmanaged = list_exports(self._storage)
         self._require_intact(lines, exports)
         keys: dict[str | None, Key | None] = {None: None} | {key.id: key for key in self._keys}
-        self._found_ids = self._find_erased_before()
+        tombstones = TombstoneFile(self._storage)
+        self._found_ids = self._find_erased_before(tombstones)
         if not self._dry_run:
-            self._write_tombstones()
+            self._write_tombstones(tombstones)
             if not self._storage.has_locks:  # an export published before these tombstones has not read them
                 self._log_sweep()
                 exports = list_exports(self._storage).exports
@@ -116,7 +117,7 @@ class Eraser:
                 self._result.unknown_scheme += [manifest.stem] if remains else []
             else:
                 self._result.without_key.append(manifest.stem)
-        running = list_unfinished_stems(self._log.records())
+        running = [run["stem"] for run in list_unfinished(self._log.records())]
         self._result.unfinished = [] if self._storage.has_locks else running
         self._result.not_inspected = list_not_inspected(self._storage, exports, self._result.unmanaged, running)
         self._result.not_found = [given for given in self._request.given_ids if given not in self._found_ids]
@@ -135,29 +136,26 @@ class Eraser:
                 "backup; `feedback-etl audit verify` shows all problems."
             )
 
-    def _signing_keys(self) -> Sequence[Key | None]:
-        return self._keys or [None]
-
-    def _find_erased_before(self) -> set[str]:
+    def _find_erased_before(self, tombstones: TombstoneFile) -> set[str]:
         """Return the given ids that have a tombstone."""
         erased = set[str]()
         users, analyses = self._request.users, self._request.analyses
-        for key in self._signing_keys():
-            digests = list_digests(self._storage, key)
+        for key in self._signing_keys:
+            digests = tombstones.list_digests(key)
             for user, given in users.items():
                 erased |= given if hash_identity("user", user, key) in digests else set()
             for pseudonym, analysis in map_pseudonyms(analyses, key).items():
                 erased |= analyses[analysis] if hash_identity("pseudonym", pseudonym, key) in digests else set()
         return erased
 
-    def _write_tombstones(self) -> None:
+    def _write_tombstones(self, tombstones: TombstoneFile) -> None:
         """Write the tombstones before any file changes: a running export reads them before it is published."""
         users = list(self._request.users)
-        pseudonyms_by_key = {key: list(map_pseudonyms(self._request.rows, key)) for key in self._signing_keys()}
+        pseudonyms_by_key = {key: list(map_pseudonyms(self._request.rows, key)) for key in self._signing_keys}
         if all(
             {hash_identity("user", user, key) for user in users}
-            | {hash_identity("pseudonym", each, key) for each in pseudonyms}
-            <= list_digests(self._storage, key)
+            | {hash_identity("pseudonym", pseudonym, key) for pseudonym in pseudonyms}
+            <= tombstones.list_digests(key)
             for key, pseudonyms in pseudonyms_by_key.items()
         ):
             return
@@ -172,7 +170,7 @@ class Eraser:
                 log.append("erasing", self._signer, swept=True)
 
     def _log_erasure(self) -> None:
-        result, tombstones = self._result, list(get_state(self._storage))
+        result, tombstones = self._result, list(TombstoneFile(self._storage).state)
         with self._log.lock() as log:
             log.append(
                 "erased",
@@ -201,7 +199,9 @@ class Eraser:
         """Rewrite the files of an export that contain matching rows."""
         if top := self._storage.local_path():
             paths = [top / file.path for file in manifest.files]
-            refuse_links(*paths, *(top / each for path in paths for each in path.relative_to(top).parents if each.name))
+            refuse_links(
+                *paths, *(top / parent for path in paths for parent in path.relative_to(top).parents if parent.name)
+            )
         finish_rewrites(self._storage, manifest, self._signer)
         search = partial(self._search, request=self._request.with_key(key))
         matches = map_files(self._storage, manifest.files, search)
@@ -216,6 +216,8 @@ class Eraser:
         suppressed = 0
         if self._owners is not None and not self._result.damaged:
             suppressed = add_small_classes(self._storage, manifest, hash_owners(self._owners, key), unwanted)
+        if self._request.is_sweep:  # which removes what is not of the database
+            manifest.statistics.pop(UNKNOWN_PSEUDONYMS, None)
         removal = remove_rows(self._storage, manifest, unwanted, self._signer, dry_run=self._dry_run)
         for file, removed_rows in removal.rows:
             if file.kind in ROW_KINDS:
@@ -225,6 +227,7 @@ class Eraser:
             raise removal.conflict
         self._result.suppressed += suppressed
         self._erased_from.append(manifest)
+        self._result.partly_searched += [manifest.stem] if has_unknown_rows(manifest) else []
 
     def _require_current(self, manifest: Manifest) -> None:
         """Raise ConflictError if another process replaced the manifest, so that files may differ from this one."""
@@ -241,8 +244,7 @@ class Eraser:
                 if (path.stat().st_size, hash_file(path)) not in file.versions:
                     return FileMatch(damaged=True)
                 present = list_pseudonyms(path, path.name)
-                has_subjects = request.subjects and file.kind in ("pairs", "pending")
-                subjects = find_analyses(path, path.name, {*request.subjects}) if has_subjects else {}
+                subjects = find_analyses(path, path.name, {*request.subjects}) if request.subjects else {}
         except ExportFileError:
             return FileMatch(damaged=True)
         return request.match(present, subjects, is_seen_rows=file.kind == "rows")

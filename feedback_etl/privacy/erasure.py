@@ -6,17 +6,19 @@ people are recorded as keyed digests (`records.tombstones`).
 
 from collections.abc import Iterable, Sequence
 from numbers import Integral
-from typing import Any
+from typing import Unpack
 from uuid import UUID
 
 import polars as pl
 
 from feedback_etl.data_files.row_filter import NO_ANALYSIS
 from feedback_etl.database.connect import Database
-from feedback_etl.database.consent import OPT_IN, OPT_OUT, ConsentColumnNames
 from feedback_etl.database.lookups import fetch_analyses, fetch_canonical_ids, fetch_owners, fetch_user_feedback
 from feedback_etl.errors import UsageError
 from feedback_etl.exports.maintenance import require_storage
+from feedback_etl.options.export import require_known
+from feedback_etl.options.keywords import DatabaseKeywords
+from feedback_etl.options.read import ReadOptions
 from feedback_etl.privacy.eraser import Eraser, ErasureResult
 from feedback_etl.privacy.erasure_selection import ErasureRequest
 from feedback_etl.privacy.keys import Key
@@ -38,15 +40,10 @@ def erase(  # noqa: PLR0913  public, flat
     not_in_database: bool = False,
     keep_k: bool = False,
     database: Database | None = None,
-    query: str | None = None,
-    db_schema: str | None = None,
-    opt_in_column: str = OPT_IN,
-    opt_out_column: str = OPT_OUT,
-    connect_timeout: float = 2.0,
-    allow_row_security: bool = False,
     keys: Key | str | Sequence[Key | str],
     dry_run: bool = False,
     lock_timeout: float = LOCK_TIMEOUT,
+    **keywords: Unpack[DatabaseKeywords],
 ) -> ErasureResult:
     """Erase people from every export of a folder, and exclude them from later ones.
 
@@ -65,16 +62,12 @@ def erase(  # noqa: PLR0913  public, flat
             their export, with all other rows of their analyses; the same rewrite does both. People are counted by the
             database. Suppressed people are not kept out of later exports.
         database: Database of the feedback; required by `user_ids`, `not_in_database` and `keep_k`.
-        query: As for `export_feedback`.
-        db_schema: As for `export_feedback`.
-        opt_in_column: As for `export_feedback`.
-        opt_out_column: As for `export_feedback`.
-        connect_timeout: Seconds to wait for the database.
-        allow_row_security: As for `export_feedback`, for `user_ids`; `not_in_database` needs all rows in any case.
         keys: All known keys of the folder's exports; the first signs the audit record. Tombstones are written under
             each of them: later exports need one of these keys.
         dry_run: Report what would be erased, and change nothing.
         lock_timeout: Seconds to wait for the folder's lock.
+        keywords: Options of `export_feedback` that describe the database, such as `query` and `db_schema`. Whatever
+            `allow_row_security` is, `not_in_database` needs all rows.
 
     Returns:
         Numbers of rows and files, and what could not be searched.
@@ -93,6 +86,8 @@ def erase(  # noqa: PLR0913  public, flat
     ['42']
     """
     require_usable_polars()
+    require_known(keywords, [*DatabaseKeywords.__annotations__])
+    options = ReadOptions(**keywords)
     users, analyses = _parse_ids("user_ids", user_ids), _parse_ids("analysis_ids", analysis_ids)
     known_keys = Key.parse_all(keys)
     if not (users or analyses or not_in_database or keep_k):
@@ -105,32 +100,21 @@ def erase(  # noqa: PLR0913  public, flat
     require_storage(storage)
     known_keys = bind_keys(storage, known_keys)
     AuditLog(storage).require_signer(known_keys[0] if known_keys else None)
-    consent = ConsentColumnNames(opt_in_column, opt_out_column)
-    options: dict[str, Any] = {
-        "query": query,
-        "db_schema": db_schema,
-        "consent": consent,
-        "connect_timeout": connect_timeout,
-    }
-    request = _resolve(database, users, analyses, options | {"allow_row_security": allow_row_security})
+    request = _resolve(database, options, users, analyses)
     if database is not None and not_in_database:
         request = request._replace(remaining=_list_remaining(database, options))
-    owners = None
-    if database is not None and keep_k:
-        owners = fetch_owners(database, allow_row_security=allow_row_security, **options)
+    owners = fetch_owners(database, options) if database is not None and keep_k else None
     with explain_write_errors(storage), storage.lock(lock_timeout):
         return Eraser(storage, known_keys, request, dry_run=dry_run, owners=owners).run()
 
 
-def _resolve(
-    database: Database | None, users: list[str], analyses: list[str], options: dict[str, Any]
-) -> ErasureRequest:
+def _resolve(database: Database | None, options: ReadOptions, users: list[str], analyses: list[str]) -> ErasureRequest:
     """Look up all spellings of the given ids, and the analyses of the users."""
     spellings = _find_spellings(database, options, user_id=users, analysis_id=analyses)
     users_by_spelling, analyses_by_spelling = spellings["user_id"], spellings["analysis_id"]
     rows = {spelling: {*given} for spelling, given in analyses_by_spelling.items()}
     if database is not None and users:
-        for user, feedback in fetch_user_feedback(database, list(users_by_spelling), **options).items():
+        for user, feedback in fetch_user_feedback(database, options, list(users_by_spelling)).items():
             for analysis, feedback_id in feedback:
                 for row in [analysis] if analysis is not None else _list_rejected_forms(str(feedback_id)):
                     rows.setdefault(row, set()).update(users_by_spelling[user])
@@ -143,9 +127,9 @@ def _list_rejected_forms(feedback_id: str) -> list[str]:
     return [f"{NO_ANALYSIS}{form}" for form in dict.fromkeys((feedback_id, escaped))]
 
 
-def _list_remaining(database: Database, options: dict[str, Any]) -> Sequence[str]:
+def _list_remaining(database: Database, options: ReadOptions) -> Sequence[str]:
     """List the analyses that the database contains; without any, a sweep would erase everyone."""
-    remaining = fetch_analyses(database, **options)
+    remaining = fetch_analyses(database, options)
     if not remaining:
         raise UsageError(
             "The database has no feedback (with consent), so everyone would be erased. Check that it is the right "
@@ -155,7 +139,7 @@ def _list_remaining(database: Database, options: dict[str, Any]) -> Sequence[str
 
 
 def _find_spellings(
-    database: Database | None, options: dict[str, Any], **ids: list[str]
+    database: Database | None, options: ReadOptions, **ids: list[str]
 ) -> dict[str, dict[str, set[str]]]:
     """Map every spelling of the ids of a column, and their canonical one, to the ids that were given for it.
 
@@ -165,7 +149,7 @@ def _find_spellings(
     unclear = {name: [given for given in some if not _is_canonical(given)] for name, some in ids.items()}
     if database is None or not any(unclear.values()):
         return found
-    for name, canonical in fetch_canonical_ids(database, unclear, **options).items():
+    for name, canonical in fetch_canonical_ids(database, options, unclear).items():
         for given, spelling in canonical.items():
             found[name].setdefault(spelling, set()).add(given)
     return found

@@ -102,8 +102,9 @@ class KeyedRequest(NamedTuple):
 def map_pseudonyms(analyses: Iterable[str], key: Key | None) -> dict[str, str]:
     """Map the pseudonyms of analyses to the analyses; rows without an analysis keep their feedback id."""
     analyses = list(analyses)
-    feedback_ids = {each: each for each in analyses if each.startswith(NO_ANALYSIS)}
-    return _hash_ids([each for each in analyses if each not in feedback_ids], key, "analysis_id") | feedback_ids
+    feedback_ids = {analysis: analysis for analysis in analyses if analysis.startswith(NO_ANALYSIS)}
+    ids = [analysis for analysis in analyses if analysis not in feedback_ids]
+    return _hash_ids(ids, key, "analysis_id") | feedback_ids
 
 
 def _hash_ids(ids: Sequence[str], key: Key | None, domain: str) -> dict[str, str]:

@@ -114,11 +114,16 @@ def has_valid_stem(record: Record) -> bool:
     return all(isinstance(text, str) for text in texts) and STEM.fullmatch(record["stem"]) is not None
 
 
-def list_unfinished_stems(records: Iterable[Record]) -> list[str]:
-    """Return the stems of the runs without an end in the log."""
+def find_ends(records: Iterable[Record]) -> dict[Any, Record]:
+    """Return the record of the end of each run that has one, by run."""
+    return {record.get("run"): record for record in records if record["event"] in END_EVENTS}
+
+
+def list_unfinished(records: Iterable[Record]) -> list[Record]:
+    """Return the records of the starts of the runs without an end, if they have a valid stem."""
     records = list(records)
-    ended = {record.get("run") for record in records if record["event"] in END_EVENTS}
-    return [record["stem"] for record in records if record["event"] == "started" and record.get("run") not in ended]
+    ends, starts = find_ends(records), [record for record in records if record["event"] == "started"]
+    return [record for record in starts if has_valid_stem(record) and record["run"] not in ends]
 
 
 def is_swept_since(records: Iterable[Record], run: str) -> bool:

@@ -9,12 +9,11 @@ from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.audit_records import CHAIN_START, Line, Record, compute_mac
 from feedback_etl.records.catalog import list_manifests
-from feedback_etl.records.key_binding import bind_keys
+from feedback_etl.records.key_binding import name_keys
 from feedback_etl.records.layout import STATE_KINDS
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.records.manifest_verification import LogEvidence, Problem, find_manifest_problems
-from feedback_etl.records.tombstone_verification import find_last_state, find_unsealed, is_signed, require_state
-from feedback_etl.records.tombstones import read_content
+from feedback_etl.records.tombstones import TombstoneFile, TombstoneState
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.location import StorageLike, open_storage
 
@@ -89,33 +88,33 @@ def verify_exports(
 
     Whatever is signed in the folder requires the log to be signed.
     """
-    by_id = {key.id: key for key in bind_keys(storage, keys)}
+    tombstones = TombstoneFile(storage)
+    names = b"".join(line.content for line in lines) + tombstones.content
+    by_id = {key.id: key for key in name_keys(keys, names)}
     records = [line.record for line in lines if line.record is not None]
-    tombstones = _verify_tombstones(storage, records, by_id)
-    signed = tombstones.are_signed or any(export.key_id or export.signed_by for export in exports)
+    tombstone_problems, are_signed = _verify_tombstones(tombstones, records, by_id)
+    signed = are_signed or any(export.key_id or export.signed_by for export in exports)
     anchors = {f"{export.stem}.manifest.json": export.audit_head for export in exports}
     result = verify_lines(lines, by_id.values(), anchors, signed=signed)
     problems = list(find_manifest_problems(exports, LogEvidence.from_records(records), by_id))
-    problems += tombstones.problems
+    problems += tombstone_problems
     result.problems.extend(problem.text for problem in problems)
     uncertain = tuple(problem.text for problem in problems if not problem.is_certain)
     unknown = sum(export.signed_by is not None and export.signed_by not in by_id for export in exports)
     return result._replace(uncertain=result.uncertain + uncertain, unknown=result.unknown + unknown)
 
 
-class _TombstoneResult(NamedTuple):
-    problems: list[Problem]
-    are_signed: bool
-
-
-def _verify_tombstones(storage: Storage, records: Iterable[Record], by_id: Mapping[str, Key]) -> _TombstoneResult:
-    content, state = read_content(storage), find_last_state(records)
+def _verify_tombstones(
+    tombstones: TombstoneFile, records: Iterable[Record], by_id: Mapping[str, Key]
+) -> tuple[list[Problem], bool]:
+    """Return the problems of the tombstones, and whether they are signed."""
+    state = TombstoneState.from_records(records)
     try:
-        require_state(storage, content, state)
-        unsealed = [Problem(text, is_certain=False) for text in find_unsealed(storage, content, state, by_id)]
-        return _TombstoneResult(unsealed, is_signed(storage, content))
+        tombstones.require_state(state)
+        unsealed = [Problem(text, is_certain=False) for text in tombstones.find_unsealed(state, by_id)]
+        return unsealed, tombstones.are_signed
     except ExportFileError as error:
-        return _TombstoneResult([Problem(str(error))], are_signed=False)
+        return [Problem(str(error))], False
 
 
 def _find_changed_files(storage: Storage, exports: Iterable[Manifest]) -> Iterator[str]:

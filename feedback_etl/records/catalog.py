@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.audit_records import Record
 from feedback_etl.records.layout import MANIFEST_SUFFIX, manifest_path
 from feedback_etl.records.manifest import ABANDONED, Manifest, parse_manifest
 from feedback_etl.storage.base import ConflictError, Storage
@@ -29,6 +30,12 @@ def list_manifests(where: StorageLike) -> list[Manifest]:
 def read_manifest(storage: Storage, stem: str) -> Manifest | None:
     """Return the manifest of a stem, abort markers included; None if there is none."""
     return _read(storage, manifest_path(stem))
+
+
+def read_committed(storage: Storage, started: Record) -> Manifest | None:
+    """Return the manifest of a run, given the record of its start; None if the run has not committed."""
+    manifest = read_manifest(storage, started["stem"])
+    return manifest if manifest and manifest.run == started["run"] and manifest.mode != ABANDONED else None
 
 
 def _read(storage: Storage, name: str) -> Manifest | None:

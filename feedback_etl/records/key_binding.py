@@ -32,7 +32,11 @@ def bind_keys(folder: StorageLike, keys: Iterable[Key]) -> list[Key]:
     Raises:
         ExportFileError: The log or the tombstones cannot be read.
     """
-    names = _read_names(folder)
+    return name_keys(keys, _read_names(folder))
+
+
+def name_keys(keys: Iterable[Key], names: bytes) -> list[Key]:
+    """Return what `bind_keys` returns, given the texts that name the keys of a folder: its log and its tombstones."""
     forms = [[form for form in key.list_forms() if f'"{form.id}"'.encode() in names] or [key] for key in keys]
     return list({form.id: form for found in forms for form in found}.values()) if names else list(keys)
 

@@ -89,8 +89,7 @@ class DataFile:
 
     Attributes:
         path: The path in the folder.
-        kind: "pairs", "rejected"; "rows" (digests of the rows that were read), "pending" (rows of a series that wait
-            for k people) or "members" (digests of the people of its equivalence classes).
+        kind: "pairs", "rejected"; or "rows" (digests of rows that were read), "pending" or "members" of a series.
         rows, bytes, sha256: The number of rows, the size, and the digest as 64 hex characters.
         becoming: The rows, size and digest of the content that is about to replace it; empty if there is none.
         etag: The ETag of an object; "" in a folder.
@@ -178,6 +177,11 @@ class Manifest:
         return hash_settings(self.settings)
 
     @property
+    def extra_columns(self) -> list[ExtraColumn]:
+        """Return the columns of the pairs after the twelve."""
+        return [ExtraColumn(*column) for column in self.settings.get("extra_columns", [])]
+
+    @property
     def overridden(self) -> dict[str, str]:
         """Return the functions that the application overrode, by name; see `overrides.Overrides`."""
         return dict(self.settings.get("overridden", {}))
@@ -213,10 +217,6 @@ class Manifest:
     def all(self, kind: str) -> list[DataFile]:
         """Return the files of a kind in the order of their rows; a partitioned export has many."""
         return [file for file in self.files if file.kind == kind]
-
-    def file(self, kind: str) -> DataFile | None:
-        """Return the first file of a kind, or None."""
-        return next(iter(self.all(kind)), None)
 
     @property
     def data(self) -> str:

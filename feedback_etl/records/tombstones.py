@@ -9,9 +9,11 @@ who was erased. The last line of each set is its seal, a MAC over the lines befo
 Without a key the digests are plain SHA-256, and anyone who can list the ids can determine who was erased.
 """
 
+import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
 
 import polars as pl
 from pydantic import ConfigDict, TypeAdapter
@@ -26,16 +28,13 @@ from feedback_etl.transform.expressions import hash_id
 
 Kind = Literal["user", "pseudonym"]
 
-SEAL = "seal"
-"""The kind of the last line of a set."""
-
 TOMBSTONES = f"{STATE_FOLDER}/tombstones.jsonl"
 
 _LENGTH = 32
 
 
 class Tombstone(TypedDict):
-    """A line of the file: the digest of a user id or a pseudonym, or a seal, under the key with this id."""
+    """A line of the file: the digest of a user id or a pseudonym, or the seal that ends a set, under a key."""
 
     __pydantic_config__ = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)  # type: ignore[misc]
 
@@ -82,60 +81,139 @@ def _hash_column(kind: Kind, text: pl.Expr, key: Key | None) -> pl.Expr:
     return sign_column(text, f"tombstone {kind}", key).str.slice(0, _LENGTH)
 
 
-def read_tombstones(
-    folder: StorageLike, keys: Iterable[Key | None], *, only: frozenset[str] | None = None
-) -> list[Tombstones]:
-    """Return the tombstones of a folder, using as few of the keys as possible, earlier keys first.
+class TombstoneState(NamedTuple):
+    """Contain the size in bytes and the digest of the append-only file at some time."""
 
-    Args:
-        folder: The export folder.
-        keys: The available keys.
-        only: The ids of the erasures to include; all by default.
+    bytes: int
+    sha256: str
 
-    Raises:
-        ExportFileError: The tombstone file is invalid.
-        KeyMissingError: An erasure has tombstones under other keys only.
+    @classmethod
+    def from_records(cls, records: Iterable[Mapping[str, Any]]) -> "TombstoneState":
+        """Return the state that the last erasure recorded in the audit log."""
+        states = [record.get("tombstones") for record in records if record["event"] == "erased"]
+        match [state for state in states if state is not None][-1:]:
+            case [[int(size), str(digest)]]:
+                return cls(size, digest)
+        return cls(0, hashlib.sha256(b"").hexdigest())
+
+
+class TombstoneFile:
+    """The tombstones of a storage as they are when this is created.
+
+    Attributes:
+        path: The path or URL of the file, for messages.
+        content: The content of the file.
     """
-    records = [record for record in _records(folder) if only is None or record["erasure"] in only]
-    by_id: dict[str | None, Key | None] = {}
-    for key in keys:
-        by_id.setdefault(get_key_id(key), key)
-    signers = _signers(records)
-    chosen = {erasure: next((key_id for key_id in by_id if key_id in ids), "") for erasure, ids in signers.items()}
-    if unknown := [erasure for erasure, key_id in chosen.items() if key_id == ""]:
-        ids = sorted({str(key_id) for erasure in unknown for key_id in signers[erasure]})
-        raise KeyMissingError(
-            f"{folder} contains erasures under the key {' or '.join(ids)}, which is not available: erased people could "
-            "come back. Retire that key here (feedback-etl keys retire --file FILE), or export into another folder "
-            "(--output)."
-        )
-    digests: dict[str | None, dict[str, set[str]]] = {}
-    for record in records:
-        if record["key_id"] == chosen[record["erasure"]] and record["kind"] != SEAL:
-            kinds = digests.setdefault(record["key_id"], {"user": set(), "pseudonym": set()})
-            kinds[record["kind"]].add(record["digest"])
-    return [
-        Tombstones(by_id[key_id], frozenset(kinds["user"]), frozenset(kinds["pseudonym"]))
-        for key_id, kinds in digests.items()
-    ]
 
+    def __init__(self, where: StorageLike) -> None:
+        self._storage = open_storage(where)
+        self.path, self.content = f"{self._storage}/{TOMBSTONES}", self._storage.read_lines(TOMBSTONES)
 
-def list_erasures(folder: StorageLike) -> frozenset[str]:
-    """Return the ids of all erasures."""
-    return frozenset(record["erasure"] for record in _records(folder))
+    @property
+    def state(self) -> TombstoneState:
+        """Return the size and the digest of the file."""
+        return TombstoneState(len(self.content), hashlib.sha256(self.content).hexdigest())
 
+    @cached_property
+    def _records(self) -> list[Tombstone]:
+        return [record for record in map(self._parse, self.content.splitlines()) if record is not None]
 
-def list_erased_since(folder: StorageLike, erasures: frozenset[str], key: Key | None) -> frozenset[str]:
-    """Return the digests of the pseudonyms that were erased after these erasures.
+    def _parse(self, line: bytes) -> Tombstone | None:
+        """Return the tombstone of a line; None if a crash tore it: that erasure was not done, and is run again."""
+        try:
+            return _TOMBSTONE.validate_python(load_unique(line))
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        except ValueError:  # ValidationError is one
+            raise ExportFileError(f"{self.path} contains a line that is no tombstone; nothing was done.") from None
 
-    Raises:
-        ExportFileError: There was an erasure that did not know the key.
-    """
-    new = [record for record in _records(folder) if record["erasure"] not in erasures]
-    key_id = get_key_id(key)
-    if any(key_id not in ids for ids in _signers(new).values()):
-        raise ExportFileError("Meanwhile people were erased under another key: nothing was published. Run again.")
-    return frozenset(record["digest"] for record in new if (record["kind"], record["key_id"]) == ("pseudonym", key_id))
+    @property
+    def erasures(self) -> frozenset[str]:
+        """Return the ids of all erasures."""
+        return frozenset(record["erasure"] for record in self._records)
+
+    @property
+    def are_signed(self) -> bool:
+        """Return whether there are tombstones under a key."""
+        return any(record["key_id"] for record in self._records)
+
+    def list_digests(self, key: Key | None) -> set[str]:
+        """Return all digests under a key."""
+        return {record["digest"] for record in self._records if record["key_id"] == get_key_id(key)}
+
+    def list_erased_since(self, erasures: frozenset[str], key: Key | None) -> frozenset[str]:
+        """Return the digests of the pseudonyms that were erased after these erasures.
+
+        Raises:
+            ExportFileError: There was an erasure that did not know the key.
+        """
+        new, key_id = [each for each in self._records if each["erasure"] not in erasures], get_key_id(key)
+        if any(key_id not in ids for ids in _signers(new).values()):
+            raise ExportFileError("Meanwhile people were erased under another key: nothing was published. Run again.")
+        return frozenset(each["digest"] for each in new if (each["kind"], each["key_id"]) == ("pseudonym", key_id))
+
+    def select(self, keys: Iterable[Key | None], *, only: frozenset[str] | None = None) -> list[Tombstones]:
+        """Return the tombstones by key, using as few of the keys as possible, earlier keys first.
+
+        Args:
+            keys: The available keys.
+            only: The ids of the erasures to include; all by default.
+
+        Raises:
+            KeyMissingError: An erasure has tombstones under other keys only.
+        """
+        records = [record for record in self._records if only is None or record["erasure"] in only]
+        by_id: dict[str | None, Key | None] = {}
+        for key in keys:
+            by_id.setdefault(get_key_id(key), key)
+        signers = _signers(records)
+        chosen = {erasure: next((key_id for key_id in by_id if key_id in ids), "") for erasure, ids in signers.items()}
+        if ids := sorted({str(key_id) for each, chose in chosen.items() if chose == "" for key_id in signers[each]}):
+            raise KeyMissingError(
+                f"{self._storage} contains erasures under the key {' or '.join(ids)}, which is not available: erased "
+                "people could come back. Retire that key here (feedback-etl keys retire --file FILE), or export into "
+                "another folder (--output)."
+            )
+        digests: dict[str | None, dict[str, set[str]]] = {}
+        for record in records:
+            if record["key_id"] == chosen[record["erasure"]] and record["kind"] != "seal":
+                kinds = digests.setdefault(record["key_id"], {"user": set(), "pseudonym": set()})
+                kinds[record["kind"]].add(record["digest"])
+        return [
+            Tombstones(by_id[key_id], frozenset(kinds["user"]), frozenset(kinds["pseudonym"]))
+            for key_id, kinds in digests.items()
+        ]
+
+    def require_state(self, state: TombstoneState) -> None:
+        """Require that the file still begins with the recorded content.
+
+        Raises:
+            ExportFileError: It was changed or removed.
+        """
+        start = self.content[: state.bytes]
+        if len(start) < state.bytes or hashlib.sha256(start).hexdigest() != state.sha256:
+            raise ExportFileError(
+                f"{self.path} is missing or was changed: erased people could come back. Restore it, or export into "
+                "another folder (--output)."
+            )
+
+    def find_unsealed(self, state: TombstoneState, by_id: Mapping[str, Key]) -> list[str]:
+        """Return a problem for each set of tombstones after the recorded state that its key has not sealed.
+
+        Sets of unavailable keys are not verified; a set without a key has no seal.
+        """
+        sets: dict[tuple[str, str], list[tuple[bytes, Tombstone]]] = {}
+        for line in self.content[state.bytes :].splitlines():
+            record = self._parse(line)
+            if record and record["key_id"] in by_id:
+                sets.setdefault((record["erasure"], str(record["key_id"])), []).append((line, record))
+        return [
+            f"{self.path} has lines of the erasure {erasure} that its key has not sealed: it was interrupted, or they "
+            "were added. Run the erasure again"
+            for (erasure, key_id), lines in sets.items()
+            if (lines[-1][1]["kind"], lines[-1][1]["digest"])
+            != ("seal", _compute_seal((line for line, _ in lines[:-1]), by_id[key_id]))
+        ]
 
 
 def _signers(records: Iterable[Tombstone]) -> dict[str, set[str | None]]:
@@ -146,14 +224,9 @@ def _signers(records: Iterable[Tombstone]) -> dict[str, set[str | None]]:
     return signers
 
 
-def compute_seal(lines: Iterable[bytes], key: Key) -> str:
+def _compute_seal(lines: Iterable[bytes], key: Key) -> str:
     """Compute the MAC over the lines of a set of tombstones: 64 hex characters."""
     return sign(key, "tombstones", b"\n".join(lines))
-
-
-def list_digests(folder: StorageLike, key: Key | None) -> set[str]:
-    """Return all stored digests under a key."""
-    return {record["digest"] for record in _records(folder) if record["key_id"] == get_key_id(key)}
 
 
 def add_tombstones(
@@ -172,36 +245,6 @@ def add_tombstones(
         return json.dumps({"erasure": erasure, "kind": kind, "digest": digest, "key_id": key_id}).encode()
 
     lines = [encode(kind, digest) for kind, digest in digests]
-    lines += [encode(SEAL, compute_seal(lines, key))] if key and lines else []
+    lines += [encode("seal", _compute_seal(lines, key))] if key and lines else []
     if lines:
         open_storage(folder).append_lines(TOMBSTONES, b"\n".join(lines) + b"\n")
-
-
-def describe_path(folder: StorageLike) -> str:
-    """Return the path or URL of the file, for messages."""
-    return f"{open_storage(folder)}/{TOMBSTONES}"
-
-
-def read_content(folder: StorageLike) -> bytes:
-    """Return the content of the file."""
-    return open_storage(folder).read_lines(TOMBSTONES)
-
-
-def _records(folder: StorageLike) -> list[Tombstone]:
-    records = (parse_tombstone(line, folder) for line in read_content(folder).splitlines())
-    return [record for record in records if record is not None]
-
-
-def parse_tombstone(line: bytes, folder: StorageLike) -> Tombstone | None:
-    """Return the tombstone of a line; None for a line that a crash tore: that erasure was not done, and is run again.
-
-    Raises:
-        ExportFileError: The line is something else.
-    """
-    try:
-        return _TOMBSTONE.validate_python(load_unique(line))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    except ValueError:  # ValidationError is one
-        path = describe_path(folder)
-        raise ExportFileError(f"{path} contains a line that is no tombstone; nothing was done.") from None

@@ -23,8 +23,7 @@ def contracts(extra_columns: Sequence[ExtraColumn] = (), age_edges: Sequence[int
 
 def manifest_schema(manifest: Manifest) -> dict[str, Any]:
     """Return the JSON Schema of a row of an export, as its manifest describes it."""
-    extra_columns = [ExtraColumn(*column) for column in manifest.settings.get("extra_columns", [])]
-    return row_schema(extra_columns, manifest.settings.get("age_edges", AGE_EDGES), manifest.overridden)
+    return row_schema(manifest.extra_columns, manifest.settings.get("age_edges", AGE_EDGES), manifest.overridden)
 
 
 def write_contracts(

@@ -10,7 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from feedback_etl.columns import SUBJECT_HASH, ExtraColumn
+from feedback_etl.columns import SUBJECT_HASH
 from feedback_etl.database.window import parse_window
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.maintenance import list_exports, require_storage
@@ -103,7 +103,7 @@ def _may_repeat(exports: Sequence[Manifest]) -> bool:
 
 def _sensitive(exports: Sequence[Manifest]) -> list[str]:
     """List the personal and sensitive data, extra columns included."""
-    columns = dict.fromkeys(column for manifest in exports for column in _list_extra_columns(manifest))
+    columns = dict.fromkeys(column for manifest in exports for column in manifest.extra_columns)
     descriptions = {SUBJECT_HASH: "Pseudonyms of people"}
     extra = [
         descriptions.get(column, f"{_ROLE_DESCRIPTIONS[column.role]}: column {column.name}")
@@ -111,10 +111,6 @@ def _sensitive(exports: Sequence[Manifest]) -> list[str]:
         if column.role in _ROLE_DESCRIPTIONS
     ]
     return [*_SENSITIVE, *extra]
-
-
-def _list_extra_columns(manifest: Manifest) -> list[ExtraColumn]:
-    return [ExtraColumn(*fields) for fields in manifest.settings.get("extra_columns", [])]
 
 
 def _file(file: DataFile) -> dict[str, Any]:

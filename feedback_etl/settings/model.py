@@ -6,7 +6,7 @@
 
 import os
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, Unpack, cast
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from feedback_etl.columns import AGE_EDGES, QUASI_IDENTIFIERS, ColumnTypeName, ExtraColumn, Role
 from feedback_etl.errors import UsageError
 from feedback_etl.options.export import ExportOptions, option_names
-from feedback_etl.options.keywords import ExportKeywords
+from feedback_etl.options.keywords import DatabaseKeywords, ExportKeywords
 from feedback_etl.options.output import OutputOptions
 from feedback_etl.options.privacy import PrivacyOptions
 from feedback_etl.options.read import ReadOptions
@@ -110,6 +110,14 @@ class Settings(BaseSettings):
         if self.row_model and "row_model" not in keywords:
             configured["row_model"] = load_model(self.row_model)
         return ExportOptions.from_keywords(**configured | dict(keywords))
+
+    def to_database_keywords(self) -> DatabaseKeywords:
+        """Return the options that describe the database; raises UsageError if the query file cannot be read."""
+        from feedback_etl.database.custom_query import read_query_file
+
+        keywords: Any = {name: getattr(self, name) for name in DatabaseKeywords.__annotations__}
+        keywords["query"] = read_query_file(self.query) if self.query else None
+        return cast("DatabaseKeywords", keywords)
 
     def require_database_url(self) -> str:
         """Return the URL of the database, with its password.

@@ -122,6 +122,15 @@ class Storage(Protocol):
     def staging_path(self, name: str) -> AbstractContextManager[Path]:
         """Provide a local path to write a file to before `put_new` or `replace`; what remains there is removed."""
 
+    def replacement_path(self, name: str) -> AbstractContextManager[Path]:
+        """Provide a local path to write the replacement of a file to, in a folder under a name that recovery knows.
+
+        In a folder the caller holds `lock`, so that the path is its own; what remains there is removed.
+        """
+
+    def etag(self, version: Version) -> str:
+        """Return the ETag of a version of an object; "" in a folder, where a copy of a file is another version."""
+
     def put_new(self, name: str, content: bytes | Path) -> Version:
         """Write a file that does not exist yet, completely or not at all; durable when this returns.
 

@@ -116,6 +116,20 @@ class LocalStorage(Storage):
         finally:
             staged.unlink(missing_ok=True)
 
+    @contextmanager
+    def replacement_path(self, name: str) -> Iterator[Path]:
+        """Provide the path that `posix.replacement_path` returns."""
+        path = replacement_path(self.path / name)
+        path.unlink(missing_ok=True)  # left by a process that was killed
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+    def etag(self, version: Version) -> str:  # noqa: ARG002
+        """Return ""."""
+        return ""
+
     def put_new(self, name: str, content: bytes | Path) -> Version:
         """Hard-link a complete file under its name, then fsync its folder."""
         if isinstance(content, bytes):

@@ -146,6 +146,14 @@ class ObjectStorage(NumberedObjects):
         with explain_staging_errors(self.url), TemporaryDirectory(prefix="feedback_etl-") as folder:
             yield Path(folder, PurePosixPath(name).name)
 
+    def replacement_path(self, name: str) -> AbstractContextManager[Path]:
+        """Provide a path in a private temporary folder."""
+        return self.staging_path(name)
+
+    def etag(self, version: Version) -> str:
+        """Return the version, which is the ETag."""
+        return version
+
     def put_new(self, name: str, content: bytes | Path) -> Version:
         """Put an object on the condition that none of the name exists (If-None-Match)."""
         return self._put_conditionally(name, content, None, FileExistsError(name))

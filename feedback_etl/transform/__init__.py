@@ -7,6 +7,8 @@ from feedback_etl.lazy_names import lazy_names
 if TYPE_CHECKING:
     __all__: list[str]
 
+    from feedback_etl.transform.column_transforms import bucket_ages as bucket_ages
+    from feedback_etl.transform.column_transforms import hash_ids as hash_ids
     from feedback_etl.transform.expressions import bucket_age as bucket_age
     from feedback_etl.transform.expressions import hash_id as hash_id
     from feedback_etl.transform.expressions import iso_timestamp as iso_timestamp
@@ -28,8 +30,10 @@ else:
             "TrainingPair": "transform.training_schema",
             "anonymize": "transform.transforms",
             "bucket_age": "transform.expressions",
+            "bucket_ages": "transform.column_transforms",
             "deduplicate": "transform.transforms",
             "hash_id": "transform.expressions",
+            "hash_ids": "transform.column_transforms",
             "iso_timestamp": "transform.expressions",
             "join_list": "transform.json_lists",
             "pair_hash": "transform.expressions",

@@ -1,8 +1,9 @@
 """Process a batch of raw rows. `process_batch` shows the order of the steps; all functions are pure."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -15,27 +16,19 @@ from feedback_etl.transform.raw_schema import partition_valid
 from feedback_etl.transform.transforms import TimestampPrecision, anonymize, coarsen, has_min_ratings
 
 
-class BatchOptions(Protocol):
+@dataclass(frozen=True, kw_only=True)
+class StepOptions:
     """Options of the steps; if `key` is None, ids are hashed without a key."""
 
-    @property
-    def now(self) -> datetime: ...  # noqa: D102
-    @property
-    def key(self) -> KeyLike | None: ...  # noqa: D102
-    @property
-    def min_feedback_fields(self) -> int: ...  # noqa: D102
-    @property
-    def hash_recommendation_id(self) -> bool: ...  # noqa: D102
-    @property
-    def timestamp_precision(self) -> TimestampPrecision: ...  # noqa: D102
-    @property
-    def extra_columns(self) -> Sequence[ExtraColumn]: ...  # noqa: D102
-    @property
-    def age_edges(self) -> Sequence[int]: ...  # noqa: D102
-    @property
-    def overrides(self) -> Overrides: ...  # noqa: D102
-    @property
-    def reject_formulas(self) -> bool: ...  # noqa: D102
+    now: datetime
+    key: KeyLike | None
+    min_feedback_fields: int
+    hash_recommendation_id: bool
+    timestamp_precision: TimestampPrecision
+    extra_columns: tuple[ExtraColumn, ...]
+    age_edges: tuple[int, ...]
+    overrides: Overrides
+    reject_formulas: bool = False
 
 
 class BatchResult(NamedTuple):
@@ -45,7 +38,7 @@ class BatchResult(NamedTuple):
         pairs: Training pairs, not yet checked by `validate`.
         user_ids: The user of each pair, in the same order.
         rejected: Invalid raw rows, without reasons; `add_reasons` adds them.
-        counts: Numbers of rows and values by outcome.
+        counts: Numbers of rows and values, by the fields of `ExportReport`.
     """
 
     pairs: pl.DataFrame
@@ -54,7 +47,7 @@ class BatchResult(NamedTuple):
     counts: dict[str, int]
 
 
-def process_batch(raw: pl.DataFrame, options: BatchOptions, duplicates: DuplicateFilter) -> BatchResult:
+def process_batch(raw: pl.DataFrame, options: StepOptions, duplicates: DuplicateFilter) -> BatchResult:
     """Turn raw rows into training pairs.
 
     Args:
@@ -73,19 +66,19 @@ def process_batch(raw: pl.DataFrame, options: BatchOptions, duplicates: Duplicat
     time_columns = _time_columns(options.extra_columns)
     pairs = coarsen(pairs, options.timestamp_precision, also=time_columns)
     counts = {
-        "total": raw.height,
-        "skipped": raw.height - rated.height,
-        "rejected": rejected.height,
-        "deduplicated": valid.height - unique.height,
-        "exported": pairs.height,
+        "total_feedback_records": raw.height,
+        "skipped_records": raw.height - rated.height,
+        "errors": rejected.height,
+        "deduplicated_records": valid.height - unique.height,
+        "exported_records": pairs.height,
         "implausible_ages": _count_implausible_ages(pairs, unique),
-        "withheld": _count_new_nulls(pairs, unique, [IMAGE_URL.name]),
-        "unreadable": _count_new_nulls(pairs, unique, time_columns),
+        "withheld_image_urls": _count_new_nulls(pairs, unique, [IMAGE_URL.name]),
+        "unreadable_times": _count_new_nulls(pairs, unique, time_columns),
     }
     return BatchResult(pairs, unique["user_id"], rejected, counts)
 
 
-def _pseudonymize(valid: pl.DataFrame, options: BatchOptions) -> pl.DataFrame:
+def _pseudonymize(valid: pl.DataFrame, options: StepOptions) -> pl.DataFrame:
     pairs = anonymize(
         valid,
         now=options.now,

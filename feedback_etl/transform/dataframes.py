@@ -3,7 +3,7 @@
 A public transform is written once, for Polars, and `accepts_any_dataframe` converts its argument and its result.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Frame = TypeVar("Frame", bound=Any)
-"""A Polars frame (lazy or not), a pandas data frame or an Arrow table; transforms return the same kind."""
+"""A Polars frame (lazy or not), a pandas data frame or an Arrow table; transforms return the same kind.
+
+A DuckDB relation, a stream of record batches and a Hugging Face dataset are read into an Arrow table first.
+"""
 
 Transform = TypeVar("Transform", bound=Callable[..., Any])
 
@@ -45,6 +48,7 @@ def accepts_any_dataframe(transform: Transform) -> Transform:
     def wrapped(frame: Any, *arguments: Any, **options: Any) -> Any:
         if isinstance(frame, pl.DataFrame | pl.LazyFrame):
             return transform(frame, *arguments, **options)
+        frame = _read_streams(frame)
         table = to_polars(frame)
         is_pandas = _is_pandas(_to_narwhals(frame))
         restore = _to_pandas if is_pandas else _to_arrow
@@ -58,7 +62,8 @@ def to_polars(frame: Any) -> Any:
     """Convert a pandas data frame or an Arrow table to Polars; return a Polars frame, lazy or not, unchanged.
 
     Pandas stores integers with missing values as floats, unless the dtype is Int64. Such a column is converted to
-    floats, which transforms that need exact numbers refuse. A pandas float column without any value becomes Null.
+    floats, which transforms that need exact numbers refuse. A pandas column of floats or objects without any value
+    becomes Null.
 
     Raises:
         UsageError: The value is not such a frame, its column names are not text or not unique, or a column contains
@@ -66,7 +71,7 @@ def to_polars(frame: Any) -> Any:
     """
     if isinstance(frame, pl.DataFrame | pl.LazyFrame):
         return frame
-    source = _to_narwhals(frame)
+    source = _to_narwhals(_read_streams(frame))
     try:
         table: pl.DataFrame = source.to_polars()
     except Exception as error:  # its text may contain values
@@ -74,7 +79,7 @@ def to_polars(frame: Any) -> Any:
     else:
         types: dict[str, pl.DataType] = {name: pl.Enum(dtype.categories) for name, dtype in _ordered_enums(source)}
         if _is_pandas(source):
-            types |= dict.fromkeys(_empty_float_columns(table), pl.Null())
+            types |= dict.fromkeys(_list_untyped_columns(source, table), pl.Null())
         return table.cast(pl.Schema(table.schema | types))
     raise UsageError(
         f"A column of the frame contains values of different types ({error_type}); give each column one type."
@@ -104,6 +109,33 @@ def lazy_like(frame: Frame, result: pl.DataFrame) -> Frame:
     return cast(Frame, like_frame)
 
 
+def list_columns(frame: pl.DataFrame | pl.LazyFrame, columns: str | Sequence[str] | pl.Expr) -> list[str]:
+    """Return the names of columns that a caller names or selects.
+
+    Raises:
+        UsageError: There is no such column, or the selector selects none.
+    """
+    if isinstance(columns, pl.Expr):
+        selected = frame.lazy().drop(_ROW, strict=False).select(columns).collect_schema().names()
+    else:
+        selected = [columns] if isinstance(columns, str) else [*columns]
+        require_columns(frame, selected)
+    if not selected:
+        raise UsageError("No column is selected: name at least one.")
+    return selected
+
+
+def _read_streams(frame: Any) -> Any:
+    """Read a Hugging Face dataset, DuckDB relation or RecordBatchReader into an Arrow table; return others as given."""
+    if hasattr(frame, "with_format"):
+        return frame.with_format("arrow")[:]
+    if type(frame).__name__ in {"DuckDBPyRelation", "RecordBatchReader"}:
+        import pyarrow as pa
+
+        return pa.table(frame)
+    return frame
+
+
 def _to_narwhals(frame: Any) -> "nw.DataFrame[Any]":
     import narwhals as nw
 
@@ -111,7 +143,8 @@ def _to_narwhals(frame: Any) -> "nw.DataFrame[Any]":
         source = nw.from_native(frame, eager_only=True, pass_through=True)
         if not isinstance(source, nw.DataFrame) or not (_is_pandas(source) or source.implementation.is_pyarrow()):
             raise UsageError(
-                "A frame must be a Polars frame (lazy or not), a pandas data frame or an Arrow table, not "
+                "A frame must be a Polars frame (lazy or not), a pandas data frame, an Arrow table, a DuckDB relation, "
+                "a RecordBatchReader or a Hugging Face dataset, not "
                 f"{type(frame).__name__}."
             )
         if all(isinstance(name, str) for name in source.columns):
@@ -130,9 +163,11 @@ def _ordered_enums(source: "nw.DataFrame[Any]") -> "Iterator[tuple[str, nw.Enum]
     return ((name, dtype) for name, dtype in source.schema.items() if isinstance(dtype, nw.Enum))
 
 
-def _empty_float_columns(table: pl.DataFrame) -> list[str]:
-    """Return the float columns without any value: pandas uses floats for missing values of any type."""
-    is_empty = table.select(pl.selectors.float()).select(pl.all().is_null().all())
+def _list_untyped_columns(source: "nw.DataFrame[Any]", table: pl.DataFrame) -> list[str]:
+    """Return the columns of floats or objects without any value, which pandas uses for missing values of any type."""
+    dtypes = source.to_native().dtypes
+    untyped = [name for name, dtype in table.schema.items() if dtype.is_float() or dtypes[name].kind == "O"]
+    is_empty = table.select(pl.col(untyped).is_null().all())
     return [column.name for column in is_empty if table.height and column.item()]
 
 

@@ -60,8 +60,9 @@ def hash_id(
     Keyed: HMAC-SHA256(key, domain + ":" + id as text), RFC 2104. Unkeyed, only on request: SHA-256(id as text),
     which anyone who can list the possible ids can invert in seconds.
 
-    Ids are integers of any width or text. A float is not an id (42.0 is not 42): `anonymize` refuses such columns.
-    Null stays null.
+    Ids are integers of any width or text. A float is not an id (42.0 is not 42): Polars raises ComputeError when the
+    expression is evaluated for such a column. Null stays null. For several columns use `hash_ids`, which gives each its
+    own domain.
 
     A keyed expression, and a lazy frame with one, cannot be serialised (pickle, `serialize`), since that would store
     the key: Polars raises ComputeError or RuntimeError. Collect the frame first.
@@ -77,8 +78,9 @@ def hash_id(
         A String expression: 16 lower-case hex characters, or as many as `Key.pseudonym_length` says.
 
     Raises:
-        UsageError: Neither `key` nor `unkeyed=True`, or both.
-        KeyUnusableError: The key is not UTF-8 text of at least 32 bytes, or can be guessed (`estimate_key_bits`).
+        UsageError: Neither `key` nor `unkeyed=True`, or both; or the expression is of several columns.
+        KeyUnusableError: The key is bytes or not UTF-8 text of at least 32 bytes, or can be guessed
+            (`estimate_key_bits`).
 
     >>> pl.select(hash_id(pl.lit(42), unkeyed=True)).item()
     '73475cb40a568e8d'
@@ -88,15 +90,24 @@ def hash_id(
     if (key is None) is not unkeyed:
         raise UsageError("hash_id needs either key=... or unkeyed=True.")
     ids = to_expr(column)
+    if ids.meta.has_multiple_outputs():
+        raise UsageError("hash_id takes one column; pass several, or a selector, to hash_ids(frame, columns, ...).")
     text = ids.cast(pl.String)
     if key is None:
         digest = text.chash.sha2_256()  # type: ignore[attr-defined]
     else:
         prefixed = pl.lit(f"{domain or ids.meta.output_name()}:") + text
-        digest = hmac_sha256(prefixed, _require_usable_key(key) if isinstance(key, str) else key.text)
+        digest = hmac_sha256(prefixed, _require_usable_key(key) if isinstance(key, str | bytes) else key.text)
     length = PSEUDONYM_LENGTH if key is None or isinstance(key, str) else key.pseudonym_length
-    pseudonym: pl.Expr = digest.str.slice(0, length)
+    pseudonym: pl.Expr = digest.str.slice(_zero_unless_float(ids), length)
     return pseudonym.alias(ids.meta.output_name())
+
+
+def _zero_unless_float(ids: pl.Expr) -> pl.Expr:
+    """Return 0 once; for floats, an expression that fails when it is evaluated, and says why."""
+    is_float = pl.dtype_of(ids).matches(cs.float())
+    reason = pl.lit("ids must be integers or text, not floats (pandas: use the dtype Int64)")
+    return pl.when(is_float).then(reason).otherwise(pl.lit("0")).str.to_integer()
 
 
 def require_pseudonym_length(length: int) -> None:
@@ -105,8 +116,10 @@ def require_pseudonym_length(length: int) -> None:
         raise UsageError(f"`pseudonym_length` must be one of {', '.join(map(str, PSEUDONYM_LENGTHS))}.")
 
 
-def _require_usable_key(key: str) -> str:
+def _require_usable_key(key: str | bytes) -> str:
     """Return the text of a key without surrounding white space; raise KeyUnusableError if it is not usable."""
+    if isinstance(key, bytes):
+        raise KeyUnusableError("The key is bytes, but must be text: decode it, with key.decode().")
     key = key.strip()
     encoded = key.encode(errors="ignore")
     if encoded.decode() != key:  # checked here, since an encoder's error would contain the key

@@ -1,7 +1,6 @@
 """Validate training sets: every batch must satisfy `TrainingPair`, a pandera model, before it is written or returned.
 
-Validation is complete whatever PANDERA_VALIDATION_ENABLED and PANDERA_VALIDATION_DEPTH are set to. Raw rows are
-validated in `raw_schema`.
+Validation is complete whatever PANDERA_VALIDATION_ENABLED and PANDERA_VALIDATION_DEPTH are set to.
 """
 
 import copy
@@ -16,6 +15,7 @@ from pandera.errors import SchemaErrors
 
 from feedback_etl.columns import AGE_EDGES, IMAGE_URL, KNOWN, SUBJECT_HASH, ExtraColumn
 from feedback_etl.errors import ValidationError
+from feedback_etl.transform.column_transforms import with_age_ranges
 from feedback_etl.transform.combined_checks import combine_checks
 from feedback_etl.transform.dataframes import Frame, collect_if_lazy, lazy_like, to_polars
 from feedback_etl.transform.expressions import AGE_RANGE, age_ranges
@@ -122,8 +122,9 @@ def _own_text_checks(column: str) -> list[pa.Check]:
 
 
 def _refuse_formulas(formulas: pl.Expr) -> pa.Check:
-    is_allowed = ~formulas.fill_null(value=False)
-    return pa.Check(lambda data: data.lazyframe.select(is_allowed), name="formula", error="formula")
+    return pa.Check(
+        lambda data: data.lazyframe.select(~formulas.fill_null(value=False)), name="formula", error="formula"
+    )
 
 
 @lru_cache
@@ -153,7 +154,7 @@ def validate(
     """Return the frame if it satisfies `TrainingPair`.
 
     Args:
-        frame: The twelve columns of `TrainingPair`, as `anonymize` returns them. A lazy frame is collected.
+        frame: The twelve columns of `TrainingPair`; age_range may be text. A lazy frame is collected.
         extra_columns: The extra columns that follow the twelve, such as `columns.SUBJECT_HASH`.
         age_edges: The ages at which a new range begins.
         row_model: A custom pandera model that the frame must satisfy as well; it does not change the frame.
@@ -171,9 +172,10 @@ def validate(
     """
     table = collect_if_lazy(to_polars(frame))
     rules = (tuple(extra_columns), tuple(age_edges), frozenset(overridden))
-    cases = failure_cases(_combined_schema(*rules), table)
+    typed = table if "bucket_age" in overridden else with_age_ranges(table, age_ranges(age_edges))
+    cases = failure_cases(_combined_schema(*rules), typed)
     if not cases.is_empty():  # the combined check does not tell which rule is broken
-        cases = failure_cases(training_schema(*rules), table)
+        cases = failure_cases(training_schema(*rules), typed)
     if row_model is not None:
         cases = pl.concat([cases, _validate_with_model(row_model, table)], how="diagonal_relaxed")
     _require_none(cases, table)
@@ -183,8 +185,7 @@ def validate(
 def validate_classic(pairs: pl.DataFrame) -> pl.DataFrame:
     """Return training pairs that an application created without `anonymize`, if they are valid.
 
-    Pseudonyms and labels may be any text, and lists may have empty elements; no text may be a formula. Other rules are
-    those of `validate`.
+    Pseudonyms and labels may be any text, lists may have empty elements, no text may be a formula; else as `validate`.
 
     Raises:
         ValidationError: As `validate` does.
@@ -204,9 +205,8 @@ def _require_none(cases: pl.DataFrame, table: pl.DataFrame) -> None:
     """Raise if there are failure cases, with the broken rules and the number of rows that break each."""
     if cases.is_empty():
         return
-    # A failure case of the frame's columns has no row index, and the name of the schema instead of the column's name.
-    # The message must contain no value of a row. Failure cases of a custom model about whole rows may contain values,
-    # and so may the name of an unknown column: in a file without a header, the names are values.
+    # A failure case of the frame's columns has no row index, and the schema's name instead of the column's. The message
+    # must contain no value: a custom model's case of whole rows may, and in a file without a header, names are values.
     of_frame, of_columns = pl.col("schema_context") == "DataFrameSchema", pl.col("check").str.starts_with("column")
     is_unknown = (pl.col("check") == "column_in_schema") & ~pl.col("failure_case").is_in(KNOWN)
     named = pl.when(is_unknown).then(pl.lit("unknown")).otherwise("failure_case")
@@ -216,7 +216,7 @@ def _require_none(cases: pl.DataFrame, table: pl.DataFrame) -> None:
     counts = cases.group_by(rule.alias("rule")).agg(rows=rows).sort("rows", "rule", descending=[True, False])
     reasons = dict(counts.iter_rows())
     listed = ", ".join(f"{name} ({rows:,} {'row' if rows == 1 else 'rows'})" for name, rows in reasons.items())
-    raise ValidationError(f"The training set breaks its rules and was not written: {listed}.", reasons)
+    raise ValidationError(f"The training set breaks its rules: {listed}.", reasons)
 
 
 def _validate_with_model(model: Model, table: pl.DataFrame) -> pl.DataFrame:

@@ -100,7 +100,7 @@ def anonymize(  # noqa: PLR0913  public, flat
     recommendation = pl.col("recommendation_id").cast(pl.String)
     if hash_recommendation_id:
         recommendation = hash_id("recommendation_id", key=key, unkeyed=unkeyed)
-    known = frame.select(*RAW_COLUMNS, *(each.name for each in raw_extra_columns(extra_columns)))
+    known = frame.select(*RAW_COLUMNS, *(column.name for column in raw_extra_columns(extra_columns)))
     for column, joined in _JOINED.items():
         known = _add_joined(known, column, joined)
     pairs: Frame = known.select(
@@ -114,7 +114,7 @@ def anonymize(  # noqa: PLR0913  public, flat
         age_range=bucket_age("age", edges=age_edges, plausible_only=True),
         feedback_timestamp=_utc(pl.col("created_at")),
         export_date=_utc(pl.lit(to_naive_utc(now).replace(microsecond=0))),
-        **{each.name: _convert_extra(each, key=key, unkeyed=unkeyed) for each in extra_columns},
+        **{column.name: _convert_extra(column, key=key, unkeyed=unkeyed) for column in extra_columns},
     ).select(training_columns(extra_columns))
     return pairs
 

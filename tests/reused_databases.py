@@ -38,17 +38,17 @@ _DEFINED = " UNION ALL ".join(
 
 _CHANGES = "SHOW GLOBAL STATUS WHERE Variable_name REGEXP '^Com_(create|alter|drop|rename|grant|revoke|optimize)' OR "
 _CHANGES += "Variable_name REGEXP '^Com_(install|uninstall|load|set_password|analyze|repair)'"
-"""How often a MySQL server was told to change a definition."""
+"""Counts how often a MySQL server changed a definition."""
 
 
-class Postgres:
-    """Empties a PostgreSQL database, and knows whether its definitions are as they were."""
+class PostgresCleaner:
+    """Empty a PostgreSQL database, and detect changed definitions."""
 
     def __init__(self, url: str) -> None:
-        where = sa.make_url(url)
-        options: dict[str, Any] = {name: str(value) for name, value in where.query.items()}
-        options |= {"host": where.host, "port": where.port} if where.host else {}
-        self._options = options | {"dbname": where.database, "user": where.username, "password": where.password}
+        parsed = sa.make_url(url)
+        options: dict[str, Any] = {name: str(value) for name, value in parsed.query.items()}
+        options |= {"host": parsed.host, "port": parsed.port} if parsed.host else {}
+        self._options = options | {"dbname": parsed.database, "user": parsed.username, "password": parsed.password}
         self._defined = self._definitions()
 
     def _definitions(self) -> list[Any]:
@@ -69,52 +69,52 @@ class Postgres:
             return True
 
 
-class Mysql:
-    """The same of MySQL."""
+class MysqlCleaner:
+    """Empty a MySQL database, and detect changed definitions."""
 
     def __init__(self, url: str) -> None:
-        where = sa.make_url(url)
-        self._options: dict[str, Any] = {"host": where.host, "port": where.port, "user": where.username}
-        self._options |= {"password": where.password or "", "database": where.database}
+        parsed = sa.make_url(url)
+        self._options: dict[str, Any] = {"host": parsed.host, "port": parsed.port, "user": parsed.username}
+        self._options |= {"password": parsed.password or "", "database": parsed.database}
         with pymysql.connect(**self._options) as connection, connection.cursor() as cursor:
-            self._changes = _changes(cursor)
+            self._changes = _count_changes(cursor)
 
     def empty(self) -> bool:
         """Leave no row; False if definitions were changed, here or elsewhere on the server."""
         with pymysql.connect(**self._options, autocommit=True) as connection, connection.cursor() as cursor:
-            if _changes(cursor) != self._changes:
+            if _count_changes(cursor) != self._changes:
                 return False
             cursor.execute("SET foreign_key_checks = 0")
             for name in TABLES:
                 if cursor.execute(f"DELETE FROM {name}"):
                     cursor.execute(f"ALTER TABLE {name} AUTO_INCREMENT = 1")
-            self._changes = _changes(cursor)
+            self._changes = _count_changes(cursor)
             return True
 
 
-def _changes(cursor: Any) -> list[Any]:
+def _count_changes(cursor: Any) -> list[Any]:
     cursor.execute(_CHANGES)
     return list(cursor.fetchall())
 
 
-class Kept:
-    """One database for many tests."""
+class ReusedDatabase:
+    """A database that many tests use, one after the other."""
 
     def __init__(
-        self, new: Callable[[], AbstractContextManager[str]], cleaner: Callable[[str], Postgres | Mysql]
+        self, new: Callable[[], AbstractContextManager[str]], cleaner: Callable[[str], PostgresCleaner | MysqlCleaner]
     ) -> None:
         self._new, self._cleaner = new, cleaner
         self._stack = ExitStack()
-        self._kept: tuple[Database, Postgres | Mysql] | None = None
+        self._current: tuple[Database, PostgresCleaner | MysqlCleaner] | None = None
 
     @contextmanager
     def empty(self) -> Iterator[Database]:
-        """It, without a row."""
-        if self._kept is None:
+        """Yield the database without rows."""
+        if self._current is None:
             url = self._stack.enter_context(self._new())
             database = self._stack.enter_context(opened(url))
-            self._kept = database, self._cleaner(url)
-        database, cleaner = self._kept
+            self._current = database, self._cleaner(url)
+        database, cleaner = self._current
         try:
             yield database
         finally:
@@ -122,6 +122,6 @@ class Kept:
                 self.close()
 
     def close(self) -> None:
-        """Drop it."""
-        self._kept = None
+        """Drop the database."""
+        self._current = None
         self._stack.close()

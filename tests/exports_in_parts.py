@@ -28,8 +28,8 @@ from feedback_etl.storage.posix import hash_file
 ROWS_OF_A_PART = 4
 
 
-class Rows:
-    """What a local export of a database has made, as parts on this machine."""
+class LocalParts:
+    """The files of a local export of a database, as parts on this machine."""
 
     def __init__(self, database: Database, folder: Path, **options: Any) -> None:
         self.now: datetime = options.get("now", NOW)
@@ -55,61 +55,67 @@ class Rows:
         return [self.folder / file.path for file in self.manifest.all("rejected")]
 
     @property
-    def facts(self) -> ManifestDetails:
-        """What is told of it."""
-        told: Manifest = self.manifest
-        window = [datetime.fromisoformat(end) if end else None for end in told.window]
+    def details(self) -> ManifestDetails:
+        """The details of its manifest."""
+        manifest: Manifest = self.manifest
+        window = [datetime.fromisoformat(end) if end else None for end in manifest.window]
         end = window[1]
         assert end
-        return ManifestDetails("full", (window[0], end), told.settings, told.statistics, told.source, risk=told.risk)
+        return ManifestDetails(
+            "full", (window[0], end), manifest.settings, manifest.statistics, manifest.source, risk=manifest.risk
+        )
 
-    def without(self, forgotten: Sequence[Tombstones]) -> "Rows":
-        """The same without whom the place has forgotten, as workers read it."""
-        digests = {each: tombstones.key for tombstones in forgotten for each in tombstones.pseudonyms}
+    def without_erased(self, tombstones: Sequence[Tombstones]) -> "LocalParts":
+        """Remove the rows of erased people, as workers do."""
+        digests = {pseudonym: erased.key for erased in tombstones for pseudonym in erased.pseudonyms}
         for file in self.manifest.files:
             path = self.folder / file.path
-            there = list_pseudonyms(path, path.name)
+            present = list_pseudonyms(path, path.name)
             unwanted = {
-                each for each in there for key in digests.values() if hash_identity("pseudonym", each, key) in digests
+                pseudonym
+                for pseudonym in present
+                for key in digests.values()
+                if hash_identity("pseudonym", pseudonym, key) in digests
             }
             content = io.BytesIO()
             write_without(path, path.name, unwanted, content)
             path.write_bytes(content.getvalue())
         return self
 
-    def put(self, place: LocalStorage | ObjectStorage, stem: str) -> list[DataFile]:
+    def put(self, storage: LocalStorage | ObjectStorage, stem: str) -> list[DataFile]:
         """Put the parts, as workers do."""
         suffix = "".join(self.pairs[0].suffixes)
         names = [(part_path(stem, number, suffix), path) for number, path in enumerate(self.pairs)]
         names += [(rejected_part_path(stem, number), path) for number, path in enumerate(self.rejected)]
         for name, path in names:
-            with place.staging_path(name) as draft:
+            with storage.staging_path(name) as draft:
                 draft.write_bytes(path.read_bytes())
                 draft.chmod(0o600)
-                place.put_new(name, draft)
-        return [_described(name, path) for name, path in names]
+                storage.put_new(name, draft)
+        return [_describe(name, path) for name, path in names]
 
 
-def _described(name: str, path: Path) -> DataFile:
+def _describe(name: str, path: Path) -> DataFile:
     kind = "rejected" if name.startswith("rejected") else "pairs"
     parquet = path.suffix == ".parquet"
     rows = pl.scan_parquet(path) if parquet else pl.scan_csv(path, infer_schema=False)
     return DataFile(name, kind, rows.select(pl.len()).collect().item(), path.stat().st_size, hash_file(path))
 
 
-def stored(database: Database, where: str, **options: Any) -> str:
-    """An export of everything in an object store; its stem."""
+def export_parts(database: Database, url: str, **options: Any) -> str:
+    """Export everything in parts to an object store; return the stem."""
     with TemporaryDirectory() as folder:
-        rows = Rows(database, Path(folder) / "exports", **options)
-        bucket = ObjectStorage(where)
+        local_parts = LocalParts(database, Path(folder) / "exports", **options)
+        bucket = ObjectStorage(url)
         transaction = TransactionOptions(key=Key(options.get("key", KEY)), allow_new_key=True)
-        with ExportTransaction(bucket, rows.now, transaction) as export:
-            export.commit(rows.without(export.tombstones).put(bucket, export.stem), rows.facts)
+        with ExportTransaction(bucket, local_parts.now, transaction) as export:
+            remaining = local_parts.without_erased(export.tombstones)
+            export.commit(remaining.put(bucket, export.stem), local_parts.details)
         return export.stem
 
 
-def pairs_in(bucket: ObjectStorage, files: Sequence[DataFile]) -> pl.DataFrame:
-    """The rows of parts, as text."""
+def read_pairs(bucket: ObjectStorage, files: Sequence[DataFile]) -> pl.DataFrame:
+    """Read the rows of parts as text."""
     frames = []
     for file in files:
         with bucket.local_copy(file.path) as path:
