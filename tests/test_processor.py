@@ -165,6 +165,7 @@ class TestProcessAndExport:
             "excluded_records": 0,
             "erased_records": 0,
             "known_records": 0,
+            "pending_records": 0,
             "late_records": 0,
         }
         assert 0 < stats.execution_time_seconds < 60
