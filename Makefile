@@ -5,7 +5,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 
 RANDOM_ROWS := $(addprefix tests/test_,oracle_agreement.py source_windows.py reader_process.py)
 
-.PHONY: demo test test-all coverage torture bench lint format schemas notebooks lock clean
+.PHONY: demo test test-all coverage torture bench lint format docs schemas notebooks lock clean
 
 demo: .venv/installed-run  ## create a sample database and export it
 	$(BIN)/feedback-etl demo
@@ -13,10 +13,10 @@ demo: .venv/installed-run  ## create a sample database and export it
 test: .venv/installed-test  ## the default tier, in less than 6 minutes
 	$(BIN)/pytest -n 2 --dist worksteal
 
-test-all: .venv/installed-test  ## the default and the slow tier: executors, notebooks, Celery, the browser, every crash point
+test-all: .venv/installed-test .venv-airflow/installed  ## the default and the slow tier: executors, notebooks, Celery, the browser, every crash point
 	$(BIN)/pytest -n 2 --dist worksteal --hypothesis-profile full -m "not torture"
 
-coverage: .venv/installed-test  ## the same with coverage, as continuous integration runs it
+coverage: .venv/installed-test .venv-airflow/installed  ## the same with coverage, as continuous integration runs it
 	$(BIN)/pytest -n 2 --dist worksteal --hypothesis-profile full -m "not torture" --durations 25 --cov --cov-report=term
 
 torture: .venv/installed-test  ## each fault injection a hundred times, and many more random rows; about an hour
@@ -37,6 +37,9 @@ format: .venv/installed-test  ## fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: .venv/installed-test  ## build the documentation site in docs/_build/html
+	$(BIN)/sphinx-build --fail-on-warning --quiet docs docs/_build/html
+
 schemas: .venv/installed-run  ## regenerate the published contracts
 	$(BIN)/feedback-etl contracts schemas
 
@@ -47,16 +50,20 @@ lock: .venv/installed-run  ## pin the newest compatible versions
 	$(BIN)/pip install --quiet uv
 	$(COMPILE) --upgrade --output-file requirements/run.txt
 	$(COMPILE) --upgrade --group test --group lint --output-file requirements/test.txt
+	$(COMPILE) --upgrade --group airflow --output-file requirements/airflow.txt
 
 clean:
-	rm -rf .venv .venv-users feedback_demo
+	rm -rf .venv .venv-airflow .venv-users docs/_build feedback_demo
 
 INSTALL = test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D); \
-	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $< && \
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement $< && \
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . && \
 	touch $@
 
 .venv/installed-%: requirements/%.txt pyproject.toml
+	$(INSTALL)
+
+.venv-airflow/installed: requirements/airflow.txt pyproject.toml  # an environment of its own: see pyproject.toml
 	$(INSTALL)
 
 .venv-users/installed: requirements/run.txt pyproject.toml  # the dependencies of users, without those of tests

@@ -140,6 +140,12 @@ def raw_extra_columns(extra_columns: Sequence[ExtraColumn]) -> tuple[ExtraColumn
     return tuple(column for column in extra_columns if column != SUBJECT_HASH)
 
 
+def add_cursor(extra_columns: Sequence[ExtraColumn], cursor: str) -> tuple[ExtraColumn, ...]:
+    """Return extra columns and the cursor of an incremental series, unless that is one of them or `created_at`."""
+    is_read = cursor in {*RAW_COLUMNS, *(column.name for column in extra_columns)}
+    return tuple(extra_columns) if is_read else (*extra_columns, ExtraColumn(cursor, type="time"))
+
+
 def all_quasi_identifiers(names: Sequence[str], extra_columns: Sequence[ExtraColumn]) -> tuple[str, ...]:
     """Return these quasi-identifiers and the extra columns that are declared as quasi-identifiers."""
     declared = (column.name for column in extra_columns if column.role == "quasi_identifier")

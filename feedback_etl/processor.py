@@ -17,27 +17,22 @@ from uuid import UUID
 
 import polars as pl
 
-from feedback_etl.clock import resolve_now
-from feedback_etl.columns import AGE_EDGES
-from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.database.connect import Database
 from feedback_etl.errors import AllRejectedError, UsageError
 from feedback_etl.exports.preconditions import TransactionOptions
-from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.integrations.options import ARGUMENTS, require_options
+from feedback_etl.pipeline.classic_pairs import write_pairs
 from feedback_etl.pipeline.export import export_feedback
 from feedback_etl.pipeline.keys import available_keys
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.key_binding import bind_key
-from feedback_etl.records.manifest_details import ManifestDetails
 from feedback_etl.results import FeedbackProcessingStats
 from feedback_etl.settings.keys import find_active_key
 from feedback_etl.settings.model import Settings, load_settings
-from feedback_etl.transform.expressions import age_ranges, bucket_age, hash_id, pair_hash
+from feedback_etl.transform.expressions import bucket_age, hash_id, pair_hash
 from feedback_etl.transform.fork_guard import require_usable_polars
 from feedback_etl.transform.overrides import Overrides
-from feedback_etl.transform.pairs import FeedbackTrainingPair, to_frame
-from feedback_etl.transform.training_schema import PSEUDONYM_PATTERN, validate_classic
+from feedback_etl.transform.pairs import FeedbackTrainingPair
 
 logger = logging.getLogger(__name__)
 
@@ -205,28 +200,9 @@ class FeedbackProcessor:
         if not pairs:
             return ""
         require_usable_polars()
-        frame = validate_classic(to_frame(pairs))
-        key, settings = bind_key(self.output_dir, self._resolve_key()), self._manifest_settings(frame)
-        own = "hash_id" in settings.get("overridden", {})
-        options = TransactionOptions(
-            key=key, allow_new_key=self._allow_new_key, known_keys=available_keys, own_pseudonyms=own
-        )
-        with ExportTransaction(self.output_dir, resolve_now(), options, form=FileFormat()) as files:
-            files.write(frame)
-            details = ManifestDetails("classic", settings=settings, statistics={"exported_records": frame.height})
-            return str(files.commit(details=details).pairs)
-
-    def _manifest_settings(self, frame: pl.DataFrame) -> dict[str, Any]:
-        """Return the settings that a manifest records of given pairs: the origin of their pseudonyms and labels."""
-        edges, own = self._age_edges(), self._overrides().names()
-        given = f"{FeedbackProcessor.__module__}.{FeedbackProcessor._export_to_csv.__qualname__}"
-        overridden = {name: own[name] for name in ("hash_id", "bucket_age") if name in own}
-        if not frame["analysis_hash"].str.contains(PSEUDONYM_PATTERN).all():
-            overridden.setdefault("hash_id", given)
-        if not frame["age_range"].drop_nulls().is_in(age_ranges(edges).categories.implode()).all():
-            overridden.setdefault("bucket_age", given)
-        settings: dict[str, Any] = {"overridden": overridden} if overridden else {}
-        return settings | ({"age_edges": list(edges)} if edges != AGE_EDGES else {})
+        key = bind_key(self.output_dir, self._resolve_key())
+        options = TransactionOptions(key=key, allow_new_key=self._allow_new_key, known_keys=available_keys)
+        return write_pairs(pairs, self.output_dir, options, self._age_edges(), self._overrides())
 
 
 class _RunningExport(NamedTuple):

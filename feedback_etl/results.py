@@ -66,6 +66,8 @@ class ExportReport(FeedbackProcessingStats):
         audit_head: MAC of the last record of the audit log; a copy stored elsewhere reveals a truncated log.
         mode: "full" or "incremental".
         late_records: Rows that arrived later than the lookback allows, in windows that are not read again.
+        changed_records: Rows, among those to export, that were exported before and have changed since, by `cursor`. A
+            row that arrived late and was changed since may be counted too.
         advice: How to make a long export faster, or a note that a new incremental series began; "" otherwise.
     """
 
@@ -81,6 +83,7 @@ class ExportReport(FeedbackProcessingStats):
     audit_head: str = ""
     mode: str = "full"
     late_records: int = 0
+    changed_records: int = 0
     advice: str = ""
 
     @classmethod

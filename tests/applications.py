@@ -45,13 +45,13 @@ def exported_rows() -> int:
 
 
 def events() -> list[str]:
-    """What the log tells."""
+    """Return the events of the audit log."""
     return [record["event"] for record in AuditLog(FOLDER).records()]
 
 
 @contextmanager
 def kept_waiting(database: Database) -> Iterator[Callable[[], bool]]:
-    """While nobody can read the feedback of a PostgreSQL; tells whether somebody tries."""
+    """Lock the feedback of a PostgreSQL database; yield a function that returns whether a reader waits."""
     waiting = sa.text(
         "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     )

@@ -67,7 +67,7 @@ def measured(page: str, *, width: int, scheme: Scheme) -> dict[str, Any]:
     """What a browser of a width makes of a page: the page's width, the contrast of its texts, what it has asked for.
 
     The page is put into a frame, since a window cannot be as narrow as a phone; all details are opened. Of the colours
-    of series it tells the contrast to what is behind them, and to each other's neighbour.
+    for series, the contrast to their background and to their neighbours.
     """
     frame = f'<iframe width="{width}" height="900" style="border:0" srcdoc="{html.escape(page)}"></iframe>'
     wrapper = f'<!doctype html><meta charset="utf-8">{frame}<pre id="measured"></pre><script>{_MEASURE}</script>'

@@ -44,7 +44,7 @@ def opened(url: str) -> Iterator[Database]:
 
 @contextmanager
 def new_postgres_database(admin: sa.Engine, template: str | None = "template0") -> Iterator[str]:
-    """The URL of a new database, dropped after the block whoever is still connected; empty, or a copy of another."""
+    """The URL of a new database, dropped after the block with all its connections; empty, or a copy of another."""
     name = f"feedback_etl_test_{uuid.uuid4().hex}"
     with admin.connect() as connection:
         connection.execute(sa.text(f"CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8'"))

@@ -62,6 +62,6 @@ def rows_of(path: Path) -> pl.DataFrame:
 
 
 def visible(folder: Path) -> list[str]:
-    """What somebody who looks into the folder sees."""
+    """List the visible files of a folder."""
     paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))

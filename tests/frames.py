@@ -73,7 +73,7 @@ def pair_frame(*changes: Row) -> pl.DataFrame:
 
 
 def all_said(error: BaseException | None) -> str:
-    """Whatever an error could tell anybody: its texts, arguments, traceback and all errors behind it."""
+    """Everything an error reveals: its texts, arguments, traceback and all errors that it is chained to."""
     if error is None:
         return ""
     texts = [str(error), repr(error), repr(error.args), repr(vars(error)), *traceback.format_exception(error)]

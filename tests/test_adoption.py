@@ -50,7 +50,7 @@ def folder(sqlite_database: Database, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_file_of_an_unknown_scheme_is_never_called_clean(
     folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever is in it stays, and `erase`, `check` and `list` say so."""
+    """People in it are not erased, and `erase`, `check` and `list` report it."""
     here, path = Here(capfd, monkeypatch), write(folder / "old.csv", salted(ANALYSES))
     adopted = here("adopt", path)
     assert adopted.code == 0

@@ -37,7 +37,7 @@ def scheduler() -> Iterator[BackgroundScheduler]:
 
 @pytest.fixture
 def heard(scheduler: BackgroundScheduler) -> "queue.Queue[Any]":
-    """What the scheduler tells its listeners."""
+    """The events that the scheduler sends to its listeners."""
     events: queue.Queue[Any] = queue.Queue()
     scheduler.add_listener(events.put, HEARD)
     return events
@@ -86,7 +86,7 @@ class TestRuns:
 
     @pytest.mark.usefixtures("application")
     def test_a_run_may_be_too_late(self, scheduler: BackgroundScheduler, heard: "queue.Queue[Any]") -> None:
-        """If somebody wants that."""
+        """On request."""
         due(add_daily_export(scheduler, misfire_grace_time=60), days_ago=1)
         assert heard.get(timeout=60).code == EVENT_JOB_MISSED
         assert exports() == []
@@ -112,7 +112,7 @@ class TestRuns:
         assert exported_rows() == 2
 
     @pytest.mark.usefixtures("application")
-    def test_a_failure_is_told_and_tomorrow_is_another_day(
+    def test_failure_is_reported_and_the_next_run_takes_place(
         self,
         scheduler: BackgroundScheduler,
         heard: "queue.Queue[Any]",

@@ -1,4 +1,4 @@
-"""Whoever has an export and all ids that there can be gets to nobody without the key."""
+"""An attacker with an export and all possible ids identifies no one without the key."""
 
 import hashlib
 import hmac
@@ -65,7 +65,7 @@ def hits(found: set[str], secret: str | None, most: int) -> set[str]:
 
 
 @attacked
-def test_all_ids_lead_to_nobody_in_a_keyed_export(application: Database, tmp_path: Path, most: int) -> None:
+def test_hashes_of_all_ids_match_no_keyed_pseudonym(application: Database, tmp_path: Path, most: int) -> None:
     """Neither plain hashes, nor those with a key that we have published, its id, or an empty word."""
     found = pseudonyms(application, tmp_path)
     assert len(found) == len(ids_up_to(most))

@@ -37,7 +37,7 @@ def verify_log(
 
 
 def test_unchanged_log_verifies(tmp_path: Path) -> None:
-    """Also one of several keys; without one of them, its records cannot be told from forged ones."""
+    """Also one of several keys; without one of them, its records cannot be distinguished from forged ones."""
     log = write_log(tmp_path)
     with log.lock() as opened:
         head = opened.append("pruned", OTHER, exports=[])
@@ -94,7 +94,7 @@ def exchange(lines: Lines, rng: random.Random) -> None:
 
 
 def rewrite(lines: Lines, rng: random.Random) -> None:
-    """A record is made anew by somebody who has another key, and all that follow too."""
+    """A user with another key rewrites a record and all later ones."""
     start = rng.randrange(len(lines))
     forged = AuditLog(Path("forged"))
     forged.path.parent.mkdir(parents=True, exist_ok=True)

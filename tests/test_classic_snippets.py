@@ -90,7 +90,7 @@ def db(make_session: "sessionmaker[Session]") -> Iterator[Session]:
 
 
 def feedback_after(application: Database, number: int, **changes: Any) -> None:
-    """Somebody gives feedback now."""
+    """A user gives feedback now."""
     row = {"id": number, "user_id": 1, "analysis_id": number, "recommendation_id": 1, "helpful_rating": 5}
     a_moment_ago = datetime.now(UTC).replace(tzinfo=None) - timedelta(seconds=2)
     application.fill(feedbacks=[row | {"created_at": a_moment_ago} | changes])

@@ -143,6 +143,7 @@ class TestExport:
             "risk": figures["risk"],
             "mode": "full",
             "late_records": 0,
+            "changed_records": 0,
             "advice": "",
         }
 
@@ -214,7 +215,7 @@ def on_terminal(*arguments: str) -> tuple[int, str]:
     with subprocess.Popen([COMMAND, *arguments], stdin=slave, stdout=slave, stderr=slave, env=environment()) as process:
         os.close(slave)
         screen = b""
-        with suppress(OSError):  # what Linux says when nobody holds the other end any more
+        with suppress(OSError):  # Linux reports this when the other end is closed
             while part := os.read(master, 4096):
                 screen += part
         os.close(master)

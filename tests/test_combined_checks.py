@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from feedback_etl.columns import ExtraColumn
 from feedback_etl.errors import ValidationError
 from feedback_etl.transform.combined_checks import combine_checks
-from feedback_etl.transform.training_schema import failure_cases, training_schema, validate
+from feedback_etl.transform.failure_cases import failure_cases
+from feedback_etl.transform.training_schema import training_schema, validate
 
 VALUES: dict[str, list[Any]] = {
     "analysis_hash": ["0123456789abcdef", "0123456789ABCDEF", "0123456789abcde", "", None],

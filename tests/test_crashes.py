@@ -162,7 +162,7 @@ def disturbed(
 
 
 class Undisturbed:
-    """What it should come to: a run that nobody disturbs, and how to begin one again."""
+    """The expected result: that of an undisturbed run, and a function that starts one again."""
 
     def __init__(
         self, what: str, application: Path, top: Path, form: dict[str, Any], *, is_traced: bool = True
@@ -198,7 +198,7 @@ class Undisturbed:
             fe.privacy.erase(folder, user_ids=[ERASED], database=self.engine, keys=[Key(KEY)])
 
     def assert_whole(self, folder: Path, before: dict[str, str] | None = None) -> None:
-        """No file that somebody sees is a part of one."""
+        """No visible file is incomplete."""
         allowed = {*self.digests.values(), *(before or {}).values()}
         for name in visible(folder):
             if not name.endswith(".json"):

@@ -81,8 +81,8 @@ def test_the_standards_package_reads_the_rows_by_it(filled: Database, form: dict
     assert named["export_date"].startswith("2025-10-25 12:00:00")
 
 
-def test_files_are_told_with_their_digests_and_sizes(filled: Database) -> None:
-    """As they are on disk; the list of rejected rows is not told, since it is not for training."""
+def test_files_are_described_with_digests_and_sizes(filled: Database) -> None:
+    """As they are on disk; the list of rejected rows is omitted, since it is not for training."""
     for day in range(2):
         exported(filled, FOLDER, now=NOW + timedelta(days=day))
     described = json.loads(Path(write_croissant(FOLDER)).read_text())["distribution"]
@@ -93,7 +93,7 @@ def test_files_are_told_with_their_digests_and_sizes(filled: Database) -> None:
         assert file["contentSize"] == f"{len(content)} B"
 
 
-def test_columns_are_told_with_their_types(filled: Database) -> None:
+def test_columns_are_described_with_their_types(filled: Database) -> None:
     """The twelve of the contract, and those that were asked for."""
     exported(filled, FOLDER)
     (manifest,) = list_manifests(FOLDER)
@@ -110,8 +110,8 @@ def test_columns_are_told_with_their_types(filled: Database) -> None:
     assert [field for field in records["field"] if not field["description"].endswith(".")] == []
 
 
-def test_what_is_told_of_people_is_told_with_their_columns(filled: Database) -> None:
-    """Of those who can be told apart, and of what was declared, in whichever export it is; insensitive ones are not."""
+def test_sensitive_columns_are_listed(filled: Database) -> None:
+    """Pseudonyms and declared columns of all exports; insensitive ones are omitted."""
     exported(filled, FOLDER)
     usual = croissant(FOLDER, list_manifests(FOLDER))["rai:personalSensitiveInformation"]
     assert usual[-1] == "Pseudonyms of people's analyses"
@@ -129,7 +129,7 @@ def test_what_is_told_of_people_is_told_with_their_columns(filled: Database) -> 
 
 
 @pytest.mark.parametrize(("edges", "ranges"), [(None, "<18, 18-25, 25-35, 35-50, 50+"), ([40], "<40, 40+")])
-def test_age_ranges_are_told(filled: Database, edges: list[int] | None, ranges: str) -> None:
+def test_age_ranges_are_described(filled: Database, edges: list[int] | None, ranges: str) -> None:
     """Which there are, also where others were asked for."""
     exported(filled, FOLDER, **({"age_edges": edges} if edges else {}))
     (records,) = croissant(FOLDER, list_manifests(FOLDER))["recordSet"]
@@ -137,7 +137,7 @@ def test_age_ranges_are_told(filled: Database, edges: list[int] | None, ranges: 
     assert ages.endswith(f". One of {ranges}.")
 
 
-def test_rows_that_repeat_are_told(filled: Database) -> None:
+def test_repeated_rows_are_mentioned(filled: Database) -> None:
     """Where windows overlap, and not where a chain goes on or a window begins where another one ends."""
     repeated = "files can repeat rows of others"
     for number in range(2):

@@ -101,7 +101,7 @@ def test_a_frame_without_rows_gives_the_header_alone() -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 def test_what_the_operating_system_says_keeps_its_number() -> None:
-    """A full disk is told from a lost reader."""
+    """A full disk is distinguished from a lost reader."""
     frame = pl.DataFrame({"text": ["x" * 1000] * 1000})
     with Path("/dev/full").open("wb", buffering=0) as full, pytest.raises(OSError, match="No space left") as caught:
         write_csv(frame, full, header=True)

@@ -59,7 +59,7 @@ def test_what_does_not_fit_publishes_nothing(app: Database, tmp_path: Path) -> N
 
 
 def test_it_does_not_replace_the_gate(app: Database) -> None:
-    """Both judge, and all faults are told at once."""
+    """Both validate, and all broken rules are reported at once."""
     pairs = fe.load_training(app.url, days_back=-1, now=NOW, key=KEY)
     broken = pairs.with_columns(analysis_hash=pl.lit("42"))
     with pytest.raises(ValidationError, match=r"analysis_hash str_matches \(9 rows\), helpful_rating less_than"):
@@ -120,7 +120,7 @@ class Dropping(Useless):
 
 @pytest.mark.parametrize("model", [Casting, Leaving, Dropping])
 def test_models_that_fail(app: Database, tmp_path: Path, model: type[pa.DataFrameModel]) -> None:
-    """Nothing is published, and no value is told."""
+    """Nothing is published, and no value is shown."""
     with pytest.raises(ValidationError) as caught:
         exported(app, tmp_path / "exports", row_model=model)
     assert "rec_1" not in all_said(caught.value)
@@ -139,7 +139,7 @@ def test_models_that_fail(app: Database, tmp_path: Path, model: type[pa.DataFram
         ("broken.py:Model", r"could not be loaded \(ValueError\)"),
     ],
 )
-def test_names_that_lead_nowhere(name: str, message: str) -> None:
+def test_name_of_no_model_is_refused(name: str, message: str) -> None:
     """Each is a sentence; what the file itself says is not repeated."""
     Path("leaving.py").write_text("raise SystemExit(0)")
     Path("broken.py").write_text("raise ValueError('canary-4711')")

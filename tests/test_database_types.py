@@ -316,7 +316,7 @@ RAW_TYPES = {
 def test_empty_result_has_raw_types(database: Database, route: str) -> None:
     """An empty window is no error."""
     frame = read(by(route, database.url))
-    untyped = {"recommendation_id": pl.Int64} if route == "sqlalchemy" else {}  # drivers tell no types of no values
+    untyped = {"recommendation_id": pl.Int64} if route == "sqlalchemy" else {}  # drivers report no types without values
     assert frame.schema == RAW_TYPES | untyped
     assert frame.is_empty()
 

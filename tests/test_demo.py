@@ -1,4 +1,4 @@
-"""The sample database: the same each time, true to life, and never written over somebody's file."""
+"""The sample database: the same each time, realistic, and never written over another file."""
 
 import sqlite3
 import stat
@@ -231,7 +231,7 @@ def test_users_come_back_and_profiles_have_gaps(query: Query) -> None:
 
 
 def test_ratings_can_be_learned(query: Query) -> None:
-    """What people did, what skin and age they have and whether they would recommend tell the rating."""
+    """Behaviour, skin, age and recommendation predict the rating."""
 
     def mean(condition: str, column: str = "helpful_rating") -> float:
         ((value,),) = query(
@@ -354,7 +354,7 @@ def test_what_is_not_ours_is_left_alone(tmp_path: Path, make: Callable[[Path], N
         return {p: (p.lstat().st_ino, p.read_bytes() if p.is_file() else b"") for p in tmp_path.iterdir()}
 
     before = state()
-    with pytest.raises(ExportFileError, match="choose another place"):
+    with pytest.raises(ExportFileError, match="choose another path"):
         create_sample_database(path, rows=5, now=NOW)
     assert state() == before
 

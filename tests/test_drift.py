@@ -82,7 +82,7 @@ class TestColumns:
         before, now = (pl.DataFrame({"timeframe": [f"{part}{number}" for number in range(1_000)]}) for part in "ab")
         assert drift(before, now, [TIMEFRAME])[0].psi == 0
 
-    def test_few_rows_are_told_apart_from_drift(self) -> None:
+    def test_few_rows_are_distinguished_from_drift(self) -> None:
         """What chance alone makes is not called one."""
         found = drift(ratings(r1=5, r2=5, r3=5, r4=5, r5=5), ratings(r1=2, r2=9, r3=3, r4=6, r5=5), [RATING])[0]
         assert found.by_chance == pytest.approx(4 * (1 / 25 + 1 / 25))

@@ -28,7 +28,7 @@ def application(sqlite_database: Database, monkeypatch: pytest.MonkeyPatch) -> D
 
 
 class News:
-    """What a hook tells: reports and errors in their order."""
+    """The reports and errors of a hook, in their order."""
 
     def __init__(self) -> None:
         self.all: list[ExportReport | Exception] = []
@@ -162,7 +162,7 @@ class TestErrors:
     """An export that fails."""
 
     def test_it_is_tried_again_until_it_succeeds(self, application: Database, caplog: pytest.LogCaptureFixture) -> None:
-        """Without another event; callback and log are told each time."""
+        """Without another event; callback and log are notified each time."""
 
         async def fails_first() -> None:
             news = News()
@@ -185,7 +185,7 @@ class TestErrors:
     def test_an_end_does_not_wait_for_success(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """One last try; no secret in what is told."""
+        """One last attempt; no secret in messages."""
         monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", "postgresql://someone:p4ssword@127.0.0.1:9/application")
 
         async def fails() -> None:
@@ -199,7 +199,7 @@ class TestErrors:
         assert "p4ssword" not in caplog.text
 
     @pytest.mark.usefixtures("application")
-    def test_a_closed_hook_tells_and_does_not_raise(self) -> None:
+    def test_closed_hook_reports_and_does_not_raise(self) -> None:
         """A request that comes at the very end must not fail for it."""
 
         async def late() -> None:
@@ -213,7 +213,7 @@ class TestErrors:
         assert not FOLDER.exists()
 
     @pytest.mark.parametrize("callback", ["on_export", "on_error"])
-    def test_a_callback_that_raises_harms_nobody(
+    def test_callback_that_raises_is_ignored(
         self,
         application: Database,
         callback: str,
@@ -238,7 +238,7 @@ class TestErrors:
         assert "canary" not in caplog.text
 
     @pytest.mark.usefixtures("application")
-    def test_what_is_unexpected_is_told_without_its_text(
+    def test_unexpected_error_is_reported_without_its_text(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         """Its place is in the log; its text, which may hold values, is nowhere."""

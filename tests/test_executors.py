@@ -1,4 +1,4 @@
-"""An export that others make, in parts: the same rows and figures as on one machine, whoever makes it or dies of it."""
+"""An export in parts by workers: the same rows and figures as in one process, also if workers die."""
 
 import json
 import os
@@ -243,7 +243,7 @@ class TestCommandLine:
             ("ray=tcp://127.0.0.1:1", "--executor must be dask=ADDRESS"),
         ],
     )
-    def test_another_engine_or_address_is_told(self, tmp_path: Path, engine: str, message: str) -> None:
+    def test_unknown_engine_or_address_is_refused(self, tmp_path: Path, engine: str, message: str) -> None:
         """With exit code 2 and nothing written."""
         done = feedback_etl("export", "--executor", engine, "--output", tmp_path)
         assert (done.returncode, done.stdout) == (2, "")
@@ -407,8 +407,8 @@ class TestFailures:
 
     @pytest.mark.sample("2")
     @pytest.mark.parametrize("k", [None, 2])
-    def test_an_interrupt_begins_no_further_task(self, url: str, tmp_path: Path, k: int | None) -> None:
-        """Nor an error in what is told of progress: those that wait are cancelled, those that run are awaited."""
+    def test_interrupt_starts_no_other_task(self, url: str, tmp_path: Path, k: int | None) -> None:
+        """Nor does an error in `on_progress`: pending tasks are cancelled, running ones are awaited."""
         begun: list[int] = []
 
         def slow(work: Any, task: PartTask) -> Any:
@@ -428,7 +428,7 @@ class TestFailures:
         assert visible(tmp_path) == []
 
     @pytest.mark.slow
-    def test_a_model_that_cannot_be_sent_is_told(self, url: str, tmp_path: Path) -> None:
+    def test_model_that_cannot_be_sent_is_reported(self, url: str, tmp_path: Path) -> None:
         """A pool of processes takes the task, and pickles it later: no worker was lost, and none would do better."""
         from pandera.polars import DataFrameModel
 
@@ -463,7 +463,7 @@ class TestFailures:
         ],
         ids=["another key", "no database", "another database"],
     )
-    def test_a_worker_with_another_environment_is_told(
+    def test_worker_with_another_environment_is_reported(
         self,
         url: str,
         tmp_path: Path,
@@ -489,7 +489,7 @@ class TestFailures:
             exported(url, tmp_path, executor=Watched(), workers=1)
         assert visible(tmp_path) == []
 
-    def test_a_snapshot_that_is_lost_is_told(self, own_url: str, tmp_path: Path) -> None:
+    def test_lost_snapshot_is_reported(self, own_url: str, tmp_path: Path) -> None:
         """As when the idle connection of the head is cut off on its way."""
         engine = sa.create_engine(own_url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
 
@@ -536,7 +536,7 @@ class TestFailures:
         assert events == ["started", "recovered", "started", "committed"]
 
     @pytest.mark.slow
-    def test_an_executor_that_broke_is_told(self, url: str, tmp_path: Path) -> None:
+    def test_broken_executor_is_reported(self, url: str, tmp_path: Path) -> None:
         """A ProcessPoolExecutor of which a worker was killed takes nothing any more."""
         with EXECUTORS["processes"]() as executor:
             executor.submit(os.getpid).result()

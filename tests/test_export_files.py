@@ -307,11 +307,11 @@ def test_file_in_place_of_the_rejected_folder_is_refused(tmp_path: Path) -> None
 
 
 def test_unwritable_folder_is_refused() -> None:
-    """Whether it is there or has to be made; one that may not be entered too. Tried as nobody, if need be."""
+    """Existing or to be created, or closed to this user. Run as the user nobody, if necessary."""
     code = f"""{EXPORT}
 import os, tempfile
 with tempfile.TemporaryDirectory() as warm:
-    export(warm)  # imports what nobody may not read
+    export(warm)  # imports what the user nobody may not read
 if os.getuid() == 0:
     os.setgroups([]), os.setgid(65534), os.setuid(65534)
 for folder in sys.argv[1:]:
@@ -359,7 +359,7 @@ def test_planted_symbolic_link_is_refused(tmp_path: Path, planted: str, dangling
 
 
 def test_rejected_rows_are_withdrawn_if_the_data_cannot_be_linked(tmp_path: Path) -> None:
-    """Here somebody removed the data's temporary file before it got its name."""
+    """Another program removes the temporary file of the data before it is linked."""
     with ExportTransaction(tmp_path, NOW, form=FileFormat()) as files:
         files.write(PAIRS)
         files.write_rejected(REJECTED)

@@ -441,7 +441,7 @@ class TestLists:
         ],
         ids=lambda text: text[:12],
     )
-    def test_what_is_no_array_of_strings_is_told_from_an_empty_one(self, text: str) -> None:
+    def test_other_json_is_distinguished_from_an_empty_array(self, text: str) -> None:
         """Broken JSON, other types, control characters, halves of surrogate pairs."""
         assert over([text], pl.String, is_string_list("x")) == [False]
         assert over([text], pl.String, join_list("x")) == [None]

@@ -1,4 +1,4 @@
-"""Columns that a query yields beside the canonical ones, once somebody has declared them."""
+"""Columns that a query yields beside the canonical ones, once they are declared."""
 
 import json
 import sqlite3
@@ -86,7 +86,7 @@ def test_quasi_identifiers_count_for_k(app: Database, tmp_path: Path) -> None:
 
 
 def test_zero_is_zero_whatever_its_sign(app: Database, tmp_path: Path) -> None:
-    """Otherwise it would be another class, that nobody counts."""
+    """Otherwise it would be another class, which is not counted."""
     query = QUERY.replace("f.user_id / 2.0", "CASE f.user_id WHEN 1 THEN -0.0 ELSE 0.0 END")
     columns = [CITY._replace(role="insensitive"), *COLUMNS[1:]]
     columns[2] = columns[2]._replace(role="quasi_identifier")

@@ -102,6 +102,7 @@ class TestExport:
             "key_id": Key(KEY).id,
             "mode": "full",
             "late_records": 0,
+            "changed_records": 0,
             "advice": "",
         }
         assert (seconds > 0, window, len(head), risk["k"]) == (True, manifest.window, 64, 2)
@@ -153,7 +154,7 @@ class TestExport:
         assert (body["status"], body["filename"], body["skipped_records"]) == ("nothing_to_export", None, 3)
 
     def test_settings_decide_what_makes_people_harder_to_find(self, application: Database) -> None:
-        """Nobody can ask for less over HTTP."""
+        """No request can set fewer."""
         give_feedback(application, 4, 5, 6, 7, 8, timeframe="1_week")
         with serving(load_settings(k=5)) as client:
             assert client.post(EXPORT, json={}).json()["suppressed_records"] == 2
@@ -208,9 +209,9 @@ class TestInput:
 
 
 class TestOneAtATime:
-    """Who clicks twice gets one export, and is told so."""
+    """A repeated request gets a conflict, and one export runs."""
 
-    def test_a_second_click_is_told_to_wait(self, postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_concurrent_request_gets_a_conflict(self, postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """While the database keeps the first one waiting, the second gets 409 and the list is still served."""
         with opened(postgres_database) as database:
             configure(database, monkeypatch)
@@ -254,10 +255,10 @@ with lock_folder(Path(sys.argv[1])):
 
 
 class TestErrors:
-    """Each has its code, and a sentence that tells no path, no URL and no key."""
+    """Each has its code, and a sentence without paths, URLs and keys."""
 
     def refused(self, log: pytest.LogCaptureFixture, secrets: list[str]) -> tuple[int, str]:
-        """Code and sentence of an export that is refused; neither they nor the log may tell a secret."""
+        """Return code and sentence of a refused export; neither they nor the log may contain a secret."""
         with serving() as client:
             answer = client.post(EXPORT, json={})
         assert not [secret for secret in secrets if secret in answer.text]
@@ -279,7 +280,7 @@ class TestErrors:
         caplog: pytest.LogCaptureFixture,
         key: str | None,
     ) -> None:
-        """500: whoever runs the server has to put it right."""
+        """500: the operator has to fix it."""
         monkeypatch.delenv("FEEDBACK_ETL_KEY")
         if key == "short":
             monkeypatch.setenv("FEEDBACK_ETL_KEY", "short-key")
@@ -306,7 +307,7 @@ class TestErrors:
         assert answer.json()["detail"].endswith("Nothing was exported. helpful_rating_out_of_range: 2.")
 
     @pytest.mark.usefixtures("application")
-    def test_what_is_unexpected_tells_nothing(
+    def test_unexpected_error_reveals_nothing(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         """500; its place is in the log, its text, which may hold values, nowhere."""
@@ -360,7 +361,7 @@ class TestList:
 
 
 class TestAuthentication:
-    """Nobody comes near without the application's leave."""
+    """Every request needs the application's permission."""
 
     def test_without_it_nothing_is_done(self, client: httpx.Client) -> None:
         """The application's own answer, for both endpoints."""
@@ -384,7 +385,7 @@ class TestAuthentication:
             create_router(load_settings(), dependencies=[dependency])
 
 
-def test_the_schema_of_the_api_tells_every_answer(client: httpx.Client) -> None:
+def test_api_schema_lists_every_response(client: httpx.Client) -> None:
     """For those who write clients."""
     schema = json.loads(client.get("/openapi.json").text)
     assert {"200", "409", "422", "500", "503"} <= {*schema["paths"][EXPORT]["post"]["responses"]}

@@ -43,7 +43,7 @@ def here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 class TestRisk:
     """`feedback-etl risk`."""
 
-    def test_empty_lines_are_nobody(self, here: Here, tmp_path: Path) -> None:
+    def test_empty_lines_are_no_rows(self, here: Here, tmp_path: Path) -> None:
         """Four of them and a row without a value are no class of five."""
         path = tmp_path / "zips.csv"
         path.write_text("zip,salary\n" + "1067,5\n" * 5 + ",9\n" + "\n" * 4)
@@ -131,7 +131,7 @@ class TestAdopted:
         assert fe.scan_training(adopted.parent).collect().height == 5
 
     def test_an_earlier_count_does_not_become_erased_rows(self, adopted: Path, sqlite_database: Database) -> None:
-        """Manifests that were written when empty lines counted tell too many rows."""
+        """Manifests of versions that counted empty lines have too many rows."""
         manifest = the_manifest(adopted.parent)
         manifest.files[0].rows += 4
         replace_manifest(open_storage(adopted.parent), manifest, Key(KEY))
@@ -169,7 +169,7 @@ def test_an_empty_line_between_blocks_is_seen(tmp_path: Path) -> None:
 
 
 def test_fields_that_a_record_lacks_are_empty(tmp_path: Path) -> None:
-    """Such a row is of nobody; it stays."""
+    """Such a row has no person; it stays."""
     path = tmp_path / "short.csv"
     path.write_bytes(b"x,analysis_hash\n1\n2,00000000000000aa\n")
     with (tmp_path / "new").open("wb") as file:

@@ -36,7 +36,7 @@ OTHERS = [
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """What somebody else has put there, under every name that could be taken for ours."""
+    """Files of others, under every name that resembles ours."""
     folder = tmp_path / "exports"
     for name in OTHERS:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

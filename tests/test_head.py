@@ -1,4 +1,4 @@
-"""The head's own work: ten thousand tasks are as easy to remember as ten, but for what the manifest tells of each."""
+"""The coordinator's own work: ten thousand tasks take no more memory than ten, except in the manifest."""
 
 import hashlib
 import itertools
@@ -58,7 +58,7 @@ class Idle:
 
 
 class Ahead(Executor):
-    """An executor that tells how many tasks it has at most."""
+    """An executor that records how many tasks it has at most."""
 
     def __init__(self) -> None:
         self._threads, self._lock = ThreadPoolExecutor(2), threading.Lock()
@@ -79,7 +79,7 @@ class Ahead(Executor):
 
 
 def classes_of(count: int) -> bytes:
-    """What a task tells of so many classes."""
+    """The counts of a task with so many classes."""
     people = ClassCounter(QUASI_IDENTIFIERS)
     numbers = pl.Series([str(number) for number in range(count)])
     people.add(pl.DataFrame(dict.fromkeys(QUASI_IDENTIFIERS, numbers)), numbers)
@@ -213,7 +213,7 @@ def peak_of_export(folder: Path, count: int, k: int | None) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("k", [None, 1])
 def test_an_export_of_many_parts_takes_little_memory_for_each(tmp_path: Path, k: int | None) -> None:
-    """From the first task to manifest and audit record, in a folder: what both tell of a part, a few times over."""
+    """From the first task to manifest and audit record, in a folder: the entries of a part, several times over."""
     peak_of_export(tmp_path / "first", 100, k)
     few, many = (peak_of_export(tmp_path / str(count), count, k) for count in (1_000, 4_000))
     (manifest,) = list_manifests(tmp_path / "4000")

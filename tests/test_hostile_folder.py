@@ -79,7 +79,7 @@ def here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 @contextlib.contextmanager
 def limited_wait(pipe: Path) -> Iterator[None]:
-    """Fail if the block still runs after a while, and first let go whoever waits for a writer of the pipe."""
+    """Fail if the block still runs after a while, and first release readers that wait for a writer of the pipe."""
     done, is_late = threading.Event(), threading.Event()
 
     def release() -> None:

@@ -28,7 +28,7 @@ FROM recommendation_feedbacks f LEFT JOIN recommendation_records r ON r.id = f.r
 
 @pytest.fixture
 def app(database: Database) -> Database:
-    """Three users with an image for each of their analyses; only the first two have told what they think of it."""
+    """Three users with an image for each of their analyses; only the first two have answered."""
     rows = people(3)
     keys = ["shots/a.jpg", "users/1/b.jpg", "shots/c-103.png", "shots/d.jpg", "shots/e.jpg", None]
     ids = [row["analysis_id"] for row in rows["feedbacks"]]
@@ -65,7 +65,7 @@ def test_of_those_who_agreed(app: Database, tmp_path: Path, form: dict[str, str]
 
 
 @pytest.mark.any_database
-def test_nobody_is_asked_for_them(app: Database, tmp_path: Path) -> None:
+def test_images_are_not_read_without_the_option(app: Database, tmp_path: Path) -> None:
     """Without the option there is no such column, and no photo is read."""
     agree(app, u1="true", u2="true")
     report = exported_from_url(app, tmp_path)
@@ -73,8 +73,8 @@ def test_nobody_is_asked_for_them(app: Database, tmp_path: Path) -> None:
     assert report.withheld_image_urls == 0
 
 
-def test_no_column_tells_who_agrees(app: Database, tmp_path: Path) -> None:
-    """Then nobody has."""
+def test_missing_consent_column_is_reported(app: Database, tmp_path: Path) -> None:
+    """Then no one has consented."""
     with pytest.raises(SourceError, match="Neither users nor profiles has the column image_opt_in"):
         exported_from_url(app, tmp_path / "exports", include_image_urls=True)
     assert visible(tmp_path) in ([], ["app.db"], ["application.db"])
@@ -91,7 +91,7 @@ def test_of_several_profiles_one_that_refuses_is_enough(app: Database, tmp_path:
 
 
 def test_of_an_own_query(app: Database, tmp_path: Path) -> None:
-    """It tells both the URL and who agreed; without the option, neither is expected."""
+    """It yields the URL and the consent; without the option, neither is expected."""
     report = exported_from_url(app, tmp_path, include_image_urls=True, query=QUERY)
     urls = rows_of(Path(report.export_filename))["image_url"].drop_nulls().sort().to_list()
     assert urls == ["shots/7.jpg", "shots/8.jpg"]

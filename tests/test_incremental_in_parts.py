@@ -215,7 +215,7 @@ class TestConcurrentRuns:
         assert (other[0].exported_records, report.exported_records) == (2, 0)
         assert read_pairs(open_storage(bucket_url)).height == 2
 
-    def test_export_that_was_taken_back_is_not_continued(
+    def test_aborted_export_is_not_continued(
         self, app: Database, bucket_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A run that has put its manifest takes it back after a sweep; its rows are exported by the next run."""

@@ -1,4 +1,4 @@
-"""Options that are kept for exports to come are refused when they are given, not at the first export in the night."""
+"""Invalid options of scheduled exports are refused when they are given, not at the first export."""
 
 import inspect
 import subprocess
@@ -59,41 +59,41 @@ GOOD: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("keep", KEEPERS.values(), ids=KEEPERS)
-class TestKeepers:
-    """Whatever calls an export later."""
+class TestScheduledOptions:
+    """Integrations that call an export later."""
 
-    def test_a_slip_in_a_name_is_told(self, keep: Callable[..., object]) -> None:
-        """With what may be meant."""
+    def test_misspelled_name_is_reported(self, keep: Callable[..., object]) -> None:
+        """With the most similar name."""
         with pytest.raises(UsageError, match=r"^There is no option days_bak\. Did you mean days_back\?$"):
             keep(days_bak=7)
         with pytest.raises(UsageError, match=r"no option zzz\. Options are days_back, since, "):
             keep(zzz=7)
 
-    def test_a_wrong_value_is_told(self, keep: Callable[..., object]) -> None:
-        """As an export tells it."""
+    def test_wrong_value_is_reported(self, keep: Callable[..., object]) -> None:
+        """As an export reports it."""
         with pytest.raises(UsageError, match=r"^`k` must be an integer from 1 to 1,000\.$"):
             keep(k=0)
 
-    def test_a_wrong_type_is_told_without_its_value(self, keep: Callable[..., object]) -> None:
+    def test_wrong_type_is_reported_without_its_value(self, keep: Callable[..., object]) -> None:
         """Nor is it in what the error came from."""
         with pytest.raises(UsageError, match=r"^One of the options k, max_rejected has a wrong type") as caught:
             keep(k=5, max_rejected="canary")
         assert (caught.value.__cause__, caught.value.__context__) == (None, None)
 
     @pytest.mark.parametrize("name", sorted({*OF_EACH_RUN} - {"idempotency_key"}))
-    def test_what_every_export_finds_itself_is_not_kept(self, keep: Callable[..., object], name: str) -> None:
-        """A key, above all, has no place in a job store."""
+    def test_argument_of_each_run_is_refused(self, keep: Callable[..., object], name: str) -> None:
+        """A key must not be in a job store."""
         with pytest.raises(UsageError, match=f"^{name} is determined anew for every export: leave it out"):
             keep(**{name: KEY})
 
-    def test_an_incremental_export_is_told_no_beginning(self, keep: Callable[..., object]) -> None:
-        """All of them are incremental unless somebody says otherwise."""
+    def test_incremental_export_refuses_a_start(self, keep: Callable[..., object]) -> None:
+        """All of them are incremental by default."""
         with pytest.raises(UsageError, match="continues where the last one ended"):
             keep(since="2025-10-25")
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=str)
-def test_what_an_export_refuses_is_refused_before(sqlite_database: Database, wrong: dict[str, Any]) -> None:
+def test_invalid_option_is_refused_in_advance(sqlite_database: Database, wrong: dict[str, Any]) -> None:
     """With the same sentence."""
     sqlite_database.fill(**people(1))
     with pytest.raises(UsageError) as raised:
@@ -103,14 +103,14 @@ def test_what_an_export_refuses_is_refused_before(sqlite_database: Database, wro
     assert str(before.value) == str(raised.value)
 
 
-def test_what_an_export_takes_is_taken() -> None:
+def test_valid_options_are_accepted() -> None:
     """An end that is still to come is past when the export runs."""
     require_options(GOOD)
     require_options({"since": "2025-10-25", "until": "9000-01-01"})
 
 
-def test_an_export_has_all_that_it_finds_itself() -> None:
-    """The names that are not kept are names of its arguments."""
+def test_arguments_of_each_run_exist() -> None:
+    """They are arguments of `export_feedback` or options."""
     assert {*OF_EACH_RUN} < {*inspect.signature(export_feedback).parameters, *option_names()}
 
 

@@ -169,7 +169,7 @@ except ExportFileError as error:
 
     @pytest.mark.parametrize("wide", [0o620, 0o602, 0o666, 0o777])
     def test_key_file_writable_by_others_is_refused(self, tmp_path: Path, wide: int) -> None:
-        """Whoever can change a key can choose one whose pseudonyms they know."""
+        """A user who can change a key can choose one whose pseudonyms they know."""
         path = write_key_file(tmp_path / "key", mode=wide)
         with pytest.raises(KeyUnusableError, match=rf"Other users can write to the key file .*chmod 600 {path}"):
             read_key(path)

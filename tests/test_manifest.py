@@ -141,7 +141,7 @@ def test_wrong_digest_of_the_settings_is_refused() -> None:
     ],
 )
 def test_content_that_is_no_manifest_is_refused(content: bytes) -> None:
-    """A folder may be shared with whoever writes into it."""
+    """A folder may be shared with its writers."""
     assert "is no manifest that this version understands" in refuse(content)
 
 

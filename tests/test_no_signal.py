@@ -1,6 +1,6 @@
 """Recipes of the documentation find nothing in data without a signal.
 
-Happiness is pure chance, but unhappy people stop answering sooner: how long somebody goes on answering tells something
+Happiness is pure chance, but unhappy people stop answering sooner: for how long a person answers reveals something
 about the last answer, and nothing that is known when the recommendation is given does.
 """
 

@@ -61,7 +61,7 @@ class TestObjects:
 
     @pytest.mark.slow
     def test_more_than_a_thousand_are_listed_and_removed(self, bucket_url: str) -> None:
-        """A store tells of a thousand at a time, and takes as many."""
+        """A store lists and deletes at most a thousand at a time."""
         bucket = ObjectStorage(bucket_url)
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda number: bucket.put_numbered("folder.jsonl", number, b"%d" % number), range(1, 1_105)))
@@ -114,7 +114,7 @@ class TestTrouble:
             assert path.read_bytes() == LARGE
 
     def test_a_put_whose_answer_was_lost_is_no_conflict_with_itself(self, bucket_url: str, proxy: Proxy) -> None:
-        """But with the content of somebody else it is."""
+        """With the content of another writer it is."""
         proxy.troubles = [Trouble("lost", times=2)]
         quick(bucket_url).put_new("name", b"mine")
         proxy.troubles = [Trouble("lost", times=2)]
@@ -144,7 +144,7 @@ class TestFailures:
             with pytest.raises(ExportFileError, match=r"^There is no bucket s3://no-such-bucket\.$"):
                 act()
 
-    def test_a_store_that_is_not_there_is_told(self, bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_missing_store_is_reported(self, bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """In a sentence without its address or a key."""
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
         with pytest.raises(ExportFileError, match="cannot be reached") as error:
@@ -152,7 +152,7 @@ class TestFailures:
         assert "127.0.0.1" not in str(error.value)
         assert error.value.__cause__ is None
 
-    def test_what_is_denied_is_told(self, bucket_url: str, proxy: Proxy) -> None:
+    def test_denied_access_is_reported(self, bucket_url: str, proxy: Proxy) -> None:
         """Without the key that was used."""
         proxy.denied = True
         bucket = quick(bucket_url)

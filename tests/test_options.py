@@ -20,14 +20,14 @@ from feedback_etl.options.privacy import PrivacyOptions
 from feedback_etl.options.quality import QualityOptions
 from feedback_etl.options.read import ReadOptions
 from feedback_etl.settings.model import Settings, load_settings
-from feedback_etl.transform import training_schema
+from feedback_etl.transform import failure_cases
 
 GROUPS = (ReadOptions, QualityOptions, PrivacyOptions, OutputOptions)
 
 
 def declared(kind: type) -> dict[str, Any]:
     """Return the options of a group or TypedDict with their types; those for type checkers alone are looked up here."""
-    names: dict[str, Any] = {"ExtraColumn": columns.ExtraColumn, "Model": training_schema.Model}
+    names: dict[str, Any] = {"ExtraColumn": columns.ExtraColumn, "Model": failure_cases.Model}
     with patch.multiple(keywords, create=True, **names):
         return get_type_hints(kind, vars(sys.modules[kind.__module__]) | names)
 

@@ -204,7 +204,7 @@ class TestReading:
         assert both.schema["age_range"] == pl.String
 
     def test_features_put_them_in_their_order(self, application: Database) -> None:
-        """Ranges tell it themselves; other labels are named from the youngest on."""
+        """Ranges have a natural order; other labels are named from the youngest on."""
         export(application, FourRanges)
         pairs = fe.scan_training("out").collect()
         assert Vocabulary.fit(pairs).age_ranges == ("<30", "30-50", "50-65", "65+")
@@ -236,7 +236,7 @@ class TestReading:
         assert [field["dataType"] for field in fields if field["name"] == "age_range"] == ["sc:Text"]
 
     def test_frames_with_them_are_validated_and_measured(self, application: Database) -> None:
-        """`validate` is told that they are own labels; `risk` takes any."""
+        """`validate` needs the argument `overridden`; `risk` accepts any labels."""
         export(application, FourRanges)
         pairs = fe.scan_training("out").collect()
         with pytest.raises(ValidationError, match="age_range dtype"):
@@ -257,7 +257,7 @@ class TestHashId:
         assert rejected["analysis_hash"].to_list() == [own._hash_id(999)]
         assert {*fe.scan_training("out").collect()["analysis_hash"].str.head(3)} == {"T7-"}
 
-    def test_the_manifest_tells_who_made_them(self, application: Database) -> None:
+    def test_manifest_names_the_functions_of_the_application(self, application: Database) -> None:
         """They are not of the key, and not mixed with such."""
         export(application, OwnHash)
         manifest = only_manifest()
@@ -268,7 +268,7 @@ class TestHashId:
             fe.scan_training("out")
 
     def test_an_erasure_says_that_it_cannot_look_into_them(self, application: Database) -> None:
-        """Instead of finding nobody; whom it forgets comes into no later export."""
+        """Instead of finding no one; erased people are in no later export."""
         before = pl.read_csv(export(application, OwnHash)).height
         done = erase("out", analysis_ids=[101], keys=[KEY])
         assert done.without_key == [only_manifest().stem]
@@ -360,7 +360,7 @@ class TestErrors:
             ("_get_pair_hash", lambda pair: pair.age, r"raised AttributeError \(test_overrides\.py, line \d+\)"),
         ],
     )
-    def test_it_is_told_without_values_and_nothing_is_published(
+    def test_error_contains_no_value_and_nothing_is_published(
         self, application: Database, name: str, method: FunctionType, problem: str
     ) -> None:
         """Which method, what it did and where; no error whose text could hold a value is behind it."""

@@ -20,7 +20,7 @@ def url(own_sample_url: str) -> str:
     return own_sample_url
 
 
-def test_it_tells_what_the_export_then_is(url: str, tmp_path: Path) -> None:
+def test_estimate_matches_the_export(url: str, tmp_path: Path) -> None:
     """As many ranges as parts, all rows, and about the size."""
     planned = fe.plan(url, days_back=-1, workers=5, now=NOW)
     assert list(tmp_path.iterdir()) == []

@@ -112,7 +112,7 @@ class TestConstructor:
     """FeedbackProcessor(db_session=..., output_dir=...)."""
 
     def test_its_arguments_are_kept(self) -> None:
-        """By name and by position; exports go to ml/feedback_training unless told otherwise."""
+        """By name and by position; exports go to ml/feedback_training by default."""
         classic = FeedbackProcessor("sqlite://")
         assert (classic.db_session, classic.output_dir) == ("sqlite://", Path("ml/feedback_training"))
         assert FeedbackProcessor(db_session="sqlite://", output_dir=Path("x")).output_dir == Path("x")
@@ -167,6 +167,7 @@ class TestProcessAndExport:
             "known_records": 0,
             "pending_records": 0,
             "late_records": 0,
+            "changed_records": 0,
         }
         assert 0 < stats.execution_time_seconds < 60
         assert CANARY not in "".join(path.read_text() for path in Path("out").rglob("*.csv"))
@@ -509,8 +510,8 @@ class TestExportToCsv:
         path = processor()._export_to_csv([pair(feedback_timestamp=written, export_date=written)])
         assert Path(path).read_text(encoding="utf-8").splitlines()[1].endswith(f",{time},{time}")
 
-    def test_people_erased_meanwhile_do_not_slip_through(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Pseudonyms of another form do not tell whose rows they are: nothing is published, and it is said."""
+    def test_people_erased_meanwhile_are_not_published(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The people of pseudonyms of another form are unknown: nothing is published, and the message says so."""
 
         def erase_and_publish(files: ExportTransaction, *arguments: Any, **options: Any) -> Any:
             erase("out", analysis_ids=[42], keys=[KEY])

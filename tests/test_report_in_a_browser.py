@@ -75,7 +75,7 @@ def test_it_fits_and_can_be_read(sqlite_database: Database, width: int, scheme: 
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_series_can_be_told_apart(sqlite_database: Database, scheme: Scheme) -> None:
+def test_series_can_be_distinguished(sqlite_database: Database, scheme: Scheme) -> None:
     """By their lightness too, for those who see no colours."""
     found = measured(page_of(sqlite_database, "1_week"), width=375, scheme=scheme)
     assert (len(found["series"]), len(found["neighbours"])) == (5, 4)
@@ -84,14 +84,14 @@ def test_series_can_be_told_apart(sqlite_database: Database, scheme: Scheme) -> 
 
 
 def test_what_is_folded_is_printed(sqlite_database: Database) -> None:
-    """On paper nobody can open it, or scroll; and a table that is too wide would make all of it small."""
+    """Printed, it cannot be opened or scrolled; and a table that is too wide would make all of it small."""
     page = page_of(sqlite_database, "1_week")
     opened, without = page.replace("<details>", "<details open>"), page.replace("<details>", "<details hidden>")
     assert printed(page) == printed(opened) > printed(without)
 
 
 def test_it_follows_the_colours_of_the_system(sqlite_database: Database) -> None:
-    """Light on dark where somebody has asked for it."""
+    """Light on dark where the user prefers it."""
     page = page_of(sqlite_database, "1_week")
     light, dark = (measured(page, width=375, scheme=scheme)["page"] for scheme in SCHEMES)
     assert light != dark

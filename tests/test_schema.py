@@ -199,7 +199,7 @@ class TestReasons:
 
 
 class TestSplit:
-    """Good rows and bad ones, told apart."""
+    """Valid and rejected rows."""
 
     def test_the_parts_in_full(self) -> None:
         """The expected frames."""
@@ -443,7 +443,7 @@ class TestValidate:
             validate(pair_frame({}).drop("age_range", "timeframe"))
         assert caught.value.reasons == {"age_range column_in_dataframe": 1, "timeframe column_in_dataframe": 1}
 
-    def test_further_columns_are_refused(self) -> None:
+    def test_unexpected_columns_are_refused(self) -> None:
         """What is not in the contract never leaves; a name can be a value, of a file that was read without a header."""
         for more in ([CANARY], [CANARY, "another"]):
             with pytest.raises(ValidationError, match=r"unknown column_in_schema \(1 row\)") as caught:

@@ -129,7 +129,7 @@ def _part(_: Database, folder: Path) -> None:
 
 
 def _parted(database: Database, folder: Path) -> None:
-    """An export in parts, during which somebody is erased."""
+    """An export in parts, during which a person is erased."""
     with ExportTransaction(folder, LATER, TransactionOptions(key=KEYS[0])) as export:
         name = f"{export.stem}/part-00001.csv"
         with PartWriter(LocalStorage(folder), name, FileFormat(), {}) as part:
@@ -203,7 +203,7 @@ def template(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """All files of a folder, but for the log, which tells of failures too, and the lock."""
+    """All files of a folder but the log, which records failures too, and the lock."""
     paths = [path for path in folder.rglob("*") if path.is_file() and path.name not in ("audit.jsonl", "lock")]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
@@ -279,7 +279,7 @@ def assert_between(files: dict[str, bytes], before: dict[str, bytes], after: dic
 
 
 class Pipe:
-    """A file that takes as many bytes of each write as it is told to, one number after the other."""
+    """A file that accepts a given number of bytes of each write."""
 
     def __init__(self, *counts: int | None) -> None:
         self.counts, self.taken = list(counts), bytearray()

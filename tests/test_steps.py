@@ -129,7 +129,7 @@ class TestOneBatch:
         assert (report.exported_records, report.errors, report.implausible_ages) == (10, 0, 5)
 
     def test_ages_without_a_type_are_none(self) -> None:
-        """As in a frame of Python values in which nobody has one."""
+        """As in a frame of Python values in which no one has one."""
         report = outcome_of([raw_frame({"age": None}, age=pl.Null)]).report
         assert (report.exported_records, report.implausible_ages) == (1, 0)
 
@@ -184,7 +184,7 @@ class TestOneBatch:
         assert_frame_equal(rejected, pl.DataFrame(schema=REJECTED_SCHEMA))
         assert report == ExportReport(window=WINDOW)
 
-    def test_what_cannot_be_processed_is_told_without_values(self) -> None:
+    def test_processing_error_contains_no_values(self) -> None:
         """Neither the message nor an error behind it holds any."""
         with pytest.raises(ValidationError) as caught:
             BatchProcessor(rules()).process(raw_frame({"timeframe": CANARY}).drop("helpful_rating"))
@@ -255,7 +255,7 @@ class TestBatches:
     @pytest.mark.parametrize("other", [UNRATED, {"rules_applied": "oops"}])
     @pytest.mark.parametrize("batches", [1, 2])
     def test_a_row_whose_duplicate_was_left_out_is_not_lost(self, other: dict[str, Any], batches: int) -> None:
-        """Only valid rows have duplicates: an earlier one that was skipped or rejected takes nobody's place."""
+        """Only valid rows have duplicates: an earlier one that was skipped or rejected replaces none."""
         rows = [raw_frame(other), raw_frame({}), raw_frame(other)]
         pairs, _, report = outcome_of(rows if batches > 1 else [pl.concat(rows)])
         assert_frame_equal(pairs, pair_frame({}))
@@ -322,7 +322,7 @@ class TestJudge:
 
     @pytest.mark.parametrize("limit", [{"strict": True}, {"max_rejected": 0.5}], ids=str)
     def test_a_limit_that_was_asked_for_comes_first(self, limit: dict[str, Any]) -> None:
-        """Whoever asked for one does not want figures instead of the error."""
+        """Who set a limit gets the error instead of figures."""
         with pytest.raises(ValidationError) as caught:
             judged(raw_frame({"timeframe": "\x1b1"}), **limit)
         assert type(caught.value) is ValidationError
@@ -365,7 +365,7 @@ class TestRules:
 
 
 class TestReport:
-    """What a run tells about itself."""
+    """The report of a run."""
 
     def test_figures_are_zero_by_default(self) -> None:
         """The classic eight and what came later."""
@@ -383,7 +383,7 @@ class TestReport:
             **{"execution_time_seconds": 0.0, "export_filename": "", "rejected_filename": ""},
             **{"rejected_reasons": {"formula": 1}, "key_id": KEY.id, "advice": ""},
             **{"implausible_ages": 0, "withheld_image_urls": 0, "unreadable_times": 0, "escaped_texts": {}},
-            **{"audit_head": "", "mode": "full", "late_records": 0, "risk": {}},
+            **{"audit_head": "", "mode": "full", "late_records": 0, "changed_records": 0, "risk": {}},
             "window": ["2025-10-01T00:00:00", "2025-10-25T12:00:00.654321"],
         }
         assert ExportReport(window=Window(None, T0)).to_dict()["window"] == [None, "2025-10-25T10:00:00"]

@@ -17,9 +17,8 @@ import pytest
 from object_store import MemoryStorage
 
 from feedback_etl.errors import ExportFileError, FolderLockedError
-from feedback_etl.storage.base import ConflictError, Storage
+from feedback_etl.storage.base import LOCK_TIMEOUT, ConflictError, Storage
 from feedback_etl.storage.local import LocalStorage
-from feedback_etl.storage.locks import LOCK_TIMEOUT
 from feedback_etl.storage.object_store import ObjectStorage
 
 LARGE = bytes(range(256)) * 10_000
@@ -260,7 +259,7 @@ class TestReplacement:
         assert sorted(storage.read("numbers")) == sorted(b"01234567")
 
     def test_equal_contents_of_two_writers_are_one_put(self, objects: ObjectStorage) -> None:
-        """After a lost answer they cannot be told apart: where the writer matters, the content contains a nonce."""
+        """After a lost answer they cannot be distinguished: where the writer matters, the content contains a nonce."""
         first = put(objects, "name", b"one")
         assert put(objects, "name", b"one") == first
         second = objects.replace("name", b"two", first)
@@ -292,7 +291,7 @@ class TestRemoval:
 
 
 class TestAppendOnlyFiles:
-    """append_lines, read_lines, put_numbered, read_numbered."""
+    """append_lines, read_lines, open_lines, read_numbered."""
 
     def test_lines_are_kept_in_order(self, storage: Storage) -> None:
         """A missing file has none."""
@@ -305,12 +304,12 @@ class TestAppendOnlyFiles:
         assert storage.read_numbered(".state/lines.jsonl") == numbered
         assert storage.read_numbered(".state/lines.jsonl", after=3) == {4: b"3\n", 5: b"4\n"}
 
-    def test_a_number_is_taken_once(self, storage: Storage) -> None:
+    def test_number_is_reserved_once(self, storage: Storage) -> None:
         """As that of a record in a log."""
-        storage.put_numbered("log.jsonl", 1, b"one\n")
+        put_numbered(storage, "log.jsonl", 1, b"one\n")
         with pytest.raises(FileExistsError):
-            storage.put_numbered("log.jsonl", 1, b"another\n")
-        storage.put_numbered("log.jsonl", 2, b"two\n")
+            put_numbered(storage, "log.jsonl", 1, b"another\n")
+        put_numbered(storage, "log.jsonl", 2, b"two\n")
         assert storage.read_numbered("log.jsonl") == {1: b"one\n", 2: b"two\n"}
         assert storage.read_lines("log.jsonl") == b"one\ntwo\n"
 
@@ -319,7 +318,7 @@ class TestAppendOnlyFiles:
 
         def attempt(writer: int) -> bool:
             with suppress(FileExistsError):
-                storage.put_numbered("log.jsonl", 1, b"%d\n" % writer)
+                put_numbered(storage, "log.jsonl", 1, b"%d\n" % writer)
                 return True
             return False
 
@@ -345,7 +344,7 @@ class TestAppendOnlyFiles:
         with (folder.path / "log.jsonl").open("ab") as file:
             file.write(b"tor")
         assert folder.read_numbered("log.jsonl") == {1: b"one\n", 2: b"tor"}
-        folder.put_numbered("log.jsonl", 3, b"three\n")
+        put_numbered(folder, "log.jsonl", 3, b"three\n")
         assert folder.read_lines("log.jsonl") == b"one\ntor\nthree\n"
 
 
@@ -371,8 +370,13 @@ def append(storage: Storage) -> None:
     storage.append_lines("lines.jsonl", b"two\n" * 10)
 
 
+def put_numbered(storage: Storage, name: str, number: int, content: bytes) -> None:
+    with storage.open_lines(name) as lines:
+        lines.put(number, content)
+
+
 def append_numbered(storage: Storage) -> None:
-    storage.put_numbered("lines.jsonl", 2, b"two\n" * 10)
+    put_numbered(storage, "lines.jsonl", 2, b"two\n" * 10)
 
 
 def create(storage: Storage) -> None:

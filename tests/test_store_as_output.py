@@ -1,4 +1,4 @@
-"""`--output s3://...`: an export into an object store is the same export, whoever makes it."""
+"""`--output s3://...`: an export into an object store is the same export with every executor."""
 
 import errno
 import json
@@ -99,7 +99,7 @@ def test_it_is_the_same_export(
     assert ObjectStorage(bucket_url).names(f".feedback_etl/{manifest.stem}") == []
 
 
-def test_a_worker_reads_once_whom_the_store_has_forgotten(url: str, bucket_url: str, proxy: Proxy) -> None:
+def test_worker_reads_tombstones_once(url: str, bucket_url: str, proxy: Proxy) -> None:
     """And opens it once, however many tasks it does."""
     line = {"erasure": "0" * 16, "kind": "pseudonym", "digest": "0" * 32, "key_id": Key(KEY).id}
     ObjectStorage(bucket_url).append_lines(".feedback_etl/tombstones.jsonl", (json.dumps(line) + "\n").encode())
@@ -177,7 +177,7 @@ def test_what_fails_leaves_nothing(url: str, bucket_url: str) -> None:
 
 
 def test_an_empty_window_leaves_nothing_that_waits(url: str, bucket_url: str) -> None:
-    """With k there are small classes to be told of, though no rows."""
+    """With k, the file of small classes is written even without rows."""
     stored(url, bucket_url, k=5, since="2001-01-01", until="2001-02-01", days_back=None)
     assert ObjectStorage(bucket_url).names(f".feedback_etl/{STEM}") == []
     assert list_manifests(bucket_url) == []

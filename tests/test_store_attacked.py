@@ -52,7 +52,7 @@ def put(url: str, name: str, content: bytes) -> None:
 
 @pytest.mark.parametrize("name", [lambda stem: part_path(stem, 0, ".csv"), lambda stem: spooled_part_path(stem, 7)])
 def test_a_worker_that_comes_too_late_leaves_nothing(bucket_url: str, name: Any) -> None:
-    """Its export has failed meanwhile, and nobody would ever look for its part."""
+    """Its export has failed meanwhile, and nothing would ever remove its part."""
     with (
         pytest.raises(ZeroDivisionError),
         ExportTransaction(ObjectStorage(bucket_url), NOW, TransactionOptions(key=SIGNER)) as export,
@@ -69,7 +69,7 @@ def test_a_worker_that_comes_too_late_leaves_nothing(bucket_url: str, name: Any)
 
 
 @pytest.mark.served_store
-def test_erase_and_list_tell_of_exports_that_are_not_finished(
+def test_erase_and_list_report_unfinished_exports(
     bucket_url: str, local_parts: LocalParts, sqlite_database: Database
 ) -> None:
     """Their parts may hold the people; who is published leaves them out."""
@@ -87,7 +87,7 @@ def test_erase_and_list_tell_of_exports_that_are_not_finished(
 def test_a_log_whose_tail_was_cut_with_its_tombstones_is_noticed(
     bucket_url: str, local_parts: LocalParts, sqlite_database: Database
 ) -> None:
-    """The manifest still tells that rows were erased, and of a run."""
+    """The manifest still records that rows were erased, and a run."""
     published(bucket_url, local_parts)
     fe.privacy.erase(bucket_url, user_ids=[2], database=sqlite_database.url, keys=[KEY])
     for name in ObjectStorage(bucket_url).list_files(".feedback_etl"):
@@ -102,7 +102,7 @@ def test_a_log_whose_tail_was_cut_with_its_tombstones_is_noticed(
 
 
 @pytest.mark.parametrize("change", ["moved", "beside", "empty"])
-def test_names_of_records_are_looked_at(bucket_url: str, local_parts: LocalParts, change: str) -> None:
+def test_names_of_records_are_verified(bucket_url: str, local_parts: LocalParts, change: str) -> None:
     """Eight digits, without gaps; what is called otherwise is no record, and hides none."""
     published(bucket_url, local_parts)
     bucket, second = ObjectStorage(bucket_url), ".feedback_etl/audit/00000002.json"
@@ -119,8 +119,8 @@ def test_names_of_records_are_looked_at(bucket_url: str, local_parts: LocalParts
 
 
 @pytest.mark.parametrize("number", [99_999_999, 99_999_998])
-def test_a_number_that_leaves_no_other_is_told(bucket_url: str, local_parts: LocalParts, number: int) -> None:
-    """Nobody looks for the next one for ever, and the lines in between are not made."""
+def test_last_number_is_reported(bucket_url: str, local_parts: LocalParts, number: int) -> None:
+    """No one searches for the next one forever, and the lines in between are not created."""
     published(bucket_url, local_parts)
     name = f".feedback_etl/audit/{number}.json"
     put(bucket_url, name, b"{}")
@@ -142,10 +142,8 @@ def append(url: str) -> None:
         log.append("pruned", SIGNER, exports=[], keep_days=1)
 
 
-def test_a_forged_record_makes_nobody_remove_anything(
-    bucket_url: str, local_parts: LocalParts, sqlite_database: Database
-) -> None:
-    """It is not signed by a key at hand, so nothing is done for it; nor when its request is asked for."""
+def test_forged_record_removes_nothing(bucket_url: str, local_parts: LocalParts, sqlite_database: Database) -> None:
+    """It is not signed by an available key, so it has no effect, also when its idempotency key is requested."""
     published(bucket_url, local_parts)
     stem = "feedback_training_20200101_000000"
     put(bucket_url, f"{stem}/mine.csv", b"mine")
@@ -196,7 +194,7 @@ def test_a_scheme_may_be_written_in_capitals(bucket_url: str) -> None:
 
 
 @pytest.mark.served_store
-def test_an_endpoint_that_is_none_is_told(bucket_url: str) -> None:
+def test_invalid_endpoint_is_reported(bucket_url: str) -> None:
     """In a sentence, after whatever the client prints."""
     done = feedback_etl("list", "--output", bucket_url, env={"AWS_ENDPOINT_URL": "garbage"})
     assert done.returncode == 5
@@ -205,7 +203,7 @@ def test_an_endpoint_that_is_none_is_told(bucket_url: str) -> None:
 
 
 @pytest.mark.slow
-def test_an_executor_that_has_lost_its_scheduler_is_told(shared_url: str, tmp_path: Path) -> None:
+def test_lost_scheduler_is_reported(shared_url: str, tmp_path: Path) -> None:
     """Dask's futures never end then, and never say so."""
     with dask(1) as (executor, client):
 
@@ -217,7 +215,7 @@ def test_an_executor_that_has_lost_its_scheduler_is_told(shared_url: str, tmp_pa
     assert [path for path in tmp_path.rglob("*") if path.is_file() and ".feedback_etl" not in path.parts] == []
 
 
-def test_what_a_worker_lacks_is_told_as_the_workers(
+def test_missing_settings_of_a_worker_are_reported_as_the_workers(
     shared_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not as if the head had no key."""

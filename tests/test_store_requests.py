@@ -49,7 +49,7 @@ def first_put_of_the_log(proxy: Proxy, act: Any) -> None:
 def test_what_was_published_since_it_looked_is_the_answer(
     bucket_url: str, application: Database, proxy: Proxy, object_store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another asks and is done between the last look at the log and the record of the beginning."""
+    """Another request is completed between the last check of the log and the record of the start."""
     first: list[ExportReport] = []
 
     def ask() -> None:

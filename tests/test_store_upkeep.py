@@ -110,8 +110,8 @@ class TestErase:
         ]
         assert_true(url)
 
-    def test_what_was_cut_off_is_taken_up(self, url: str, proxy: Proxy) -> None:
-        """Between the part and the manifest that tells of it: the next one finds out which content is there."""
+    def test_interrupted_replacement_is_completed(self, url: str, proxy: Proxy) -> None:
+        """Between the part and its manifest: the next one determines which content exists."""
 
         def stop(method: str, path: str) -> None:
             if method == "PUT" and path.endswith(".parquet"):
@@ -128,7 +128,7 @@ class TestErase:
         assert_true(url)
 
     @pytest.mark.slow
-    def test_the_manifest_tells_of_many_parts_at_once(self, bucket_url: str, database: Database, proxy: Proxy) -> None:
+    def test_manifest_announces_many_parts_at_once(self, bucket_url: str, database: Database, proxy: Proxy) -> None:
         """What they become, and what they have become: it is not put twice for each."""
         fill_more(database)
         export_parts(database, bucket_url)
@@ -141,9 +141,7 @@ class TestErase:
         assert_true(bucket_url)
 
     @pytest.mark.slow
-    def test_of_many_parts_those_that_were_replaced_are_told(
-        self, bucket_url: str, database: Database, proxy: Proxy
-    ) -> None:
+    def test_replaced_parts_are_recorded(self, bucket_url: str, database: Database, proxy: Proxy) -> None:
         """One cannot be put: the next erasure takes that up, and nothing else."""
         fill_more(database)
         export_parts(database, bucket_url)
@@ -186,7 +184,7 @@ class TestErase:
         assert_true(bucket_url)
 
     def test_exports_and_erasures_at_once(self, bucket_url: str, database: Database) -> None:
-        """Whoever comes first: in the end nobody is in any export."""
+        """In any order: in the end no export contains them."""
         export_parts(database, bucket_url)
         side_by_side(
             *(lambda: export_parts(database, bucket_url) for _ in range(3)),
@@ -199,7 +197,7 @@ class TestErase:
         assert_true(bucket_url)
 
     def test_a_prefix_with_nothing_is_refused(self, bucket_url: str) -> None:
-        """A slip in the URL would forget nobody."""
+        """A mistake in the URL would erase no one."""
         with pytest.raises(UsageError, match="nothing at"):
             fe.privacy.erase(bucket_url, analysis_ids=[1], keys=KEYS)
 
@@ -231,7 +229,7 @@ class TestPrune:
         assert_true(url)
 
     def test_nothing_else_is_removed(self, url: str) -> None:
-        """What has no manifest is told."""
+        """Files without a manifest are reported."""
         ObjectStorage(url).put_new("copy.csv", b"")
         pruned = fe.exports.prune(url, keep_days=0, key=KEYS[0], now=NOW + timedelta(days=10))
         assert pruned.unmanaged == [Path("copy.csv")]
@@ -280,7 +278,7 @@ class TestScan:
                 bucket.replace(part, broken, if_match=version)
                 bucket.delete(part)
 
-    def test_an_object_without_an_etag_is_told_by_its_digest(self, url: str) -> None:
+    def test_object_without_an_etag_is_identified_by_its_digest(self, url: str) -> None:
         """As one of a store that gives none."""
         manifest = only(url)
         for file in manifest.files:
@@ -292,7 +290,7 @@ class TestScan:
 
 @pytest.mark.served_store
 class TestFaces:
-    """What is told of them."""
+    """How they are reported."""
 
     @pytest.fixture
     def here(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Here:
@@ -317,7 +315,7 @@ class TestFaces:
         assert url in Path("report.html").read_text()
         assert "1 export pruned" in here("prune", "--keep-days", "0", "--output", url).err
 
-    def test_parts_whose_manifest_was_lost_are_told(self, url: str, here: Here) -> None:
+    def test_parts_without_a_manifest_are_listed(self, url: str, here: Here) -> None:
         """They hold people whom it does not reach."""
         stem, bucket = only(url).stem, ObjectStorage(url)
         lost = {name for folder in part_folders(stem) for name in bucket.names(folder)}
@@ -345,7 +343,7 @@ class TestFaces:
         assert (ended.code, "not adopted" in ended.err) == (2, True)
 
     def test_the_checklist_is_gone_through(self, url: str, database: Database) -> None:
-        """Modes are not to be told there; what is found has to be so."""
+        """Modes cannot be tested there; all other items pass."""
         settings = load_settings(output_dir=url, database_url=database.url)
         found = {item.name: item for item in check(settings, keys=KEYS, now=NOW)}
         assert (found["modes"].status, "object store" in found["modes"].detail) == ("skipped", True)

@@ -87,7 +87,7 @@ def forget(url: str, *analyses: int, key: Key = SIGNER) -> None:
 
 
 def assert_whole(url: str) -> None:
-    """Every manifest tells what is there, nothing else is there, and the log is whole."""
+    """Every object belongs to a manifest, and the log is complete."""
     bucket = ObjectStorage(url)
     expected = {name for name in bucket.names() if b'"mode": "abandoned"' in bucket.read(name)}
     for manifest in list_manifests(url):
@@ -134,12 +134,12 @@ class TestPublishing:
         with pytest.raises(RuntimeError):
             attempt(bucket_url, local_parts, stop)
         left = [name for name in ObjectStorage(bucket_url).list_files() if not name.startswith(".")]
-        assert left == ["feedback_training_20251025_120000.manifest.json"]  # which tells workers that it is over
+        assert left == ["feedback_training_20251025_120000.manifest.json"]  # which stops late workers
         assert list_manifests(bucket_url) == []
         assert events(bucket_url) == ["started", "failed"]
 
     def test_what_an_attempt_left_is_removed(self, bucket_url: str, local_parts: LocalParts) -> None:
-        """A part that no task has told of."""
+        """A part that no task has reported."""
         with begun(bucket_url) as export:
             parts = local_parts.put(ObjectStorage(bucket_url), export.stem)
             ObjectStorage(bucket_url).put_new(part_path(export.stem, 77, ".parquet"), b"left")
@@ -147,10 +147,10 @@ class TestPublishing:
         assert_whole(bucket_url)
 
     @pytest.mark.slow
-    def test_a_part_that_comes_while_the_manifest_is_put_is_taken_back(
+    def test_part_put_while_the_manifest_is_published_is_removed(
         self, bucket_url: str, local_parts: LocalParts, proxy: Proxy
     ) -> None:
-        """Of a worker that was taken for dead: it sees no manifest yet, and whoever put that looks afterwards."""
+        """Of a worker that was presumed dead: it sees no manifest yet, and the publisher lists the parts afterwards."""
         late: list[str] = []
 
         def put_late(method: str, path: str) -> None:
@@ -166,7 +166,7 @@ class TestPublishing:
         assert not {*late} & {*ObjectStorage(bucket_url).list_files()}
         assert_whole(bucket_url)
 
-    def test_a_part_that_comes_when_there_was_nothing_to_publish_is_taken_back(self, bucket_url: str) -> None:
+    def test_part_put_after_an_empty_export_is_removed(self, bucket_url: str) -> None:
         """And what waited is removed, as where all classes are too small."""
         with begun(bucket_url) as export:
             waiting, late = (spooled_part_path(export.stem, number) for number in (0, 1))
@@ -180,13 +180,13 @@ class TestPublishing:
         assert events(bucket_url) == ["started", "committed"]
 
     def test_a_part_that_is_not_there_fails_it(self, bucket_url: str, local_parts: LocalParts) -> None:
-        """It was told of, and somebody has removed it."""
+        """It was reported, and then removed."""
         with pytest.raises(ExportFileError, match="not there"):
             attempt(bucket_url, local_parts, lambda _, parts: ObjectStorage(bucket_url).delete(parts[0].path))
         assert list_manifests(bucket_url) == []
 
     def test_two_of_a_second_have_names_of_their_own(self, bucket_url: str, local_parts: LocalParts) -> None:
-        """Whoever records it first has the first."""
+        """The run that records it first gets the first."""
         with begun(bucket_url) as one, begun(bucket_url) as other:
             for export in (other, one):
                 export.commit(local_parts.put(ObjectStorage(bucket_url), export.stem), local_parts.details)
@@ -269,7 +269,7 @@ class TestErasuresMeanwhile:
     """Who was forgotten while an export was made is not in it."""
 
     def test_before_the_manifest_is_put(self, bucket_url: str, local_parts: LocalParts) -> None:
-        """Parts are put anew without them, before anybody takes them for an export."""
+        """Parts are replaced without them, before they are an export."""
         with begun(bucket_url) as export:
             parts = local_parts.put(ObjectStorage(bucket_url), export.stem)
             forget(bucket_url, 201, 202)
@@ -339,7 +339,7 @@ class TestErasuresMeanwhile:
         assert events(bucket_url) == ["started", "erasing", "failed"]
 
     def test_an_erasure_under_another_key_fails_it(self, bucket_url: str, local_parts: LocalParts) -> None:
-        """Nobody can tell who was meant."""
+        """The erased people are unknown."""
         with pytest.raises(ExportFileError, match="another key"):
             attempt(bucket_url, local_parts, lambda *_: forget(bucket_url, 201, key=Key(OTHER_KEY)))
         assert list_manifests(bucket_url) == []
@@ -352,7 +352,7 @@ class TestErasuresMeanwhile:
             attempt(bucket_url, local_parts, lambda *_: forget(bucket_url, 201), own_pseudonyms=True)
         assert list_manifests(bucket_url) == []
 
-    def test_who_was_forgotten_before_is_told(self, bucket_url: str, local_parts: LocalParts) -> None:
+    def test_erased_people_are_known_to_the_transaction(self, bucket_url: str, local_parts: LocalParts) -> None:
         """So that their rows are left out where they are read."""
         forget(bucket_url, 201)
         with begun(bucket_url) as export:
@@ -458,7 +458,7 @@ class TestKilledRuns:
             assert [export.stem for export in list_manifests(bucket_url)] == left
         assert ObjectStorage(bucket_url).names(stem) == []
 
-    def test_one_that_was_taken_for_dead_cannot_publish(
+    def test_aborted_run_cannot_publish(
         self, bucket_url: str, local_parts: LocalParts, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """It was only slow; nothing of it stays."""
@@ -481,7 +481,7 @@ class TestKilledRuns:
         assert found
         assert found.mode == "abandoned"
 
-    def test_a_recovery_that_was_killed_is_taken_up(
+    def test_killed_recovery_is_completed(
         self, bucket_url: str, killed: "Killed", monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The name was taken, and parts are still there."""
@@ -516,10 +516,10 @@ class Killed:
         raise KeyboardInterrupt
 
 
-def test_a_stem_that_is_taken_between_two_looks_at_the_log_is_anothers(
+def test_stem_reserved_concurrently_is_not_reused(
     bucket_url: str, local_parts: LocalParts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another export begins while the guards of this one look at the log."""
+    """Another export begins while this one checks the log."""
     others = list[ExportTransaction]()
 
     def begin_another(*arguments: Any) -> None:

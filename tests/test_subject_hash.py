@@ -68,8 +68,8 @@ def test_a_person_is_erased_by_it(app: Database, tmp_path: Path, form: dict[str,
 
 
 @pytest.mark.any_database
-def test_erasing_without_the_column_finds_nobody_else(app: Database, tmp_path: Path) -> None:
-    """What is not there is told, as before."""
+def test_erasing_without_the_column_finds_no_one_else(app: Database, tmp_path: Path) -> None:
+    """Missing ids are reported, as before."""
     exported_from_url(app, tmp_path)
     with app.engine.begin() as connection:
         connection.exec_driver_sql("DELETE FROM recommendation_feedbacks WHERE user_id = 2")

@@ -262,7 +262,7 @@ def rebuilt(folder: Path) -> Path:
 
 
 class TestRebuiltLog:
-    """Whoever rebuilds the log without a key brings no erased person back."""
+    """Rebuilding the log without a key brings no erased person back."""
 
     def test_verification_finds_it(self, rebuilt: Path) -> None:
         problems = verify_folder(rebuilt, KEYS).problems

@@ -125,7 +125,7 @@ class TestAnonymize:
             assert_frame_equal(pairs_of(frame), pair_frame())
 
     def test_an_empty_timeframe_is_none(self) -> None:
-        """A file could not tell them apart."""
+        """They are equal in a file."""
         assert pairs_of(raw_frame({"timeframe": ""}))["timeframe"].to_list() == [None]
 
     @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ class TestDeduplicate:
     """No pair twice."""
 
     def test_the_first_row_of_each_pair_stays(self) -> None:
-        """The expected frame: pairs are told by pseudonym, recommendation and time, and by nothing else."""
+        """The expected frame: pairs are identified by pseudonym, recommendation and time alone."""
         frame = pair_frame(
             {"helpful_rating": 1},
             {"helpful_rating": 2},

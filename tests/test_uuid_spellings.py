@@ -148,7 +148,7 @@ def test_id_is_reported_as_given(sqlite_database: Database, tmp_path: Path) -> N
     ],
 )
 def test_other_ids_have_one_spelling(text: str) -> None:
-    """JANE may be somebody else than jane."""
+    """JANE may be another person than jane."""
     assert list_spellings(text) == [text]
 
 

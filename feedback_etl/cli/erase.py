@@ -27,20 +27,27 @@ if TYPE_CHECKING:
     from feedback_etl.settings.model import Settings
 
 
+UserIdsFile = Annotated[
+    str | None, typer.Option("--user-ids-file", help="File of user ids, one per line; - for stdin.", metavar="FILE")
+]
+AnalysisIdsFile = Annotated[
+    str | None,
+    typer.Option("--analysis-ids-file", help="File of analysis ids, one per line; - for stdin.", metavar="FILE"),
+]
+NotInDatabase = Annotated[
+    bool, typer.Option("--not-in-database", help="Erase everyone who has no feedback in the database.")
+]
+KeepK = Annotated[
+    bool,
+    typer.Option("--keep-k", help="Also remove rows that erasures left in classes smaller than their export's k."),
+]
+
+
 def erase(
-    user_ids_file: Annotated[
-        str | None, typer.Option(help="File of user ids, one per line; - for stdin.", metavar="FILE")
-    ] = None,
-    analysis_ids_file: Annotated[
-        str | None, typer.Option(help="File of analysis ids, one per line; - for stdin.", metavar="FILE")
-    ] = None,
-    not_in_database: Annotated[
-        bool, typer.Option("--not-in-database", help="Erase everyone who has no feedback in the database.")
-    ] = False,
-    keep_k: Annotated[
-        bool,
-        typer.Option("--keep-k", help="Also remove rows that erasures left in classes smaller than their export's k."),
-    ] = False,
+    user_ids_file: UserIdsFile = None,
+    analysis_ids_file: AnalysisIdsFile = None,
+    not_in_database: NotInDatabase = False,
+    keep_k: KeepK = False,
     key_file: KeyFiles = None,
     query: Query = None,
     allow_row_security: AllowRowSecurity = None,

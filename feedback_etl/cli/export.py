@@ -71,6 +71,7 @@ def export(
     include_image_urls: IncludeImageUrls = False,
     include_subject_hash: IncludeSubjectHash = False,
     incremental: export_options.Incremental = False,
+    cursor: export_options.Cursor = None,
     lookback: export_options.Lookback = str(OutputOptions.lookback),
     max_pending: export_options.MaxPending = str(OutputOptions.max_pending),
     new_series: export_options.NewSeries = False,
@@ -111,7 +112,7 @@ def _require_effective_options(context: typer.Context, settings: "Settings") -> 
     require_effective(
         context,
         {
-            **dict.fromkeys(("lookback", "new_series"), ("--incremental", given["incremental"])),
+            **dict.fromkeys(("cursor", "lookback", "new_series"), ("--incremental", given["incremental"])),
             "max_pending": ("--incremental and --k", given["incremental"] and (settings.k or share)),
             "formulas": ("--format csv", given["format"] == "csv"),
             "workers": ("--bulk or --executor", is_parallel),

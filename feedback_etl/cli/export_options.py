@@ -68,6 +68,15 @@ Incremental = Annotated[
         help="Export the rows that are new since the last incremental export; the first uses --days.",
     ),
 ]
+Cursor = Annotated[
+    str | None,
+    typer.Option(
+        "--cursor",
+        help="Column by which --incremental continues. With updated_at, changed rows are exported again.  "
+        "[default: created_at]",
+        metavar="COLUMN",
+    ),
+]
 Lookback = Annotated[
     str, typer.Option("--lookback", help="How late rows may arrive, for example 30m, 2h or 1d.", metavar="DURATION")
 ]

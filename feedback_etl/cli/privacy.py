@@ -38,6 +38,37 @@ _UNITS = {
     "small_people": "people in these classes",
 }
 
+DataFiles = Annotated[
+    list[Path], typer.Argument(help="CSV (also .gz, .zst) or Parquet files, or folders of parts.", metavar="FILE")
+]
+QuasiIdentifiers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--quasi-identifier",
+        help="Column that an attacker may know about a person; may be repeated.  [default: age_range, "
+        "conditions_detected, timeframe]",
+        metavar="COLUMN",
+    ),
+]
+SensitiveColumns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sensitive",
+        help="Column that an attacker must not learn; may be repeated.  [default: the ratings and columns with the "
+        "role sensitive]",
+        metavar="COLUMN",
+    ),
+]
+PersonColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--person",
+        help="Column that identifies the person of a row; without one, each row counts as a person.  [default: "
+        "subject_hash, if the files have it]",
+        metavar="COLUMN",
+    ),
+]
+
 
 def check(
     output: OutputFolder = None,
@@ -119,33 +150,10 @@ def _require_passed(items: "Sequence[ChecklistItem]") -> None:
 
 
 def measure_risk(
-    files: Annotated[
-        list[Path], typer.Argument(help="CSV (also .gz, .zst) or Parquet files, or folders of parts.", metavar="FILE")
-    ],
-    quasi_identifier: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Column that an attacker may know about a person; may be repeated.  [default: age_range, "
-            "conditions_detected, timeframe]",
-            metavar="COLUMN",
-        ),
-    ] = None,
-    sensitive: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Column that an attacker must not learn; may be repeated.  [default: the ratings and columns with the "
-            "role sensitive]",
-            metavar="COLUMN",
-        ),
-    ] = None,
-    person: Annotated[
-        str | None,
-        typer.Option(
-            help="Column that identifies the person of a row; without one, each row counts as a person.  [default: "
-            "subject_hash, if the files have it]",
-            metavar="COLUMN",
-        ),
-    ] = None,
+    files: DataFiles,
+    quasi_identifier: QuasiIdentifiers = None,
+    sensitive: SensitiveColumns = None,
+    person: PersonColumn = None,
     as_json: JsonOutput = False,
 ) -> None:
     """Measure the re-identification risk of files.

@@ -55,13 +55,13 @@ def _iter_subjects(path: Path, name: str) -> Iterator[tuple[str, str]]:
 
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(columns=list(names)):
-                yield from zip(*(batch.column(each).to_pylist() for each in names), strict=True)
+                yield from zip(*(batch.column(name).to_pylist() for name in names), strict=True)
         return
     records = iter_records(path)
     header = split_record(next(records, b""))
-    places = [header.index(each) for each in names]
+    indexes = [header.index(name) for name in names]
     for fields in map(split_record, records):
-        yield _field(fields, places[0]), _field(fields, places[1])
+        yield _field(fields, indexes[0]), _field(fields, indexes[1])
 
 
 def read_columns(path: Path) -> list[str]:
@@ -138,7 +138,7 @@ def _iter_pseudonyms(path: Path, name: str) -> Iterator[set[str]]:
 
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(columns=[PSEUDONYM]):
-                yield {str(each).lower() for each in batch.column(0).to_pylist()}
+                yield {str(value).lower() for value in batch.column(0).to_pylist()}
         return
     records = iter_records(path)
     yield set(map(_build_identity(next(records, b"")), records))
@@ -147,12 +147,12 @@ def _iter_pseudonyms(path: Path, name: str) -> Iterator[set[str]]:
 def _build_identity(header: bytes) -> Callable[[bytes], str]:
     """Build the function that identifies a record: by its pseudonym, or by its feedback id without one."""
     columns = split_record(header)
-    place = columns.index(PSEUDONYM)
+    index = columns.index(PSEUDONYM)
     feedback = columns.index("feedback_id") if "feedback_id" in columns else None
 
     def identity(record: bytes) -> str:
         fields = split_record(record)
-        pseudonym = _field(fields, place).lower()
+        pseudonym = _field(fields, index).lower()
         if pseudonym or feedback is None:
             return pseudonym
         return NO_ANALYSIS + _field(fields, feedback)

@@ -8,29 +8,74 @@ A file has a line for each row and each pair: analysis_hash, digest, minute (sin
 identified a row by its feedback id alone, and joined ids so that `a|b`, `c` equalled `a`, `b|c`; its lines have no
 version. They are compared together with their pseudonym and minute until they are older than the lookback.
 
+With a cursor, the time of a row is that of its last change, and its digest covers that time, the ratings and the
+timeframe: a changed row is not the row that was read before. Its pair is the same.
+
 Rows whose time cannot be read are in every window, and so remembered for ever: their time is
 `timestamps.UNREADABLE`, which is later than all others.
 """
 
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import polars as pl
 
+from feedback_etl.columns import RATING_FIELDS
 from feedback_etl.errors import ExportFileError
 from feedback_etl.privacy.keys import Key, sign_column
 from feedback_etl.records.manifest import DataFile
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.posix import hash_file
 from feedback_etl.transform.expressions import hash_id
-from feedback_etl.transform.timestamps import is_unreadable
+from feedback_etl.transform.timestamps import is_unreadable, readable
 
 _VERSION = 2
 _SCHEMA = {"analysis_hash": pl.String, "digest": pl.String, "minute": pl.Int64, "version": pl.Int64}
 _MINUTE = timedelta(minutes=1)
 
 Kind = Literal["row", "pair"]
+
+
+class SeriesCursor(NamedTuple):
+    """Say by which time a series continues.
+
+    Attributes:
+        column: "created_at", or the column with the time of the last change.
+        changed_since: The last watermark, if changes are followed: rows without a change since then have been read.
+    """
+
+    column: str = "created_at"
+    changed_since: datetime | None = None
+
+    @property
+    def follows_changes(self) -> bool:
+        """Whether changed rows are exported again."""
+        return self.column != "created_at"
+
+    def time(self) -> pl.Expr:
+        """Return the time of a row: the later of `created_at` and the cursor, if that is a readable time."""
+        created = pl.col("created_at")
+        if not self.follows_changes:
+            return created
+        changed = readable(self.column)
+        return pl.when(changed > created).then(changed).otherwise(pl.coalesce(created, changed))
+
+    def is_changed(self) -> pl.Expr:
+        """Return whether a row was changed after it was created."""
+        return self.time() > pl.col("created_at")
+
+    def is_old(self) -> pl.Expr:
+        """Return whether a row has not changed since the last watermark, and so has been read."""
+        return self._is_before_watermark(self.time())
+
+    def was_exported(self) -> pl.Expr:
+        """Return whether a row was created before the last watermark: so it was exported, unless it arrived late."""
+        return self._is_before_watermark(pl.col("created_at"))
+
+    def _is_before_watermark(self, time: pl.Expr) -> pl.Expr:
+        is_before = pl.lit(value=False) if self.changed_since is None else time < self.changed_since
+        return is_before.fill_null(value=False)
 
 
 class SeenRows:
@@ -42,9 +87,17 @@ class SeenRows:
         seen: The lines that the last export of the series has stored; see `read_seen_rows`.
         key: The key of the pseudonyms.
         since: From when on rows are to be remembered; None for all.
+        cursor: The time by which the series continues.
     """
 
-    def __init__(self, seen: pl.DataFrame, key: Key | None, since: datetime | None) -> None:
+    def __init__(
+        self,
+        seen: pl.DataFrame,
+        key: Key | None,
+        since: datetime | None,
+        cursor: SeriesCursor = SeriesCursor(),  # noqa: B008  immutable
+    ) -> None:
+        self._cursor, self._time, self._changed = cursor, cursor.time(), 0
         self._seen = seen.filter(pl.col("version") == _VERSION)["digest"].implode()
         self._seen_in_version_1 = seen.filter(pl.col("version") == 1)
         dated = seen.filter(pl.col("minute") <= _minute_of(datetime.max))
@@ -62,7 +115,7 @@ class SeenRows:
             raw: Raw rows in the order of their times.
             is_valid: Make the expression that is true for the rows of a frame that can be exported.
         """
-        new = raw
+        new = raw = raw.filter(~self._cursor.is_old()) if self._cursor.follows_changes else raw
         if self._may_have_seen(raw):
             known = self._is_seen("row")
             if self._seen_in_version_1.height:
@@ -73,10 +126,21 @@ class SeenRows:
         return new
 
     def filter_new_pairs(self, valid: pl.DataFrame) -> pl.DataFrame:
-        """Return the rows whose pair was not exported before, and remember them."""
-        new = valid.filter(~self._is_pair_seen()) if self._may_have_seen(valid) else valid
+        """Return the rows whose pair was not exported before, or that were changed, and remember them."""
+        new = valid
+        if self._cursor.follows_changes:
+            was_exported, is_changed = self._is_pair_seen() | self._cursor.was_exported(), self._cursor.is_changed()
+            new = valid.filter(is_changed | ~self._is_pair_seen())
+            self._changed += new.select((is_changed & was_exported).sum()).item()
+        elif self._may_have_seen(valid):
+            new = valid.filter(~self._is_pair_seen())
         self._remember(new, "pair")
         return new
+
+    def take_changed(self) -> int:
+        """Return the number of rows that are exported again since the last call."""
+        changed, self._changed = self._changed, 0
+        return changed
 
     def rows(self) -> pl.DataFrame:
         """Return the lines to store for the next export."""
@@ -90,8 +154,7 @@ class SeenRows:
 
     def _may_have_seen(self, rows: pl.DataFrame) -> bool:
         """Return whether any row is as old as the seen rows, or has no comparable time."""
-        time = pl.col("created_at")
-        may = time.is_null() | (time < self._until) | is_unreadable("created_at")
+        may = self._time.is_null() | (self._time < self._until) | is_unreadable("created_at")
         return self._has_seen and rows.select(may.any()).item()
 
     def _is_pair_seen(self) -> pl.Expr:
@@ -99,22 +162,36 @@ class SeenRows:
         return seen | self._is_seen_in_version_1("pair") if self._seen_in_version_1.height else seen
 
     def _is_seen(self, kind: Kind) -> pl.Expr:
-        return _digest(kind, self._key).is_in(self._seen)
+        return self._digest(kind).is_in(self._seen)
+
+    def _digest(self, kind: Kind) -> pl.Expr:
+        """Return the digest of a row, a version of a row, or a pair: 32 hex characters."""
+        pair = ("analysis_id", "recommendation_id", pl.col("created_at").dt.epoch("us"))
+        if kind == "pair":
+            return sign_column(_joined(*pair), f"incremental pair {_VERSION}", self._key).str.slice(0, 32)
+        if not self._cursor.follows_changes:
+            return sign_column(_joined("feedback_id", *pair), f"incremental row {_VERSION}", self._key).str.slice(0, 32)
+        answers = (pl.col(name).cast(pl.Float64) for name in RATING_FIELDS)  # integers, or fractions in some batch
+        version = _joined("feedback_id", *pair, self._time.dt.epoch("us"), *answers, "timeframe")
+        return sign_column(version, f"incremental version {_VERSION}", self._key).str.slice(0, 32)
 
     def _is_seen_in_version_1(self, kind: Kind) -> pl.Expr:
         lines = self._seen_in_version_1.select(_joined("analysis_hash", "minute", "digest")).to_series()
-        return _joined(self._pseudonym(), _minute(), _digest_of_version_1(kind, self._key)).is_in(lines.implode())
+        return _joined(self._pseudonym(), self._minute(), _digest_of_version_1(kind, self._key)).is_in(lines.implode())
 
     def _pseudonym(self) -> pl.Expr:
         return hash_id("analysis_id", key=self._key, unkeyed=self._key is None)
 
     def _remember(self, rows: pl.DataFrame, kind: Kind) -> None:
-        time = pl.col("created_at")
+        time = self._time
         recent = rows.filter(time.is_not_null() if self._since is None else time >= self._since)
         if recent.height:
-            digest = _digest(kind, self._key)
-            lines = {"analysis_hash": self._pseudonym(), "digest": digest, "minute": _minute(), "version": _VERSION}
+            digest, minute = self._digest(kind), self._minute()
+            lines = {"analysis_hash": self._pseudonym(), "digest": digest, "minute": minute, "version": _VERSION}
             self._remembered.append(recent.select(**lines).cast(_SCHEMA))  # type: ignore[arg-type]
+
+    def _minute(self) -> pl.Expr:
+        return self._time.dt.epoch("s") // 60
 
 
 def read_seen_rows(storage: Storage, files: Iterable[DataFile], since: datetime | None = None) -> pl.DataFrame:
@@ -145,13 +222,6 @@ def _read(storage: Storage, file: DataFile) -> pl.DataFrame:
     )
 
 
-def _digest(kind: Kind, key: Key | None) -> pl.Expr:
-    """Return the digest of a row or a pair: 32 hex characters."""
-    pair = ("analysis_id", "recommendation_id", pl.col("created_at").dt.epoch("us"))
-    identity = _joined("feedback_id", *pair) if kind == "row" else _joined(*pair)
-    return sign_column(identity, f"incremental {kind} {_VERSION}", key).str.slice(0, 32)
-
-
 def _joined(*columns: str | pl.Expr) -> pl.Expr:
     """Join values unambiguously: each after its length in bytes, a null as `-`.
 
@@ -173,10 +243,6 @@ def _digest_of_version_1(kind: Kind, key: Key | None) -> pl.Expr:
     )
     row = pl.coalesce(pl.col("feedback_id").cast(pl.String), pl.lit("no id|") + pair)
     return sign_column(row if kind == "row" else pair, f"incremental {kind}", key).str.slice(0, 32)
-
-
-def _minute() -> pl.Expr:
-    return pl.col("created_at").dt.epoch("s") // 60
 
 
 def _minute_of(time: datetime) -> int:

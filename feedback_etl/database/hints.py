@@ -1,6 +1,7 @@
 """Suggest the index that would speed up reading."""
 
 from contextlib import suppress
+from dataclasses import replace
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
@@ -20,22 +21,26 @@ _TABLE = tables.recommendation_feedbacks.name
 
 
 def suggest_index(source: DatabaseConnection, relation: SourceRelation, window: Window) -> str:
-    """Return a sentence with the statement that creates the index on created_at; "" if it exists or would not help.
+    """Return a sentence with the statement that creates the index that is missing; "" if none is, or none would help.
 
-    It does not help for a window that contains most of the table, nor on DuckDB; a custom query is not analysed.
+    Rows are found by created_at, or by the cursor of a series. An index does not help for a window that contains most
+    of the table, nor on DuckDB; a custom query is not analysed.
     """
-    if relation.custom_query is not None or window.start is None or source.dialect == "duckdb":
+    reads_all = window.start is None and relation.changed_since is None
+    if relation.custom_query is not None or reads_all or source.dialect == "duckdb":
         return ""
     with suppress(SQLAlchemyError, SourceError):  # a hint must not fail an export
-        if statement := missing_index_statement(source):
-            table_rows = fetch_count(source, count_rows(relation, Window(None, window.end)))
+        columns = dict.fromkeys(("created_at", relation.cursor if relation.changed_since else "created_at"))
+        if statement := next(filter(None, (missing_index_statement(source, column) for column in columns)), ""):
+            everything = replace(relation, changed_since=None)
+            table_rows = fetch_count(source, count_rows(everything, Window(None, window.end)))
             if fetch_count(source, count_rows(relation, window)) < _MAX_INDEXED_SHARE * table_rows:
                 return f"the database read all of {_TABLE} to find the window; an index helps: {statement}"
     return ""
 
 
-def missing_index_statement(source: DatabaseConnection) -> str | None:
-    """Return the statement that creates the index on created_at; "" if it exists, None for a view.
+def missing_index_statement(source: DatabaseConnection, column: str = "created_at") -> str | None:
+    """Return the statement that creates the index on a column; "" if it exists, None for a view.
 
     Raises:
         SQLAlchemyError: The indexes cannot be listed.
@@ -45,9 +50,9 @@ def missing_index_statement(source: DatabaseConnection) -> str | None:
     is_table = _TABLE in inspector.get_table_names(source.db_schema)
     if not is_table:
         return None
-    if any(index["column_names"][:1] == ["created_at"] for index in indexes):
+    if any(index["column_names"][:1] == [column] for index in indexes):
         return ""
     quote = source.connection.dialect.identifier_preparer.quote
     table = f"{quote(source.db_schema)}.{_TABLE}" if source.db_schema and source.dialect != "sqlite" else _TABLE
-    name = "CONCURRENTLY" if source.dialect == "postgresql" else f"{_TABLE}_created_at"
-    return f"CREATE INDEX {name} ON {table} (created_at);"
+    name = "CONCURRENTLY" if source.dialect == "postgresql" else f"{_TABLE}_{column}"
+    return f"CREATE INDEX {name} ON {table} ({quote(column)});"

@@ -7,12 +7,13 @@ from functools import partial
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from feedback_etl.columns import CONSENT, IMAGE_OPT_IN, IMAGE_URL, RAW_COLUMNS, ExtraColumn
+from feedback_etl.columns import CONSENT, IMAGE_OPT_IN, IMAGE_URL, RAW_COLUMNS, ExtraColumn, add_cursor
 from feedback_etl.database import text_times
 from feedback_etl.database.collations import find_id_comparison
 from feedback_etl.database.column_types import check_types, reflect_columns, type_name
 from feedback_etl.database.connect import DatabaseConnection
 from feedback_etl.database.consent import ConsentColumnNames, find_consent_columns, find_image_consent_columns
+from feedback_etl.database.cursor_name import CREATED_AT
 from feedback_etl.database.driver_errors import invalid_query_error
 from feedback_etl.database.relation import (
     SourceRelation,
@@ -44,6 +45,7 @@ def inspect_source(
     query: str | None = None,
     consent: ConsentColumnNames = ConsentColumnNames(),  # noqa: B008  immutable
     extra: Sequence[ExtraColumn] | None = (),
+    cursor: str = CREATED_AT,
 ) -> SourceRelation:
     """Return the relation that an export reads, checked without reading a row.
 
@@ -52,40 +54,47 @@ def inspect_source(
         query: A custom SELECT; without it, the default application schema.
         consent: The names of the columns that record consent in the default tables.
         extra: The columns to read in addition to the raw columns; None if a query may yield any other columns.
+        cursor: The column by which an incremental export continues, which is read too.
 
     Raises:
         SourceError: Tables or columns are missing, unexpected or of a wrong type, or ids are compared by unknown rules;
             the message names them.
         UsageError: The query is not one closed SELECT.
     """
+    wanted = None if extra is None else add_cursor(extra, cursor)
     role = fetch_rows(source, "SELECT quote_ident(current_user)")[0][0] if source.dialect == "postgresql" else ""
     try:
         if query is None:
-            relation = _inspect_default_tables(source, consent, with_images=extra is not None and IMAGE_URL in extra)
+            relation = _inspect_default_tables(source, consent, wanted or ())
         else:
-            names, types = _describe_columns(source, empty_query_select(source.dialect, query), extra)
-            relation = query_relation(source.dialect, query, names, types, extra or ())
+            names, types = _describe_columns(source, empty_query_select(source.dialect, query), wanted)
+            relation = query_relation(source.dialect, query, names, types, wanted or ())
     except SQLAlchemyError as error:
         raise invalid_query_error(error, role) from None
     if source.dialect == "sqlite":
-        relation = replace(relation, has_unreadable_times=_has_unreadable_times(source, relation))
-    check_types(source.dialect, relation.types, extra or ())
-    return _with_canonical_ids(source, relation)
+        unreadable = [_has_unreadable_times(source, relation, name) for name in dict.fromkeys((CREATED_AT, cursor))]
+        relation = replace(relation, has_unreadable_times=any(unreadable))
+    check_types(source.dialect, relation.types, wanted or ())
+    return _with_canonical_ids(source, replace(relation, cursor=cursor))
 
 
 def _inspect_default_tables(
-    source: DatabaseConnection, consent: ConsentColumnNames, *, with_images: bool
+    source: DatabaseConnection, consent: ConsentColumnNames, extra: Sequence[ExtraColumn]
 ) -> SourceRelation:
-    db_schema = source.db_schema
+    db_schema, with_images = source.db_schema, IMAGE_URL in extra
+    cursor = next((column for column in extra if column != IMAGE_URL), None)
     inspector = sa.inspect(source.connection)
     _check_schema(source, inspector)
-    _check_tables(source, inspector, _REQUIRED_COLUMNS | (_REQUIRED_FOR_IMAGES if with_images else {}))
+    required = _REQUIRED_COLUMNS | (_REQUIRED_FOR_IMAGES if with_images else {})
+    if cursor is not None:
+        required |= {"recommendation_feedbacks": required["recommendation_feedbacks"] | {cursor.name}}
+    _check_tables(source, inspector, required)
     consent_columns = [
         column._replace(is_partial=hides_rows(source, empty_table_select(column.table, db_schema)))
         for column in find_consent_columns(inspector, db_schema, consent)
     ]
     image_columns = find_image_consent_columns(inspector, db_schema) if with_images else []
-    relation = default_relation(source.dialect, db_schema, consent_columns, image_columns)
+    relation = default_relation(source.dialect, db_schema, consent_columns, image_columns, cursor)
     return replace(relation, types=_describe_columns(source, empty_select(relation))[1])
 
 
@@ -163,12 +172,12 @@ def _describe_columns(
     return [name for name, _ in columns], types
 
 
-def _has_unreadable_times(source: DatabaseConnection, relation: SourceRelation) -> bool:
-    """Return whether a text of `created_at` is not an ISO time; refuse numbers, which are in no window.
+def _has_unreadable_times(source: DatabaseConnection, relation: SourceRelation, name: str) -> bool:
+    """Return whether a text of a column is not an ISO time; refuse numbers, which are in no window.
 
     SQLite sorts numbers before all text and bytes after it. A text of digits only is a number too.
     """
-    time, feedback = relation.columns["created_at"], relation.feedback_table
+    time, feedback = relation.columns[name], relation.feedback_table
     one: sa.ColumnElement[int] = sa.literal_column("1")
     unreadable = sa.select(one).select_from(feedback).where(text_times.is_unreadable(time)).limit(1)
     if not fetch_rows(source, relation.render(unreadable)):
@@ -177,8 +186,8 @@ def _has_unreadable_times(source: DatabaseConnection, relation: SourceRelation) 
     count = sa.select(sa.func.count()).select_from(feedback).where(is_number)
     if numbers := fetch_count(source, relation.render(count)):
         raise SourceError(
-            f"created_at contains numbers in {pluralize(numbers, 'row')}; ISO 8601 text is expected. "
-            "Convert them in a --query: seconds since 1970 by datetime(created_at, 'unixepoch'), "
-            "milliseconds by strftime('%Y-%m-%d %H:%M:%f', created_at / 1000.0, 'unixepoch')."
+            f"{name} contains numbers in {pluralize(numbers, 'row')}; ISO 8601 text is expected. "
+            f"Convert them in a --query: seconds since 1970 by datetime({name}, 'unixepoch'), "
+            f"milliseconds by strftime('%Y-%m-%d %H:%M:%f', {name} / 1000.0, 'unixepoch')."
         )
     return True

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import partial, wraps
 from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
@@ -13,6 +14,7 @@ from feedback_etl.columns import ExtraColumn
 from feedback_etl.database.batches import ConnectorXValueError, open_batches
 from feedback_etl.database.collations import describe_remedy
 from feedback_etl.database.connect import Database, DatabaseConnection, open_connection
+from feedback_etl.database.cursor_name import CREATED_AT
 from feedback_etl.database.hints import suggest_index
 from feedback_etl.database.inspection import inspect_source
 from feedback_etl.database.relation import SourceRelation
@@ -43,6 +45,8 @@ class ReadRequest:
         watermark: The watermark to compute for an incremental export; None for other exports.
         extra_columns: Columns to read beside the raw columns.
         use_connectorx: Read with ConnectorX where it supports the database.
+        cursor: The column by which an incremental export continues, which is read too.
+        changed_since: Read only rows of the window that were created or changed since this time; None for all.
     """
 
     database: Database = field(repr=False)
@@ -52,6 +56,8 @@ class ReadRequest:
     watermark: WatermarkRequest | None = None
     extra_columns: tuple[ExtraColumn, ...] = ()
     use_connectorx: bool = True
+    cursor: str = CREATED_AT
+    changed_since: datetime | None = None
 
 
 class FeedbackStream(NamedTuple):
@@ -141,7 +147,10 @@ def open_source(request: ReadRequest) -> Iterator[OpenSource]:
     """
     options = request.options
     with open_connection(request.database, options) as source:
-        relation = inspect_source(source, query=options.query, consent=options.consent, extra=request.extra_columns)
+        relation = inspect_source(
+            source, query=options.query, consent=options.consent, extra=request.extra_columns, cursor=request.cursor
+        )
+        relation = replace(relation, changed_since=request.changed_since)
         _require_comparable_ids(source, relation, request.window)
         yield OpenSource(source, relation)
 

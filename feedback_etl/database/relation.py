@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Self
 
 import sqlalchemy as sa
@@ -10,6 +11,7 @@ from feedback_etl.columns import CONSENT, IMAGE_OPT_IN, IMAGE_URL, LIST_COLUMNS,
 from feedback_etl.database import tables
 from feedback_etl.database.collations import IdComparison
 from feedback_etl.database.consent import ConsentColumn, consent_condition
+from feedback_etl.database.cursor_name import CREATED_AT
 from feedback_etl.database.custom_query import extract_select
 
 _QUERY_PLACEHOLDER = "the_custom_query_goes_here"
@@ -36,6 +38,8 @@ class SourceRelation:
         comparisons: How the ids are compared that are not compared by their bytes; `columns` has their canonical
             spelling.
         stored_ids: The same ids as they are stored.
+        cursor: The column in `columns` with the time of the last change; `created_at` if changes are not followed.
+        changed_since: Only rows that were created or changed since this time belong to a window; None for all.
     """
 
     dialect: str
@@ -51,6 +55,8 @@ class SourceRelation:
     has_unreadable_times: bool = False
     comparisons: Mapping[str, IdComparison] = field(default_factory=dict)
     stored_ids: Mapping[str, Column] = field(default_factory=dict)
+    cursor: str = CREATED_AT
+    changed_since: datetime | None = None
 
     @property
     def records_consent(self) -> bool:
@@ -93,12 +99,13 @@ def default_relation(
     db_schema: str | None = None,
     consent_columns: Sequence[ConsentColumn] = (),
     image_consent_columns: Sequence[ConsentColumn] = (),
+    cursor: ExtraColumn | None = None,
 ) -> SourceRelation:
     """Return the default application schema, one row per feedback; the lowest profile id gives the age.
 
     Columns that record consent add the column `consent`; columns that record consent to images add `image_url`.
     """
-    feedback = _alias(tables.recommendation_feedbacks, "f", db_schema)
+    feedback = _alias(tables.recommendation_feedbacks, "f", db_schema, *([cursor.name] if cursor else []))
     record = _alias(tables.recommendation_records, "r", db_schema)
     profile = _alias(tables.profiles, "p", db_schema)
     earlier = _alias(tables.profiles, "e", db_schema)
@@ -121,6 +128,9 @@ def default_relation(
         rows_without_profiles = rows_without_profiles.outerjoin(photo, photo.c.id == analysis.c.photo_id)
         has_consent = consent_condition(feedback, image_consent_columns, db_schema)
         columns[IMAGE_URL.name] = sa.case((has_consent, photo.c.s3_key))
+    if cursor is not None:
+        extra = (*extra, cursor)
+        columns[cursor.name] = feedback.c[cursor.name]
     return SourceRelation(
         dialect,
         columns,
@@ -133,8 +143,9 @@ def default_relation(
     )
 
 
-def _alias(table: sa.Table, name: str, db_schema: str | None) -> sa.FromClause:
+def _alias(table: sa.Table, name: str, db_schema: str | None, *further: str) -> sa.FromClause:
     columns = [sa.column(column.name, column.type) for column in table.columns]
+    columns += [sa.column(column) for column in further if column not in table.columns]
     return sa.table(table.name, *columns, schema=db_schema).alias(name)
 
 
@@ -167,7 +178,8 @@ def sample_table(relation: SourceRelation, share: float) -> SourceRelation:
     """Return a relation of about this share of a table's pages, always the same ones, for counting (PostgreSQL)."""
     percent = sa.func.system(sa.literal_column(f"{100 * share:.9f}"))
     table = sa.tablesample(relation.feedback_table.element, percent, name="f", seed=sa.literal_column("0"))  # type: ignore[attr-defined]
-    return replace(relation, feedback_table=table, columns={**relation.columns, "created_at": table.c.created_at})
+    times = {name: table.c[name] for name in ("created_at", relation.cursor)}
+    return replace(relation, feedback_table=table, columns={**relation.columns, **times})
 
 
 def is_true(column: Column, type_name: str) -> sa.ColumnElement[bool]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from feedback_etl.clock import to_naive_utc
 from feedback_etl.database.connect import DatabaseConnection
+from feedback_etl.database.cursor import by_last_change, iter_time_relations
 from feedback_etl.database.relation import SourceRelation
 from feedback_etl.database.sql import count_windows, select_last_time
 from feedback_etl.database.statements import fetch_rows
@@ -19,17 +20,20 @@ class WatermarkRequest(NamedTuple):
     Attributes:
         lookback: How far the watermark is before the newest row.
         earlier_windows: Windows below the watermarks of earlier exports.
+        start: The watermark of the last export, where the window of the changes begins; for the first export, the start
+            of its window.
     """
 
     lookback: timedelta
     earlier_windows: Sequence[Window]
+    start: datetime | None
 
 
 class Watermark(NamedTuple):
     """Hold the watermark of an incremental export, computed before the rows are read.
 
     Attributes:
-        until: The watermark, exclusive; the window's start if no row is old enough.
+        until: The watermark, exclusive; the last watermark if no row is old enough.
         counts: The present number of rows of each earlier window, then of the window up to the watermark, unless that
             is empty.
     """
@@ -48,14 +52,16 @@ def compute_watermark(
     """
     if request is None:
         return Watermark(window.start, [])
-    until = window.start
-    last = _parse_driver_time(fetch_rows(source, select_last_time(relation, window))[0][0])
-    if last is not None and last - datetime.min > request.lookback:
-        until = max(until or datetime.min, last - request.lookback)
+    until, since = request.start, Window(request.start, window.end)
+    for times in iter_time_relations(relation):
+        last = _parse_driver_time(fetch_rows(source, select_last_time(times, since))[0][0])
+        if last is not None and last - datetime.min > request.lookback:
+            until = max(until or datetime.min, last - request.lookback)
     windows = list(request.earlier_windows)
-    if until is not None and until != window.start:
-        windows.append(Window(window.start, until))
-    counts: dict[int, int] = dict(fetch_rows(source, count_windows(relation, windows)) if windows else ())
+    if until is not None and until != request.start:
+        windows.append(Window(request.start, until))
+    changes = by_last_change(relation)
+    counts: dict[int, int] = dict(fetch_rows(source, count_windows(changes, windows)) if windows else ())
     return Watermark(until, [counts.get(number, 0) for number in range(len(windows))])
 
 

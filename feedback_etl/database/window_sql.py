@@ -39,7 +39,8 @@ def is_read(relation: SourceRelation, window: Window) -> Condition:
     time = relation.columns["created_at"]
     if relation.dialect != "sqlite":
         return is_in(relation, window)
-    return sa.true() if window.start is None else sa.or_(_is_near(time, window), is_unreadable(relation, time))
+    is_near = sa.true() if window.start is None else sa.or_(_is_near(time, window), is_unreadable(relation, time))
+    return sa.and_(is_near, _is_changed(relation))
 
 
 def is_in(relation: SourceRelation, window: Window) -> Condition:
@@ -48,9 +49,32 @@ def is_in(relation: SourceRelation, window: Window) -> Condition:
     unreadable = is_unreadable(relation, time)
     undated = unreadable if window.start else sa.or_(_is_missing(relation, time), unreadable)
     if isinstance(window, UndatedWindow):
-        return undated
+        return sa.and_(undated, _is_changed(relation))
     dated = is_dated(relation, window)
-    return dated if isinstance(window, DatedWindow) else sa.or_(dated, undated)
+    in_window = dated if isinstance(window, DatedWindow) else sa.or_(dated, undated)
+    return sa.and_(in_window, _is_changed(relation))
+
+
+def _is_changed(relation: SourceRelation) -> Condition:
+    """Return whether a row was created or changed since `changed_since`, in a form that can use two indexes."""
+    if relation.changed_since is None:
+        return sa.true()
+    since = Window(relation.changed_since, datetime.max)
+    times = {name: relation.columns[name] for name in ("created_at", relation.cursor)}
+    return sa.or_(
+        *(_is_since(relation, since, time, relation.type_name(name)) for name, time in times.items()),
+        is_unreadable(relation, relation.columns["created_at"]),
+    )
+
+
+def _is_since(relation: SourceRelation, since: Window, time: Column, type_name: str) -> Condition:
+    if relation.dialect == "sqlite":
+        return sa.and_(_is_near(time, since), text_times.instant(time) >= sa.literal(_format_start(since, "")))
+    return time >= sa.literal(_format_start(since, "+00:00" if type_name == "timestamptz" else ""))
+
+
+def _format_start(window: Window, zone: str) -> str:
+    return f"{format_time(window.start or datetime.min)}{zone}"
 
 
 def is_counted(relation: SourceRelation, window: Window) -> Condition:

@@ -151,17 +151,17 @@ def _visits(rng: random.Random, times: list[int]) -> tuple[list[int], list[tuple
         found.append(len(days))
         days.append(candidates[0])
     order = sorted(range(len(days)), key=days.__getitem__)
-    place = dict(zip(order, range(len(order)), strict=True))
-    return sorted(days), [(t, place[old], frame) for t, old, frame in zip(times, found, frames, strict=True)]
+    position = dict(zip(order, range(len(order)), strict=True))
+    return sorted(days), [(t, position[old], frame) for t, old, frame in zip(times, found, frames, strict=True)]
 
 
 def _skins(rng: random.Random, ages: list[int], owners: list[int]) -> list[int]:
     """Return the index into SKINS of each recommendation, mostly the usual one of its owner."""
-    places = range(len(SKINS))
+    indexes = range(len(SKINS))
     weights = [[skin.weights[band] for skin in SKINS] for band in range(len(AGE_BANDS) + 1)]
     common = [weights[bisect(AGE_BANDS, age)] for age in ages]
-    usual = [rng.choices(places, chances)[0] for chances in common]
-    return [usual[n] if rng.random() < 0.7 else rng.choices(places, common[n])[0] for n in owners]
+    usual = [rng.choices(indexes, chances)[0] for chances in common]
+    return [usual[n] if rng.random() < 0.7 else rng.choices(indexes, common[n])[0] for n in owners]
 
 
 def _profiles(ages: list[int], rng: random.Random) -> Iterator[Row]:
@@ -174,12 +174,12 @@ def _profiles(ages: list[int], rng: random.Random) -> Iterator[Row]:
 def _recommendations(sample: _Sample, rng: random.Random) -> Iterator[Row]:
     wrong = cycle(WRONG_CONDITIONS)
     today, counter = sample.days[0], 0
-    for number, (day, place) in enumerate(zip(sample.days, sample.skins, strict=True), 1):
+    for number, (day, skin) in enumerate(zip(sample.days, sample.skins, strict=True), 1):
         today, counter = day, counter + 1 if day == today else 1
         name = f"rec_{EPOCH + timedelta(days=day):%Y%m%d}_{counter:03d}"
         is_wrong = number % WRONG_CONDITIONS_EVERY == WRONG_CONDITIONS_EVERY // 2
-        conditions = next(wrong) if is_wrong else json.dumps(SKINS[place].conditions)
-        rules = [*SKINS[place].rules, *[SUNSCREEN_RULE] * (rng.random() < 0.3)]
+        conditions = next(wrong) if is_wrong else json.dumps(SKINS[skin].conditions)
+        rules = [*SKINS[skin].rules, *[SUNSCREEN_RULE] * (rng.random() < 0.3)]
         yield number, name, conditions, json.dumps(rules)
 
 
@@ -189,12 +189,12 @@ def _feedbacks(sample: _Sample, rng: random.Random) -> Iterator[Row]:
     row: list[int | str | None] = []
     for number, kind in enumerate(sample.kinds, 1):
         if kind != "repeated":
-            time, place, frame = next(visits)
-            user, created_at = sample.owners[place], (EPOCH + time * MICROSECOND).isoformat(" ")
-            effect = SKINS[sample.skins[place]].effect + TIMEFRAME_EFFECTS[frame]
+            time, advice, frame = next(visits)
+            user, created_at = sample.owners[advice], (EPOCH + time * MICROSECOND).isoformat(" ")
+            effect = SKINS[sample.skins[advice]].effect + TIMEFRAME_EFFECTS[frame]
             ratings = _ratings(sample.ages[user], effect, rng, is_unrated=kind == "unrated")
             extras = [rng.choice(texts) if rng.random() < share else None for share, texts in EXTRAS]
-            row = [number, user + 1, FIRST_ANALYSIS + place, place + 1, *ratings, TIMEFRAMES[frame]]
+            row = [number, user + 1, FIRST_ANALYSIS + advice, advice + 1, *ratings, TIMEFRAMES[frame]]
             row += [*extras, created_at, created_at]
         if kind == "wrong":
             name, value = next(wrong)

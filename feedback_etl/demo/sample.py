@@ -52,7 +52,7 @@ def create_sample_database(path: Path, *, rows: int = 5_000, seed: int = 7, now:
         finally:
             Path(name).unlink(missing_ok=True)
     except (OSError, sqlite3.Error) as error:
-        message = f"The sample database {path} cannot be written ({error}); choose another place."
+        message = f"The sample database {path} cannot be written ({error}); choose another path."
         raise ExportFileError(message) from error
     return rows
 
@@ -90,9 +90,9 @@ def _fill(name: str, contents: Iterable[tuple[sa.Table, list[Row]]]) -> None:
 
 def _refuse_other_files(path: Path) -> None:
     if any(path.with_name(path.name + suffix).exists() for suffix in ("-journal", "-wal")):
-        raise ExportFileError(f"{path} is in use by another program; close it, or choose another place.")
+        raise ExportFileError(f"{path} is in use by another program; close it, or choose another path.")
     if path.is_symlink() or (path.exists() and not (path.is_file() and _is_ours(path))):
-        raise ExportFileError(f"{path} exists and is not a sample database; choose another place.")
+        raise ExportFileError(f"{path} exists and is not a sample database; choose another path.")
 
 
 def _is_ours(path: Path) -> bool:

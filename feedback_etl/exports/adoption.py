@@ -21,11 +21,13 @@ from feedback_etl.records.catalog import list_manifests
 from feedback_etl.records.key_binding import bind_key
 from feedback_etl.records.layout import DATA_SUFFIXES, manifest_path
 from feedback_etl.records.manifest import ADOPTED, DataFile, Manifest
+from feedback_etl.records.manifest_details import describe_scheme
 from feedback_etl.records.tombstones import TombstoneFile, hash_identity
+from feedback_etl.storage.base import LOCK_TIMEOUT
 from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.local import LocalStorage
 from feedback_etl.storage.location import open_storage
-from feedback_etl.storage.locks import LOCK_TIMEOUT, lock_folder
+from feedback_etl.storage.locks import lock_folder
 from feedback_etl.storage.posix import hash_file
 from feedback_etl.storage.urls import is_object_store
 from feedback_etl.transform.expressions import hash_id
@@ -98,7 +100,7 @@ def adopt(
         if (folder / manifest_path(stem)).exists():  # of a file that differs in its suffix
             stem = path.name
         unknown = _count_unknown(path, key, analyses, exports)
-        scheme = _describe_scheme(key) if unknown.is_recognized else UNKNOWN_SCHEME
+        scheme = describe_scheme(key) if unknown.is_recognized else UNKNOWN_SCHEME
         _require_no_erased(path, key)
         manifest = _build_manifest(path, stem, columns, key, scheme, log.head())
         manifest.statistics |= unknown.to_statistics() if unknown.is_recognized else {}
@@ -149,10 +151,6 @@ def _build_manifest(  # noqa: PLR0913  internal
         tools={},
         audit_head=audit_head,
     )
-
-
-def _describe_scheme(key: Key | None) -> str:
-    return f"hmac-sha256, {key.pseudonym_length} hex" if key else "sha256, 16 hex"
 
 
 class _UnknownPseudonyms(NamedTuple):

@@ -49,6 +49,7 @@ class IncrementalState(NamedTuple):
     Attributes:
         settings: The settings that identify it.
         number: The number of exports.
+        begins: The start of the window of the first export; None if it is unbounded, or for a series without exports.
         known_since: Rows from this time on are remembered, and read again; None for all of them.
         counted: The windows before that, the oldest first.
         seen_rows: The lines of the seen rows; see `seen_rows.read_seen_rows`.
@@ -61,6 +62,7 @@ class IncrementalState(NamedTuple):
 
     settings: Mapping[str, Any]
     number: int
+    begins: datetime | None
     known_since: datetime | None
     counted: tuple[WindowCount, ...]
     seen_rows: pl.DataFrame
@@ -99,6 +101,7 @@ class IncrementalState(NamedTuple):
         return cls(
             settings,
             last.chain["number"],
+            _parse_time(links[0].window[0]),
             known_since,
             tuple(
                 WindowCount(_parse_time(start), datetime.fromisoformat(end), n)
@@ -119,7 +122,7 @@ class IncrementalState(NamedTuple):
         attempts = tuple(_parse_time(record["begins"]) for record in starts)
         others = {manifest.settings_digest: manifest.settings for manifest in increments} if not attempts else {}
         seen_rows = read_seen_rows(storage, ())
-        return cls(settings, 0, None, (), seen_rows, (), frozenset(), None, attempts, tuple(others.values()))
+        return cls(settings, 0, None, None, (), seen_rows, (), frozenset(), None, attempts, tuple(others.values()))
 
     def require_intended(self, *, new_series: bool, new_key: bool) -> None:
         """Refuse to begin a series beside others, whose rows it would export again, unless that is intended.

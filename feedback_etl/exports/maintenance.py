@@ -13,15 +13,14 @@ from feedback_etl.exports.recovery import recover_storage
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.audit_records import list_unfinished
-from feedback_etl.records.catalog import list_manifests, mark_pruned
+from feedback_etl.records.catalog import find_latest_increments, list_manifests, mark_pruned
 from feedback_etl.records.key_binding import bind_key
 from feedback_etl.records.layout import DATA_SUFFIXES, REJECTED_FOLDER, STEM, part_folders
 from feedback_etl.records.manifest import DataFile, Manifest
 from feedback_etl.records.manifest_details import summarize_revisions
-from feedback_etl.storage.base import Storage
-from feedback_etl.storage.errors import explain_read_errors, explain_write_errors, refuse_links
+from feedback_etl.storage.base import LOCK_TIMEOUT, Storage
+from feedback_etl.storage.errors import explain_read_errors, explain_write_errors
 from feedback_etl.storage.location import StorageLike, open_storage
-from feedback_etl.storage.locks import LOCK_TIMEOUT
 
 MAX_DAYS = 100_000
 
@@ -147,8 +146,7 @@ def prune(  # noqa: PLR0913  public, flat
         listed, unmanaged = list_exports(storage)
         existing = storage.stat_files(file.path for export in listed for file in _removable(export))
         present = [export for export in listed if any(file.path in existing for file in _removable(export))]
-        if rejected := storage.local_path(REJECTED_FOLDER):
-            refuse_links(rejected)
+        storage.refuse_links(REJECTED_FOLDER)
         if keep_days is None:
             expired = _select_named(listed, exports)
         else:
@@ -216,9 +214,7 @@ def _removable(manifest: Manifest) -> list[DataFile]:
 
 def _needed(exports: list[Manifest]) -> set[str]:
     """Return the paths of the seen rows that each incremental series needs to continue."""
-    increments = sorted((export for export in exports if export.chain), key=lambda export: int(export.chain["number"]))
-    newest = {export.settings_digest: export for export in increments}
-    return {file.path for export in newest.values() for file in export.files if file.kind == "rows"}
+    return {file.path for export in find_latest_increments(exports).values() for file in export.all("rows")}
 
 
 def _remove(

@@ -20,8 +20,7 @@ from feedback_etl.records.key_binding import name_keys
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.records.manifest_verification import LogEvidence, verify_manifest
 from feedback_etl.records.tombstones import TombstoneFile, Tombstones, TombstoneState, hash_identity
-from feedback_etl.storage.base import ConflictError, Storage
-from feedback_etl.storage.locks import LOCK_TIMEOUT
+from feedback_etl.storage.base import LOCK_TIMEOUT, ConflictError, Storage
 
 
 @dataclass(frozen=True, kw_only=True)

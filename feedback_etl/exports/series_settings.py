@@ -27,6 +27,8 @@ def _describe_change(name: str, before: Any, after: Any) -> str:
 
 
 def _describe_value(name: str, value: Any) -> str:
+    if name == "cursor":
+        return str(value or "created_at")
     if name == "recommendation_id":
         return str(value == "hash")
     if isinstance(value, list | tuple):

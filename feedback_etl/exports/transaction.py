@@ -18,7 +18,7 @@ from feedback_etl.exports.preconditions import Preconditions, TransactionOptions
 from feedback_etl.exports.publication import create_publisher, require_parts
 from feedback_etl.exports.recovery import recover
 from feedback_etl.exports.rewrite import map_files, remove_rows_from_part
-from feedback_etl.records.audit import LOG_TIMEOUT, AuditLog, LockedAuditLog
+from feedback_etl.records.audit import AuditLog, LockedAuditLog
 from feedback_etl.records.layout import STATE_KINDS, manifest_path
 from feedback_etl.records.manifest import DataFile, Manifest
 from feedback_etl.records.manifest_details import (
@@ -30,6 +30,7 @@ from feedback_etl.records.manifest_details import (
     locate_files,
 )
 from feedback_etl.records.tombstones import Tombstones
+from feedback_etl.storage.base import LOCK_TIMEOUT
 from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.location import StorageLike, open_storage
 
@@ -40,7 +41,6 @@ class ExportTransaction:
     with ExportTransaction("ml/feedback_training", now, TransactionOptions(key=key), form=FileFormat()) as export:
         export.write(pairs)
         published = export.commit(details=details)
-
     with ExportTransaction("s3://bucket/exports", now, TransactionOptions(key=key)) as export:
         ...  # workers write parts at layout.part_path(export.stem, ...)
         export.commit(parts, details)
@@ -238,7 +238,7 @@ class ExportTransaction:
                 with suppress(OSError, ExportFileError, FolderLockedError):
                     self._abort("failed", timeout=1, error=kind.__name__ if kind else "nothing was published")
 
-    def _abort(self, event: str, /, timeout: float = LOG_TIMEOUT, **details: Any) -> None:
+    def _abort(self, event: str, /, timeout: float = LOCK_TIMEOUT, **details: Any) -> None:
         with self._log.lock(timeout) as log:
             started = next((record for record in log.records() if record.get("run") == self._run), None)
             if started is not None:  # else the stem may be another's

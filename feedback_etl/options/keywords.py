@@ -9,7 +9,7 @@ from feedback_etl.database.window import Time
 
 if TYPE_CHECKING:
     from feedback_etl.columns import ExtraColumn
-    from feedback_etl.transform.training_schema import Model
+    from feedback_etl.transform.failure_cases import Model
 
 
 class _WindowKeywords(TypedDict, total=False):
@@ -66,6 +66,7 @@ class ExportKeywords(TrainingKeywords, total=False):
     compression: Literal["none", "gzip", "zstd"]
     formulas: Literal["escape", "reject", "allow"]
     incremental: bool
+    cursor: str
     lookback: str | timedelta
     max_pending: str | timedelta
     new_series: bool

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from feedback_etl.clock import parse_lookback
+from feedback_etl.database.cursor_name import CREATED_AT, require_cursor
 from feedback_etl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +24,10 @@ class OutputOptions:
         formulas: What happens in CSV to a text that spreadsheets would run: "escape" puts an apostrophe before it,
             "reject" rejects its row, "allow" writes it as it is.
         incremental: Export the rows that are new since the folder's last incremental export with the same settings:
-            every row exactly once. Edits of exported rows are not followed.
+            every row exactly once.
+        cursor: The column by which an incremental export continues: "created_at", or a column such as "updated_at" with
+            the time of a row's last change (null where there was none). A row that was changed is then exported again,
+            and `scan_training` keeps the newest version. Full exports ignore it.
         lookback: How late rows may arrive, as "30m", "2h", "1d" or a timedelta: the next incremental export reads again
             so far before this watermark. Later rows are counted in `late_records`.
         new_series: Begin a series whose settings differ from those of the folder's other series, which exports their
@@ -41,6 +45,7 @@ class OutputOptions:
     compression: Literal["none", "gzip", "zstd"] = "none"
     formulas: Literal["escape", "reject", "allow"] = "escape"
     incremental: bool = False
+    cursor: str = CREATED_AT
     lookback: str | timedelta = "1h"
     new_series: bool = False
     max_pending: str | timedelta = "90d"
@@ -51,6 +56,7 @@ class OutputOptions:
     def __post_init__(self) -> None:
         parse_lookback(self.lookback)
         parse_lookback(self.max_pending, "max_pending")
+        require_cursor(self.cursor)
         self.file_format  # noqa: B018  it validates
         if self.incremental and self.idempotency_key is not None:
             raise UsageError("An incremental export never repeats a row: leave `idempotency_key` out.")

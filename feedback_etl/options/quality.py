@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from feedback_etl.errors import UsageError
 
 if TYPE_CHECKING:
-    from feedback_etl.transform.training_schema import Model
+    from feedback_etl.transform.failure_cases import Model
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -76,7 +76,7 @@ class BatchProcessor:
             result = process_batch(self._remove_known(raw), self._options, self._duplicates)
             self._people.add(result.pairs, result.user_ids)
             self._texts.add(result.pairs)
-            self._counts.update(result.counts)
+            self._counts.update(result.counts, changed_records=self.seen_rows.take_changed() if self.seen_rows else 0)
             return ProcessedBatch(result.pairs, result.user_ids, self._rejected.add(result.rejected))
         except pl.exceptions.PolarsError as error:
             error_type = type(error).__name__  # its text may contain values
@@ -89,13 +89,12 @@ class BatchProcessor:
             self._counts["erased_records"] += raw.height - remaining.height
             raw = remaining
         if self.seen_rows is not None:
-            has_ratings = has_min_ratings(self._options.min_feedback_fields)
-            read = raw.height
+            options, read = self._options, raw.height
+            has_ratings = has_min_ratings(options.min_feedback_fields)
             raw = self.seen_rows.filter_new_rows(
                 raw,
                 lambda rows: (
-                    has_ratings
-                    & is_valid(rows, self._options.extra_columns, reject_formulas=self._options.reject_formulas)
+                    has_ratings & is_valid(rows, options.extra_columns, reject_formulas=options.reject_formulas)
                 ),
             )
             self._counts["known_records"] += read - raw.height

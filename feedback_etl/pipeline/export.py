@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from feedback_etl.clock import parse_lookback, resolve_now
 from feedback_etl.database.connect import Database
+from feedback_etl.database.cursor_name import CREATED_AT
 from feedback_etl.database.read import Progress
 from feedback_etl.database.watermark import WatermarkRequest
 from feedback_etl.database.window import Window
@@ -172,8 +173,15 @@ def export_incremental(request: ExportRequest) -> ExportReport:
 
 def _select_increment(request: ExportRequest, series: IncrementalState) -> ExportRequest:
     """Return a request of the rows from the watermark of a series on."""
-    selection, now = request.selection, request.transform_options.now
-    window = Window(series.find_start(selection.window.start, now), now)
+    selection, now, cursor = request.selection, request.transform_options.now, request.output.cursor
+    start = series.find_start(selection.window.start, now)
     windows = [Window(count.start, count.end) for count in series.counted]
-    watermark = WatermarkRequest(parse_lookback(request.output.lookback), windows)
-    return replace(request, selection=replace(selection, window=window, watermark=watermark), series=series)
+    selection = replace(
+        selection,
+        window=Window(start, now),
+        watermark=WatermarkRequest(parse_lookback(request.output.lookback), windows, start),
+        cursor=cursor,
+    )
+    if cursor != CREATED_AT and series.number:  # rows of the whole series that were changed since
+        selection = replace(selection, window=Window(series.begins, now), changed_since=start)
+    return replace(request, selection=selection, series=series)

@@ -186,7 +186,7 @@ def _begin_series(request: ExportRequest, export: ExportTransaction, watermark: 
     if request.series is None:
         return None
     earlier = write_earlier_seen_rows(request.storage, export.stem, request.series.seen_rows)
-    return SeriesContext(earlier, watermark.until)
+    return SeriesContext(earlier, watermark.until, request.cursor)
 
 
 def _create_context(

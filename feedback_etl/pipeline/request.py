@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from feedback_etl.columns import AGE_EDGES
+from feedback_etl.data_files.seen_rows import SeriesCursor
 from feedback_etl.database.connect import find_dialect
+from feedback_etl.database.cursor_name import CREATED_AT
 from feedback_etl.database.custom_query import normalize_query
 from feedback_etl.database.read import ReadRequest
 from feedback_etl.errors import UsageError
@@ -97,6 +99,11 @@ class ExportRequest:
         )
 
     @property
+    def cursor(self) -> SeriesCursor:
+        """The time by which an incremental series continues."""
+        return SeriesCursor(self.output.cursor, self.selection.changed_since)
+
+    @property
     def _audit_details(self) -> dict[str, Any]:
         """Further details of the audit record of the start."""
         if self.series is None:
@@ -125,6 +132,7 @@ class ExportRequest:
             "allow_row_security": self.selection.options.allow_row_security,
             "overridden": options.overrides.names(),
             "formulas": "reject" if options.reject_formulas else "",
+            "cursor": self.output.cursor if self.output.incremental and self.output.cursor != CREATED_AT else "",
         }
         return {name: value for name, value in optional.items() if value} | {
             "min_feedback_fields": options.min_feedback_fields,

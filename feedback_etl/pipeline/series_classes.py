@@ -55,13 +55,16 @@ class SeriesClasses:
     def load(cls, request: ExportRequest) -> Self | None:
         """Load the classes of the series that a request continues; None if it has none, or needs no k.
 
-        Where the application makes pseudonyms itself, it cannot be looked up who still consents, so nothing waits.
+        Nothing waits where the application makes pseudonyms itself, since it cannot be looked up who still consents, nor
+        where a series follows changes: two versions of a row could wait.
 
         Raises:
             ExportFileError: A file of the state of the series is missing or was changed.
         """
         series, options = request.series, request.transform_options
         if series is None or options.k_policy.k is None or options.overrides.hash_id is not None:
+            return None
+        if request.cursor.follows_changes:
             return None
         exports = [each for each in list_manifests(request.storage) if each.stem in series.stems]
         numbers = [each.chain["number"] for each in exports if not each.pruned_at]

@@ -12,7 +12,7 @@ from feedback_etl.exports.part_writer import PartWriter
 from feedback_etl.records.layout import earlier_seen_rows_path, small_classes_path
 from feedback_etl.records.manifest import DataFile
 from feedback_etl.storage.base import Storage
-from feedback_etl.storage.posix import hash_file, write_private_file
+from feedback_etl.storage.posix import hash_file
 
 
 @contextmanager
@@ -44,11 +44,9 @@ def open_spooled_part(storage: Storage, spooled: DataFile) -> Iterator[Iterator[
 
 def write_small_classes(storage: Storage, stem: str, small: pl.DataFrame) -> None:
     """Write the equivalence classes that are too small to where workers find them."""
-    name, content = small_classes_path(stem), io.BytesIO()
+    content = io.BytesIO()
     small.write_ipc(content)
-    with storage.staging_path(name) as draft:
-        write_private_file(draft, content.getvalue())
-        storage.put_new(name, draft)
+    storage.put_new(small_classes_path(stem), content.getvalue())
 
 
 def write_earlier_seen_rows(storage: Storage, stem: str, seen_rows: pl.DataFrame) -> DataFile | None:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from feedback_etl.data_files.file_formats import FileFormat
+from feedback_etl.data_files.seen_rows import SeriesCursor
 from feedback_etl.pipeline.batch_results import BatchCounts
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.records.manifest import DataFile
@@ -19,10 +20,12 @@ class SeriesContext(NamedTuple):
     Attributes:
         earlier: File of the rows that earlier exports of the series have read; None if there are none.
         since: From when on rows are remembered for the next export; None for all.
+        cursor: The time by which the series continues.
     """
 
     earlier: DataFile | None
     since: datetime | None
+    cursor: SeriesCursor
 
 
 @dataclass(frozen=True)

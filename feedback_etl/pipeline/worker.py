@@ -11,7 +11,7 @@ from functools import lru_cache
 import polars as pl
 
 from feedback_etl import __version__
-from feedback_etl.columns import raw_extra_columns
+from feedback_etl.columns import add_cursor, raw_extra_columns
 from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.data_files.seen_rows import SeenRows, read_seen_rows
 from feedback_etl.database.batches import read_job
@@ -120,7 +120,9 @@ def run_task_with(secrets: Secrets, task: Task) -> TaskResult:
     if isinstance(task, ReleaseTask):
         return release_part(storage, options, task)
     job = ReaderJob(secrets.url, list(export.prepare), [task.query], export.batch_size)
-    frames = read_job(job, raw_extra_columns(options.extra_columns), read_timeout=export.read_timeout)
+    extra = raw_extra_columns(options.extra_columns)
+    extra = extra if export.series is None else add_cursor(extra, export.series.cursor.column)
+    frames = read_job(job, extra, read_timeout=export.read_timeout)
     return write_part(storage, options, task, frames, create_processor(export, options))
 
 
@@ -130,9 +132,9 @@ def create_processor(export: TaskContext, options: TransformOptions) -> BatchPro
     if export.erasures:
         tombstones = _read_tombstones(export.destination, (options.key, *available_keys()), export.erasures)
     if export.series is not None:
-        file, since = export.series
+        file, since, cursor = export.series
         seen = _read_seen_rows(export.destination, (file.path, file.sha256) if file else None)
-        seen_rows = SeenRows(seen, options.key, since)
+        seen_rows = SeenRows(seen, options.key, since, cursor)
     return BatchProcessor(options, tombstones, seen_rows)
 
 

@@ -37,7 +37,9 @@ def write_export(selection: ReadRequest, request: ExportRequest) -> ExportReport
     classes = _load_classes(request)
     with open_feedback(selection) as stream:
         with _begin_transaction(request, stream) as files:
-            seen_rows = None if series is None else SeenRows(series.seen_rows, options.key, stream.watermark.until)
+            seen_rows = None
+            if series is not None:
+                seen_rows = SeenRows(series.seen_rows, options.key, stream.watermark.until, request.cursor)
             processor = _create_processor(options, files.tombstones, seen_rows)
             write = _choose_writer(files, options.k_policy, classes)
             process_batches(processor, stream.batches, write=write, write_rejected=files.write_rejected)
@@ -68,7 +70,8 @@ def add_increment(
     """Return the details of an incremental export; its report counts the late-arriving rows."""
     assert details.window is not None  # noqa: S101  every export has one
     report.mode, report.late_records = INCREMENTAL, series.count_late(watermark.counts)
-    increment = series.next(details.window[0], watermark.until, watermark.counts)
+    start = series.known_since if series.number else details.window[0]
+    increment = series.next(start, watermark.until, watermark.counts)
     return details._replace(mode=INCREMENTAL, chain=increment)
 
 

@@ -28,7 +28,6 @@ from feedback_etl.records.manifest import DataFile, Manifest
 from feedback_etl.records.manifest_details import summarize_revisions
 from feedback_etl.records.tombstones import TombstoneFile, add_tombstones, hash_identity
 from feedback_etl.storage.base import ConflictError, Storage
-from feedback_etl.storage.errors import refuse_links
 from feedback_etl.storage.posix import hash_file
 
 _MAX_NAMES = 10
@@ -197,11 +196,7 @@ class Eraser:
 
     def _erase_from(self, manifest: Manifest, key: Key | None) -> None:
         """Rewrite the files of an export that contain matching rows."""
-        if top := self._storage.local_path():
-            paths = [top / file.path for file in manifest.files]
-            refuse_links(
-                *paths, *(top / parent for path in paths for parent in path.relative_to(top).parents if parent.name)
-            )
+        self._storage.refuse_links(*(file.path for file in manifest.files))
         finish_rewrites(self._storage, manifest, self._signer)
         search = partial(self._search, request=self._request.with_key(key))
         matches = map_files(self._storage, manifest.files, search)

@@ -25,9 +25,9 @@ from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.spellings import spell
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.key_binding import bind_keys
+from feedback_etl.storage.base import LOCK_TIMEOUT
 from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.location import StorageLike, open_storage
-from feedback_etl.storage.locks import LOCK_TIMEOUT
 from feedback_etl.transform.fork_guard import require_usable_polars
 from feedback_etl.transform.formulas import escape_formula
 

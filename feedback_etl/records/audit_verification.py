@@ -8,7 +8,7 @@ from feedback_etl.errors import ExportFileError
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.audit_records import CHAIN_START, Line, Record, compute_mac
-from feedback_etl.records.catalog import list_manifests
+from feedback_etl.records.catalog import find_latest_increments, list_manifests
 from feedback_etl.records.key_binding import name_keys
 from feedback_etl.records.layout import STATE_KINDS
 from feedback_etl.records.manifest import Manifest
@@ -123,14 +123,13 @@ def _find_changed_files(storage: Storage, exports: Iterable[Manifest]) -> Iterat
     The files of the state of a series are deleted once its next export is committed.
     """
     exports = list(exports)
-    series = sorted((manifest for manifest in exports if manifest.chain), key=lambda each: int(each.chain["number"]))
-    latest = {manifest.settings_digest: manifest.stem for manifest in series}
+    latest = find_latest_increments(exports)
     for export, file in ((each, file) for each in exports if not each.pruned_at for file in each.files):
         try:
             if storage.stat_with_digest(file.path) not in file.versions:
                 yield f"{file.path} was changed"
         except FileNotFoundError:
-            if file.kind not in STATE_KINDS or latest.get(export.settings_digest) == export.stem:
+            if file.kind not in STATE_KINDS or latest.get(export.settings_digest) is export:
                 yield f"{file.path} is missing"
         except ExportFileError as error:  # no regular file
             yield str(error)

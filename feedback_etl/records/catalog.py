@@ -1,5 +1,6 @@
 """The manifests of a storage."""
 
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from feedback_etl.privacy.keys import Key
@@ -25,6 +26,13 @@ def list_manifests(where: StorageLike) -> list[Manifest]:
         manifests = [manifest for manifest in pool.map(lambda name: _read(storage, name), names) if manifest]
     exports = [manifest for manifest in manifests if manifest.mode != ABANDONED]
     return sorted(exports, key=lambda manifest: (manifest.created_at, manifest.stem))
+
+
+def find_latest_increments(manifests: Iterable[Manifest]) -> dict[str, Manifest]:
+    """Return the last export of each incremental series by the digest of its settings."""
+    increments = (manifest for manifest in manifests if manifest.chain)
+    ordered = sorted(increments, key=lambda manifest: int(manifest.chain["number"]))
+    return {manifest.settings_digest: manifest for manifest in ordered}
 
 
 def read_manifest(storage: Storage, stem: str) -> Manifest | None:

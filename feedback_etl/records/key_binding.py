@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from typing import TypeVar
 
 from feedback_etl.privacy.keys import Key
-from feedback_etl.records.audit import AuditLog
+from feedback_etl.records.audit import LOG
 from feedback_etl.records.tombstones import TOMBSTONES
+from feedback_etl.storage.errors import explain_read_errors
 from feedback_etl.storage.location import StorageLike, open_storage
 
 AnyKey = TypeVar("AnyKey", Key, Key | None)
@@ -43,4 +44,6 @@ def name_keys(keys: Iterable[Key], names: bytes) -> list[Key]:
 
 def _read_names(folder: StorageLike) -> bytes:
     """Return the texts that name the keys of a folder."""
-    return AuditLog(folder).content() + open_storage(folder).read_lines(TOMBSTONES)
+    storage = open_storage(folder)
+    with explain_read_errors(storage):
+        return storage.read_lines(LOG) + storage.read_lines(TOMBSTONES)

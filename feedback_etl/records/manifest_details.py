@@ -106,6 +106,11 @@ def build_abort_marker(started: Record, audit_head: str) -> Manifest:
 def _scheme(facts: ManifestDetails, key: Key | None) -> str:
     if own := facts.settings.get("overridden", {}).get("hash_id"):
         return f"by {own}"
+    return describe_scheme(key)
+
+
+def describe_scheme(key: Key | None) -> str:
+    """Return the name of the algorithm of a key's pseudonyms, or of unkeyed ones."""
     return f"hmac-sha256, {key.pseudonym_length} hex" if key else "sha256, 16 hex"
 
 

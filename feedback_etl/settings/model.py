@@ -56,6 +56,7 @@ class Settings(BaseSettings):
     connect_timeout: float = Field(ReadOptions.connect_timeout, gt=0, le=60, description="seconds to connect")
     read_timeout: float = Field(ReadOptions.read_timeout, gt=0, description="seconds to wait for the next row")
     batch_size: int = Field(ReadOptions.batch_size, gt=0, description="rows per batch")
+    cursor: str = OutputOptions.cursor
     lock_timeout: float = Field(OutputOptions.lock_timeout, ge=0, description="seconds to wait for a locked folder")
     timestamp_precision: Literal["exact", "minute", "hour", "day", "week", "month", "quarter"] = (
         PrivacyOptions.timestamp_precision

@@ -14,6 +14,8 @@ from feedback_etl.errors import ExportFileError
 STATE_FOLDER = ".feedback_etl"
 """The folder of the lock, the audit log and other state."""
 
+LOCK_TIMEOUT = 60.0
+"""Seconds to wait for a lock."""
 
 Version = str
 """Identifies one version of a file: the ETag of an object; of a local file, its inode, modification time and size."""
@@ -35,6 +37,21 @@ class FileInfo(NamedTuple):
 
 class ConflictError(ExportFileError):
     """Report that a file has changed since it was read."""
+
+
+class Lines(Protocol):
+    """The lines of an append-only file that is open."""
+
+    def read(self, *, after: int = 0) -> dict[int, bytes]:
+        """Return the lines that have a greater number; see `Storage.read_numbered`."""
+
+    def put(self, number: int, content: bytes) -> None:
+        """Append a line under the next number, if the number is free; durable when this returns.
+
+        Raises:
+            FileExistsError: The number is taken.
+            ExportFileError: No number is left, because an object that is not ours has one of the last.
+        """
 
 
 class Storage(Protocol):
@@ -86,6 +103,13 @@ class Storage(Protocol):
 
     def local_path(self, name: str = "") -> Path | None:
         """Return the path of a file, or of the folder; None in an object store."""
+
+    def refuse_links(self, *names: str) -> None:
+        """Refuse symbolic links at these names and in their folders, which could point elsewhere.
+
+        Raises:
+            ExportFileError: There is one.
+        """
 
     def read(self, name: str) -> bytes:
         """Return the content of a small file.
@@ -177,12 +201,12 @@ class Storage(Protocol):
         addition is one entry, and numbers may be missing.
         """
 
-    def put_numbered(self, name: str, number: int, content: bytes) -> None:
-        """Append a line under the next number, if the number is free; durable when this returns.
+    def open_lines(self, name: str, timeout: float = LOCK_TIMEOUT) -> AbstractContextManager[Lines]:
+        """Open an append-only file, created if it is missing, under its lock; an object store has no lock.
 
         Raises:
-            FileExistsError: The number is taken.
-            ExportFileError: No number is left, because an object that is not ours has one of the last.
+            FolderLockedError: Another process or thread has held the lock for `timeout` seconds.
+            OSError: It cannot be opened.
         """
 
     def lock(self, timeout: float) -> AbstractContextManager[None]:

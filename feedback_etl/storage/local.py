@@ -1,15 +1,15 @@
 """Storage of exports in a local folder."""
 
 import errno
-import fcntl
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from feedback_etl.storage.base import ConflictError, FileInfo, Storage, Version
+from feedback_etl.errors import FolderLockedError
+from feedback_etl.storage.base import LOCK_TIMEOUT, ConflictError, FileInfo, Storage, Version
 from feedback_etl.storage.errors import refuse_links
-from feedback_etl.storage.locks import LOCK_TIMEOUT, lock_folder
+from feedback_etl.storage.locks import acquire_lock, lock_folder
 from feedback_etl.storage.posix import (
     create_private_file,
     fsync_directory,
@@ -43,25 +43,20 @@ class LocalStorage(Storage):
         return str(self.path)
 
     def exists(self) -> bool:
-        """Return whether the folder exists."""
         return self.path.is_dir()
 
     def names(self, folder: str = "") -> list[str]:
-        """Return the sorted names of the files in a folder, without hidden ones."""
         paths = (self.path / folder).glob("[!.]*")
         return sorted(path.relative_to(self.path).as_posix() for path in paths if path.is_file())
 
     def folders(self) -> list[str]:
-        """Return the sorted names of the folders, without hidden ones."""
         return sorted(path.name for path in self.path.glob("[!.]*") if path.is_dir())
 
     def list_files(self, folder: str = "") -> dict[str, FileInfo]:
-        """Return all files below a folder by name."""
         paths = sorted(path for path in (self.path / folder).rglob("*") if path.is_file())
         return self.stat_files(path.relative_to(self.path).as_posix() for path in paths)
 
     def list_entries(self) -> list[str]:
-        """Return the names of all that exists below the folder and is no folder, and of unreadable folders."""
         entries, unreadable = list[Path](), list[OSError]()
         for name, folders, files in os.walk(self.path, onerror=unreadable.append):
             entries += [Path(name, file) for file in files]
@@ -71,29 +66,27 @@ class LocalStorage(Storage):
         return sorted([*names, *(f"{folder.relative_to(self.path).as_posix()}/" for folder in closed)])
 
     def stat_files(self, names: Iterable[str]) -> dict[str, FileInfo]:
-        """Return those of the named files that exist."""
         paths = {name: self.path / name for name in names}
         return {name: _info(path.stat()) for name, path in paths.items() if path.is_file()}
 
     def stat_with_digest(self, name: str) -> tuple[int, str]:
-        """Return the size in bytes and the SHA-256 digest of a file."""
         path = self.path / name
         return path.stat().st_size, hash_file(path)
 
     def uri(self, name: str) -> str:
-        """Return the path of a file."""
         return str(self.path / name)
 
     def absolute_uri(self) -> str:
-        """Return the absolute path of the folder."""
         return str(self.path.absolute())
 
     def local_path(self, name: str = "") -> Path:
-        """Return the path of a file, or of the folder."""
         return self.path / name
 
+    def refuse_links(self, *names: str) -> None:
+        for path in (self.path / name for name in names):
+            refuse_links(path, *(parent for parent in path.parents if self.path in parent.parents))
+
     def read_version(self, name: str) -> tuple[bytes, Version]:
-        """Return the content of a file and its version."""
         with open(open_regular_file(self.path / name), "rb") as file:
             return file.read(), _version(os.fstat(file.fileno()))
 
@@ -109,7 +102,7 @@ class LocalStorage(Storage):
     def staging_path(self, name: str) -> Iterator[Path]:
         """Provide a hidden, unique path in the folder of the file."""
         path = self.path / name
-        refuse_links(*(parent for parent in path.parents if parent.is_relative_to(self.path) and parent != self.path))
+        self.refuse_links(*map(str, PurePosixPath(name).parents[:-1]))
         staged = temporary_path(path.parent, path.name)
         try:
             yield staged
@@ -118,7 +111,6 @@ class LocalStorage(Storage):
 
     @contextmanager
     def replacement_path(self, name: str) -> Iterator[Path]:
-        """Provide the path that `posix.replacement_path` returns."""
         path = replacement_path(self.path / name)
         path.unlink(missing_ok=True)  # left by a process that was killed
         try:
@@ -127,7 +119,6 @@ class LocalStorage(Storage):
             path.unlink(missing_ok=True)
 
     def etag(self, version: Version) -> str:  # noqa: ARG002
-        """Return ""."""
         return ""
 
     def put_new(self, name: str, content: bytes | Path) -> Version:
@@ -174,36 +165,33 @@ class LocalStorage(Storage):
             fsync_directory(folder)
 
     def append_lines(self, name: str, content: bytes) -> None:
-        """Append under an exclusive lock of the file; a line torn by a crash is terminated first."""
-        with self._open_locked(name) as file:
+        """Append under the lock of the file; a line torn by a crash is terminated first."""
+        with self._open_locked(name, LOCK_TIMEOUT) as file:
             file.append_lines(content)
 
     def read_lines(self, name: str) -> bytes:
-        """Return the whole file."""
         path = self.path / name
-        refuse_links(path.parent, path)
+        self.refuse_links(name)
         return read_regular_file(path) if path.exists() else b""
 
     def read_numbered(self, name: str, *, after: int = 0) -> dict[int, bytes]:
-        """Return the lines after a number."""
-        return {number: line for number, line in enumerate(_split(self.read_lines(name)), 1) if number > after}
-
-    def put_numbered(self, name: str, number: int, content: bytes) -> None:
-        """Append a line if the file has one line less, under an exclusive lock of the file."""
-        with self._open_locked(name) as file:
-            file.seek(0)
-            if len(_split(file.read())) >= number:
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.path / name))
-            file.append_lines(content)
+        return _number_lines(self.read_lines(name), after)
 
     @contextmanager
-    def _open_locked(self, name: str) -> Iterator[WholeFile]:
+    def open_lines(self, name: str, timeout: float = LOCK_TIMEOUT) -> Iterator["_LockedLines"]:
+        """Open the file under an exclusive lock."""
+        with self._open_locked(name, timeout) as file:
+            yield _LockedLines(file)
+
+    @contextmanager
+    def _open_locked(self, name: str, timeout: float) -> Iterator[WholeFile]:
         path = self.path / name
-        refuse_links(path.parent, path)
+        self.refuse_links(name)
         make_private_folder(path.parent)
         is_new = not path.exists()
         with open_private_file(path) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            if not acquire_lock(file.fileno(), timeout):
+                raise FolderLockedError(f"{path} has been held by another process for {timeout:g} s; run again.")
             if is_new:
                 fsync_directory(path.parent)
             yield file
@@ -213,10 +201,27 @@ class LocalStorage(Storage):
         return lock_folder(self.path, timeout)
 
 
-def _split(content: bytes) -> list[bytes]:
-    """Split lines at newlines, which they keep; other line separators may be part of a line."""
-    lines = [line + b"\n" for line in content.split(b"\n")]
-    return [*lines[:-1], lines[-1][:-1]] if content and not content.endswith(b"\n") else lines[:-1]
+class _LockedLines:
+    """The lines of a file that is locked."""
+
+    def __init__(self, file: WholeFile) -> None:
+        self._file = file
+
+    def read(self, *, after: int = 0) -> dict[int, bytes]:
+        self._file.seek(0)
+        return _number_lines(self._file.read(), after)
+
+    def put(self, number: int, content: bytes) -> None:
+        if len(self.read()) >= number:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        self._file.append_lines(content)
+
+
+def _number_lines(content: bytes, after: int) -> dict[int, bytes]:
+    """Return the lines after a number, with their newlines; other line separators may be part of a line."""
+    *complete, torn = content.split(b"\n")
+    lines = [*(line + b"\n" for line in complete if line), *([torn] if torn else [])]
+    return {number: line for number, line in enumerate(lines, 1) if number > after}
 
 
 def _version(status: os.stat_result) -> Version:

@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from feedback_etl.errors import FolderLockedError
-from feedback_etl.storage.base import STATE_FOLDER
+from feedback_etl.storage.base import LOCK_TIMEOUT, STATE_FOLDER
 from feedback_etl.storage.errors import refuse_links
 from feedback_etl.storage.posix import make_private_folder, open_private_file
 
-LOCK_TIMEOUT = 60.0
 _RETRY_SECONDS = 0.01
 
 

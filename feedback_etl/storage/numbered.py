@@ -5,12 +5,14 @@ condition that none exists there. Contents are cached and read again only if the
 """
 
 import re
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.storage.base import Storage, Version
+from feedback_etl.storage.base import LOCK_TIMEOUT, Storage, Version
 
 _CONCURRENCY = 16
 _DIGITS = 8
@@ -34,22 +36,20 @@ class NumberedObjects(Storage):
         return b"".join(self.read_numbered(name).values())
 
     def read_numbered(self, name: str, *, after: int = 0) -> dict[int, bytes]:
-        """Return the contents of the numbered objects of a file by number, in ascending order."""
         listed = {number: entry for number, entry in self._list_numbered(name).items() if number > after}
         with ThreadPoolExecutor(_CONCURRENCY) as pool:
             return dict(zip(listed, pool.map(lambda entry: self._read_cached(*entry), listed.values()), strict=True))
 
     def put_numbered(self, name: str, number: int, content: bytes) -> None:
-        """Put the object with this number, if the number is free.
-
-        Raises:
-            FileExistsError: The number is taken.
-            ExportFileError: No number is left, because an object that is not ours has one of the last.
-        """
         if number >= 10**_DIGITS:
             raise ExportFileError(self._describe_gap(name))
         path = f"{_folder_of_objects(name)}/{number:0{_DIGITS}}.json"
         self._cache[path] = (self.put_new(path, content), content)
+
+    @contextmanager
+    def open_lines(self, name: str, timeout: float = LOCK_TIMEOUT) -> Iterator["_NumberedLines"]:  # noqa: ARG002
+        """Open the objects, without a lock."""
+        yield _NumberedLines(self, name)
 
     def _read_cached(self, path: str, version: Version) -> bytes:
         cached = self._cache.get(path)
@@ -72,6 +72,19 @@ class NumberedObjects(Storage):
             f"{self.uri(path)} was not written by feedback_etl: it does not follow the object before it, and leaves no "
             "number for the next one. Remove it and all objects after it, and run again."
         )
+
+
+class _NumberedLines(NamedTuple):
+    """The numbered objects of an append-only file."""
+
+    storage: NumberedObjects
+    name: str
+
+    def read(self, *, after: int = 0) -> dict[int, bytes]:
+        return self.storage.read_numbered(self.name, after=after)
+
+    def put(self, number: int, content: bytes) -> None:
+        self.storage.put_numbered(self.name, number, content)
 
 
 def _folder_of_objects(name: str) -> str:

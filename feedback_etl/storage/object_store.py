@@ -68,21 +68,17 @@ class ObjectStorage(NumberedObjects):
         return obstore
 
     def exists(self) -> bool:
-        """Return whether any object exists below the prefix."""
         return bool(self._retry(lambda client: next(iter(client.list(self._store, chunk_size=1)), [])))
 
     def names(self, folder: str = "") -> list[str]:
-        """Return the sorted names of the objects in a folder, without hidden ones."""
         objects = self._retry(lambda client: client.list_with_delimiter(self._store, folder or None)["objects"])
         return sorted(meta["path"] for meta in objects if not PurePosixPath(meta["path"]).name.startswith("."))
 
     def folders(self) -> list[str]:
-        """Return the sorted names of the folders, without hidden ones."""
         prefixes = self._retry(lambda client: client.list_with_delimiter(self._store, None)["common_prefixes"])
         return sorted(name for prefix in prefixes if not (name := str(prefix).rstrip("/")).startswith("."))
 
     def list_files(self, folder: str = "") -> dict[str, FileInfo]:
-        """Return all objects below a folder by name."""
         objects = self._retry(lambda client: client.list(self._store, folder or None).collect())
         return {meta["path"]: _info(meta) for meta in objects}
 
@@ -94,8 +90,6 @@ class ObjectStorage(NumberedObjects):
         return {name: info for name, info in listed.items() if name in names}
 
     def stat_with_digest(self, name: str) -> tuple[int, str]:
-        """Return the size in bytes and the SHA-256 digest of an object, which is downloaded for it."""
-
         def digest_content(client: Any) -> tuple[int, str]:
             digest, size = hashlib.sha256(), 0
             for block in client.get(self._store, name).stream(min_chunk_size=_BLOCK_BYTES):
@@ -106,19 +100,18 @@ class ObjectStorage(NumberedObjects):
         return self._retry(digest_content)
 
     def uri(self, name: str) -> str:
-        """Return the URL of an object."""
         return f"{self.url}/{name}"
 
     def absolute_uri(self) -> str:
-        """Return the URL of the prefix."""
         return self.url
 
     def local_path(self, name: str = "") -> None:
         """Return None."""
 
-    def read_version(self, name: str) -> tuple[bytes, Version]:
-        """Return the content of a small object and its version."""
+    def refuse_links(self, *names: str) -> None:
+        """Do nothing: an object store has no links."""
 
+    def read_version(self, name: str) -> tuple[bytes, Version]:
         def read(client: Any) -> tuple[bytes, Version]:
             response = client.get(self._store, name)
             return bytes(response.bytes()), _version(response.meta)

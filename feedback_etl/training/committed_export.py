@@ -1,5 +1,6 @@
 """A committed export, and the properties that decide whether it can be combined with others."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple, Self
 
@@ -92,14 +93,29 @@ class CommittedExport(NamedTuple):
 def may_share_pairs(first: CommittedExport, second: CommittedExport) -> bool:
     """Return whether two exports can contain the same pair.
 
-    They can if their windows overlap, unless they are different exports of one incremental series.
+    They can if their windows overlap, unless they are different exports of one incremental series. If that follows
+    changes, its exports contain versions of the same pairs.
     """
     (first_start, first_end), (second_start, second_end) = first.window, second.window
     is_overlapping = first_start < second_end and second_start < first_end
     is_one_series = first.series and second.series and first.series[:2] == second.series[:2]
+    if is_one_series and first.get_setting("cursor", ""):
+        return True
     return is_overlapping and not (is_one_series and first.series != second.series)
 
 
 def recency_key(export: CommittedExport) -> tuple[str, int, str]:
     """Return a sort key that puts the newest export last; `..._10` is newer than `..._9`."""
     return export.manifest.created_at, len(export.name), export.address
+
+
+def sort_by_recency(exports: Sequence[CommittedExport]) -> list[CommittedExport]:
+    """Return exports with the newest last; those of a series in its order, even if the clock went back meanwhile."""
+    newest: dict[tuple[str, str], tuple[str, int, str]] = {}
+    keys = {}
+    for export in sorted(exports, key=lambda export: export.series[2] if export.series else 0):
+        key = recency_key(export)
+        if export.series:
+            key = newest[export.series[:2]] = max(key, newest.get(export.series[:2], key))
+        keys[export.address] = key, export.series[2] if export.series else 0
+    return sorted(exports, key=lambda export: keys[export.address])

@@ -14,7 +14,7 @@ from feedback_etl.data_files.csv_files import csv_sources, escaped_columns
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.manifest import ADOPTED
-from feedback_etl.training.committed_export import CommittedExport, may_share_pairs, recency_key
+from feedback_etl.training.committed_export import CommittedExport, may_share_pairs, sort_by_recency
 from feedback_etl.training.export_catalog import find_exports, refresh, require_exports, require_unchanged
 from feedback_etl.transform.expressions import AGE_RANGE, ISO_FORMAT
 from feedback_etl.transform.formulas import unescape
@@ -176,7 +176,7 @@ def _cluster_by_window(exports: Sequence[CommittedExport]) -> list[list[Committe
 
 def _scan_cluster(cluster: Sequence[CommittedExport], *, age_range_as_text: bool) -> pl.LazyFrame:
     """Scan exports that can have pairs in common, and keep the newest copy of each pair."""
-    frames, key = [_scan(export) for export in sorted(cluster, key=recency_key)], list(PAIR_KEY)
+    frames, key = [_scan(export) for export in sort_by_recency(cluster)], list(PAIR_KEY)
     if age_range_as_text:
         frames = [frame.with_columns(pl.col("age_range").cast(pl.String)) for frame in frames]
     if len(frames) == 1:

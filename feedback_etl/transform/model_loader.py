@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from feedback_etl.errors import UsageError
 
 if TYPE_CHECKING:
-    from feedback_etl.transform.training_schema import Model
+    from feedback_etl.transform.failure_cases import Model
 
 
 def load_model(name: str) -> "Model":

@@ -20,10 +20,10 @@ from feedback_etl.columns import (
     require_raw,
 )
 from feedback_etl.transform.dataframes import Frame, accepts_any_dataframe, collect_if_lazy, lazy_like
+from feedback_etl.transform.failure_cases import failure_cases
 from feedback_etl.transform.formulas import has_control_character, is_formula
 from feedback_etl.transform.json_lists import decode_list, is_string_list
 from feedback_etl.transform.timestamps import is_unreadable
-from feedback_etl.transform.training_schema import failure_cases
 
 FORMULA = "formula"
 """The reason for rejecting texts that spreadsheet programs run, where formulas are to be rejected."""

@@ -1,24 +1,18 @@
-"""Validate training sets: every batch must satisfy `TrainingPair`, a pandera model, before it is written or returned.
+"""Validate training sets: every batch must satisfy `TrainingPair`, a pandera model, before it is written."""
 
-Validation is complete whatever PANDERA_VALIDATION_ENABLED and PANDERA_VALIDATION_DEPTH are set to.
-"""
-
-import copy
 from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import Annotated
 
 import pandera.polars as pa
 import polars as pl
-from pandera.config import ValidationDepth, config_context
-from pandera.errors import SchemaErrors
 
-from feedback_etl.columns import AGE_EDGES, IMAGE_URL, KNOWN, SUBJECT_HASH, ExtraColumn
-from feedback_etl.errors import ValidationError
+from feedback_etl.columns import AGE_EDGES, IMAGE_URL, SUBJECT_HASH, ExtraColumn
 from feedback_etl.transform.column_transforms import with_age_ranges
 from feedback_etl.transform.combined_checks import combine_checks
 from feedback_etl.transform.dataframes import Frame, collect_if_lazy, lazy_like, to_polars
 from feedback_etl.transform.expressions import AGE_RANGE, age_ranges
+from feedback_etl.transform.failure_cases import Model, failure_cases, model_failure_cases, require_none
 from feedback_etl.transform.formulas import CONTROL_CHARACTERS, is_formula
 
 _RANGE = "Range of the age in years, half-open"
@@ -30,9 +24,6 @@ TEXT_PATTERN = f"^[^{CONTROL_CHARACTERS}]"
 JOINED_PATTERN = f"^{_ELEMENT}(?:,{_ELEMENT})*$"
 
 UtcTime = Annotated[pl.Datetime, "us", "UTC"]
-
-Model = pa.DataFrameSchema | type[pa.DataFrameModel]
-"""A custom pandera model or schema of some or all columns."""
 
 
 class TrainingPair(pa.DataFrameModel):
@@ -177,8 +168,8 @@ def validate(
     if not cases.is_empty():  # the combined check does not tell which rule is broken
         cases = failure_cases(training_schema(*rules), typed)
     if row_model is not None:
-        cases = pl.concat([cases, _validate_with_model(row_model, table)], how="diagonal_relaxed")
-    _require_none(cases, table)
+        cases = pl.concat([cases, model_failure_cases(row_model, table)], how="diagonal_relaxed")
+    require_none(cases, table)
     return lazy_like(frame, table) if isinstance(frame, pl.LazyFrame) else frame
 
 
@@ -197,54 +188,5 @@ def validate_classic(pairs: pl.DataFrame) -> pl.DataFrame:
     }
     text = pa.Check.str_matches(f"^[^{CONTROL_CHARACTERS}]+$")
     stricter = {name: {"checks": [text, _refuse_formulas(formula)]} for name, formula in formulas.items()}
-    _require_none(failure_cases(schema.update_columns(stricter), pairs), pairs)
+    require_none(failure_cases(schema.update_columns(stricter), pairs), pairs)
     return pairs
-
-
-def _require_none(cases: pl.DataFrame, table: pl.DataFrame) -> None:
-    """Raise if there are failure cases, with the broken rules and the number of rows that break each."""
-    if cases.is_empty():
-        return
-    # A failure case of the frame's columns has no row index, and the schema's name instead of the column's. The message
-    # must contain no value: a custom model's case of whole rows may, and in a file without a header, names are values.
-    of_frame, of_columns = pl.col("schema_context") == "DataFrameSchema", pl.col("check").str.starts_with("column")
-    is_unknown = (pl.col("check") == "column_in_schema") & ~pl.col("failure_case").is_in(KNOWN)
-    named = pl.when(is_unknown).then(pl.lit("unknown")).otherwise("failure_case")
-    column = pl.when(of_frame & of_columns).then(named).when(of_frame).then(pl.lit("rows")).otherwise("column")
-    rule = pl.concat_str(column, pl.lit(" "), pl.col("check").str.extract(r"^([\w ]*)"))
-    rows = pl.when(pl.col("index").is_null()).then(table.height).otherwise(1).sum().clip(upper_bound=table.height)
-    counts = cases.group_by(rule.alias("rule")).agg(rows=rows).sort("rows", "rule", descending=[True, False])
-    reasons = dict(counts.iter_rows())
-    listed = ", ".join(f"{name} ({rows:,} {'row' if rows == 1 else 'rows'})" for name, rows in reasons.items())
-    raise ValidationError(f"The training set breaks its rules: {listed}.", reasons)
-
-
-def _validate_with_model(model: Model, table: pl.DataFrame) -> pl.DataFrame:
-    """Return the failure cases of a custom model for all rows, including those that it would drop."""
-    try:
-        schema = copy.deepcopy(model if isinstance(model, pa.DataFrameSchema) else model.to_schema())
-        schema.drop_invalid_rows = False
-        return failure_cases(schema, table)
-    except (Exception, SystemExit) as error:  # its text may contain values
-        error_type = type(error).__name__
-    raise ValidationError(f"The row model could not validate the rows ({error_type}); nothing was written.")
-
-
-def failure_cases(schema: pa.DataFrameSchema, frame: pl.DataFrame) -> pl.DataFrame:
-    """Return pandera's failure cases, one per row; an empty frame if there are none.
-
-    pandera cannot put cases of columns of wrong types and of others in one frame; then those of the types are returned.
-    """
-    try:
-        with config_context(validation_enabled=True, validation_depth=ValidationDepth.SCHEMA_AND_DATA):
-            schema.validate(frame, lazy=True)
-    except SchemaErrors as errors:
-        return pl.DataFrame(errors.failure_cases)
-    except pl.exceptions.PolarsError:
-        types = schema.update_columns({name: {"checks": []} for name in schema.columns})
-        types.checks = []
-        cases = failure_cases(types, frame)
-        if cases.is_empty():
-            raise
-        return cases
-    return pl.DataFrame()

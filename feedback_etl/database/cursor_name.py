@@ -1,0 +1,20 @@
+"""The name of the cursor: the column with the time by which an incremental series continues."""
+
+import re
+
+from feedback_etl.errors import UsageError
+
+CREATED_AT = "created_at"
+"""The default cursor, which follows new rows and no changes."""
+
+_NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
+
+
+def require_cursor(name: str) -> None:
+    """Refuse a cursor that cannot be the name of a column.
+
+    Raises:
+        UsageError: It is not a name of letters, digits and underscores.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError("`cursor` must be the name of a column with times, for example updated_at.")
