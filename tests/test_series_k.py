@@ -16,6 +16,7 @@ from pseudonym_keys import KEY
 from series_model import pseudonym
 
 import feedback_etl as fe
+from feedback_etl.cli.summary import format_summary
 from feedback_etl.errors import ExportFileError, UsageError, ValidationError
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import list_manifests
@@ -251,3 +252,11 @@ def test_recount_of_all_files_of_a_series(app: Database, folder: Path, seed: int
         assert published(folder) == left
         assert all(count >= K for count in count_people(folder).values())
         assert report.pending_records == len(read) - len(left)
+
+
+def test_summary_says_that_rows_wait(app: Database, folder: Path) -> None:
+    """Also where all of them do."""
+    add(app, 1, (1, "a"))
+    lines = [*format_summary(export_night(app, folder, 1), 1)]
+    assert "Nothing exported: all new rows wait until k people of the series share their equivalence class." in lines
+    assert "pending    1 wait until k people of the series share their equivalence class" in lines

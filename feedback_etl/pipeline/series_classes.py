@@ -55,8 +55,8 @@ class SeriesClasses:
     def load(cls, request: ExportRequest) -> Self | None:
         """Load the classes of the series that a request continues; None if it has none, or needs no k.
 
-        Nothing waits where the application makes pseudonyms itself, since it cannot be looked up who still consents, nor
-        where a series follows changes: two versions of a row could wait.
+        Nothing waits where the application makes pseudonyms itself, since it cannot be looked up who still consents,
+        nor where a series follows changes, since two versions of a row could wait.
 
         Raises:
             ExportFileError: A file of the state of the series is missing or was changed.
