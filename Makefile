@@ -3,7 +3,7 @@ BIN := .venv/bin
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-strip-extras --custom-compile-command "make lock" pyproject.toml --group build
 
-RANDOM_ROWS := $(addprefix tests/test_,oracle_agreement.py source_windows.py reader_process.py)
+RANDOM_ROWS := $(addprefix tests/test_,oracle_agreement.py database_windows.py reader_process.py)
 
 .PHONY: demo test test-all coverage torture bench lint format docs schemas notebooks lock clean
 

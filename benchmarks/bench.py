@@ -71,8 +71,8 @@ def _sizes(text: str) -> list[int]:
 
 def _leave(number: int, _frame: object) -> None:
     """End in order, once: whatever runs is ended too."""
-    for each in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     sys.exit(128 + number)
 
 

@@ -135,7 +135,7 @@ def page(times: dict[str, list[tuple[float, float]]], rows: int, rounds: int) ->
         yield f"| {what} | {value:.3g} {unit} | {sign} {bound} {unit} | {'met' if met else '**missed**'} |"
     yield "\n| | seconds | from | to | processor s |\n| --- | --- | --- | --- | --- |"
     for name, found in seconds.items():
-        processor = median(each for _, each in times[name])
+        processor = median(seconds for _, seconds in times[name])
         yield f"| {name} | {median(found):.3f} | {min(found):.3f} | {max(found):.3f} | {processor:.3f} |"
     yield f"\n## Notes\n\n<!-- notes -->\n{kept_notes(PAGE)}<!-- /notes -->"
 

@@ -13,12 +13,12 @@ def resolve_now(now: datetime | None = None) -> datetime:
         UsageError: `now` is not a datetime, or lies outside the years 1 to 9999 in UTC.
     """
     if now is not None and not isinstance(now, datetime):
-        raise UsageError("now must be a datetime; without a time zone it is taken as UTC.")
+        raise UsageError("now must be a datetime; without a time zone it is interpreted as UTC.")
     return to_naive_utc(datetime.now(UTC) if now is None else now)
 
 
 def to_naive_utc(time: datetime) -> datetime:
-    """Convert a time to naive UTC; a time without an offset is taken as UTC."""
+    """Convert a time to naive UTC; a time without an offset is interpreted as UTC."""
     try:
         return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
     except OverflowError:

@@ -171,9 +171,9 @@ class TrainingModel:
         gone |= {row.analysis for row in self.rows.values()}
         gone -= self.remaining
         self._remove(gone)
-        for each in series:
-            each.read -= {row.id for row in self.rows.values() if row.analysis in gone}
-            each.pairs = {pair for pair in each.pairs if pair[0] not in gone}
+        for state in series:
+            state.read -= {row.id for row in self.rows.values() if row.analysis in gone}
+            state.pairs = {pair for pair in state.pairs if pair[0] not in gone}
 
     def _remove(self, analyses: set[int]) -> None:
         for export in self.exports:

@@ -109,7 +109,7 @@ def test_unknown_half_of_a_file_is_never_called_clean(
         f"feedback-etl prune --export old --output {folder}",
     )
     assert here(*sweep.split()[1:]).code == 0
-    assert path.read_text().splitlines()[1:] == [f"{each},week" for each in pseudonyms(ANALYSES[1:3])]
+    assert path.read_text().splitlines()[1:] == [f"{pseudonym},week" for pseudonym in pseudonyms(ANALYSES[1:3])]
     items = {item.name: item for item in check(load_settings(), keys=[Key(KEY)])}
     assert (items["erasure"].status, fe.privacy.erase(folder, analysis_ids=[102], keys=[Key(KEY)]).partly_searched) == (
         "ok",

@@ -15,7 +15,7 @@ from frames import raw_frame
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import Here
-from pseudonym_keys import KEY
+from pseudonym_keys import KEY, OTHER_KEY
 
 import feedback_etl as fe
 from feedback_etl.columns import QUASI_IDENTIFIERS
@@ -169,9 +169,9 @@ def test_no_class_has_fewer_than_k_people(
     expected = [len(classes[row_class]) >= k for row_class in row_classes]
     if not any(expected):
         with pytest.raises(ValidationError):
-            processor.find_small_classes()
+            processor.plan_release()
         return
-    kept = drop_small_classes(pairs, processor.find_small_classes(), names)
+    kept = drop_small_classes(pairs, processor.plan_release(), names)
     assert kept["analysis_hash"].to_list() == pairs.filter(pl.Series(expected))["analysis_hash"].to_list()
 
 
@@ -258,12 +258,12 @@ class TestShare:
         """Runs command lines in this process, on a database of two classes."""
         sqlite_database.fill(**feedback((20, 6, 2), (30, 2, 2)))
         monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", sqlite_database.url)
-        monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
+        monkeypatch.setenv("FEEDBACK_ETL_KEY", OTHER_KEY)
         return Here(capfd, monkeypatch)
 
     def test_share_applies_its_preset(self, here: Here) -> None:
         """Five people, days, known to the attacker; hashed recommendations."""
-        ended = here("export", "--days", "-1", "--share", "--json")
+        ended = here("export", "--days", "-1", "--share", "--recipient", "acme", "--json")
         report = json.loads(ended.out)
         assert (ended.code, report["exported_records"], report["suppressed_records"]) == (0, 12, 4)
         assert "suppressed 4 in equivalence classes smaller than k\n" in ended.err

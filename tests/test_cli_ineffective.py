@@ -4,6 +4,7 @@ import pytest
 from processes import Here
 
 K = ("--k", "5")
+SHARE = ("--share", "--recipient", "acme")
 
 
 @pytest.fixture
@@ -25,6 +26,11 @@ def here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         (["--share", "--timestamp-precision", "exact"], "--share truncates times to the day"),
         (["--share", "--timestamp-precision", "hour"], "--share truncates times to the day"),
         (["--share", "--k", "3"], "--share requires k of at least 5"),
+        (["--share"], "--share requires --recipient NAME"),
+        (["--recipient", "acme"], "--recipient has no effect without --share."),
+        (["--allow-overlap"], "--allow-overlap has no effect without --share."),
+        ([*SHARE, "--incremental"], "An incremental export cannot have a --recipient"),
+        (["--share", "--recipient", "Acme"], "--recipient must be a name of 1 to 64 lower-case letters"),
         (["--days", "7", "--since", "2025-01-01"], "--days and --since exclude each other"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -42,7 +48,7 @@ def test_setting_without_effect_is_refused(here: Here, monkeypatch: pytest.Monke
     done = here("export")
     message = f"error: The setting {name} has no effect without k: set k, or pass --k.\n"
     assert (done.code, done.err) == (2, message)
-    for options in (K, ("--share",)):
+    for options in (K, SHARE):
         assert "No database is configured" in here("export", *options).err
 
 
@@ -68,8 +74,9 @@ def test_option_without_effect_on_other_commands_is_refused(here: Here, command:
         ["--workers", "2", "--bulk"],
         ["--workers", "2", "--output", "s3://bucket/prefix"],
         ["--on-small-class", "fail", *K],
-        ["--max-suppressed", "0.1", "--share"],
-        ["--share", "--timestamp-precision", "day", "--k", "7"],
+        ["--max-suppressed", "0.1", *SHARE],
+        [*SHARE, "--timestamp-precision", "day", "--k", "7"],
+        [*SHARE, "--allow-overlap"],
         ["--strict"],
     ],
     ids=" ".join,

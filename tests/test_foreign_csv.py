@@ -25,10 +25,11 @@ from feedback_etl.database.lookups import ApplicationSummary
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import list_manifests, replace_manifest
 from feedback_etl.records.manifest import Manifest
-from feedback_etl.report.rows import Export, Rows
+from feedback_etl.report.rows import Rows
 from feedback_etl.settings.model import load_settings
 from feedback_etl.storage.local import LocalStorage
 from feedback_etl.storage.location import open_storage
+from feedback_etl.training.committed_export import CommittedExport
 
 KEYS = [Key(KEY)]
 BOM = b"\xef\xbb\xbf"
@@ -107,7 +108,7 @@ class TestAdopted:
         frame = fe.scan_training(adopted.parent).collect()
         assert (frame.height, frame["analysis_hash"].null_count()) == (6, 0)
         assert fe.scan_training(adopted.parent).select(pl.len()).collect().item() == 6
-        assert Rows([Export(folder, manifest)]).read("analysis_hash", "timeframe").height == 6
+        assert Rows([CommittedExport.from_manifest(folder, manifest)]).read("analysis_hash", "timeframe").height == 6
         facts = read_contents(folder, manifest)
         assert facts is not None
         assert (facts.repeated, facts.without_analysis, facts.rows.collect().height) == (0, 0, 6)

@@ -17,6 +17,7 @@ from pseudonym_keys import KEY
 import feedback_etl as fe
 from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH, ExtraColumn
 from feedback_etl.errors import UsageError, ValidationError
+from feedback_etl.options.export import ExportOptions
 from feedback_etl.options.privacy import PrivacyOptions
 from feedback_etl.privacy.contact_details import _LENGTH_BY_COUNTRY, find_contact_details
 from feedback_etl.privacy.free_text import FreeTextCounter
@@ -222,8 +223,8 @@ class TestExport:
         assert fe.scan_training(tmp_path).collect()["comment"].n_unique() == 120
 
     def test_shared_data_contain_none(self) -> None:
-        with pytest.raises(UsageError, match="Shared data must not contain free text: leave out comment"):
-            PrivacyOptions(extra_columns=[ExtraColumn("comment", "free_text")]).for_sharing()
+        with pytest.raises(UsageError, match=r"^Shared data must not contain columns .* free_text: leave out comment"):
+            ExportOptions.from_keywords(extra_columns=[ExtraColumn("comment", "free_text")], recipient="acme")
 
     def test_only_text_can_be_free_text(self) -> None:
         with pytest.raises(UsageError, match='for columns of the type "text", not for comment'):

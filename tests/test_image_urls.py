@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -135,12 +136,13 @@ def test_it_may_be_a_quasi_identifier(app: Database, tmp_path: Path) -> None:
 
 
 @pytest.mark.any_database
-def test_a_chain_with_images_is_another_chain(app: Database, tmp_path: Path) -> None:
-    """Since its files look different."""
+def test_series_with_images_is_another_series(app: Database, tmp_path: Path) -> None:
+    """Its files have another column."""
+    images: dict[str, Any] = {"incremental": True, "include_image_urls": True}
     agree(app, u1="true")
     assert exported_from_url(app, tmp_path, incremental=True).exported_records == 9
-    assert exported_from_url(app, tmp_path, incremental=True, include_image_urls=True).exported_records == 9
-    assert exported_from_url(app, tmp_path, incremental=True, include_image_urls=True).exported_records == 0
+    assert exported_from_url(app, tmp_path, new_series=True, **images).exported_records == 9
+    assert exported_from_url(app, tmp_path, **images).exported_records == 0
 
 
 def test_the_gate_knows_the_column() -> None:
@@ -171,6 +173,8 @@ def test_ids_in_other_clothes(key: str, user: object) -> None:
 @pytest.mark.parametrize("option", ["--include-image-urls", "--include-subject-hash"])
 def test_images_and_pseudonyms_of_users_are_not_shared(app: Database, option: str) -> None:
     """Nor do pseudonyms of users."""
-    done = feedback_etl("export", "--share", option, "--database-url", app.url, env={"FEEDBACK_ETL_KEY": KEY})
+    done = feedback_etl(
+        "export", "--share", "--recipient", "acme", option, "--database-url", app.url, env={"FEEDBACK_ETL_KEY": KEY}
+    )
     assert (done.returncode, done.stdout) == (2, "")
     assert "Shared data must not contain images or pseudonyms of users" in done.stderr

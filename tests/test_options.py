@@ -120,12 +120,13 @@ class TestForSharing:
     """The preset for data that leaves the organisation."""
 
     def test_it_asks_for_no_less_than_the_preset(self) -> None:
-        shared = PrivacyOptions(k=2, timestamp_precision="hour").for_sharing()
+        options = ExportOptions.from_keywords(k=2, timestamp_precision="hour", recipient="acme")
+        shared = options.privacy
         assert (shared.k, shared.timestamp_precision, shared.hash_recommendation_id) == (5, "day", True)
         assert shared.quasi_identifiers == (*columns.QUASI_IDENTIFIERS, "feedback_timestamp")
-        assert PrivacyOptions(k=20).for_sharing().k == 20
+        assert ExportOptions.from_keywords(k=20, recipient="acme").privacy.k == 20
 
     @pytest.mark.parametrize("personal", ["include_image_urls", "include_subject_hash"])
     def test_it_refuses_columns_about_persons(self, personal: str) -> None:
         with pytest.raises(UsageError, match=r"^Shared data must not contain images or pseudonyms of users"):
-            PrivacyOptions(**{personal: True}).for_sharing()  # type: ignore[arg-type]
+            ExportOptions.from_keywords(**{personal: True}, recipient="acme")  # type: ignore[arg-type]

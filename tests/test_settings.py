@@ -68,6 +68,7 @@ PRIVACY = (
     "k",
     "on_small_class",
     "max_suppressed",
+    *("l", "t", "hierarchies"),
     "quasi_identifiers",
     *CONSENT,
 )
@@ -112,6 +113,9 @@ def test_defaults() -> None:
         k=None,
         on_small_class="suppress",
         max_suppressed=1.0,
+        l=None,
+        t=None,
+        hierarchies={},
         quasi_identifiers=("age_range", "conditions_detected", "timeframe"),
         retention_days=None,
         controller=None,
@@ -269,9 +273,10 @@ def test_project_table_that_is_no_table_is_refused() -> None:
 
 _NAMES = (
     "database_url, db_schema, allow_row_security, query, output_dir, connect_timeout, read_timeout, batch_size, "
-    "cursor, lock_timeout, timestamp_precision, pseudonym_length, k, on_small_class, max_suppressed, "
-    "quasi_identifiers, age_edges, columns, formulas, row_model, retention_days, controller, contact, purpose, "
-    "legal_basis, recipients, transfers, data_protection_officer, opt_in_column, opt_out_column, key_file, retired_keys"
+    "cursor, lock_timeout, timestamp_precision, pseudonym_length, k, on_small_class, max_suppressed, l, t, "
+    "hierarchies, quasi_identifiers, age_edges, columns, formulas, row_model, retention_days, controller, contact, "
+    "purpose, legal_basis, recipients, transfers, data_protection_officer, opt_in_column, opt_out_column, key_file, "
+    "retired_keys"
 )
 KNOWN_SETTINGS = f"Settings are: {_NAMES}."
 

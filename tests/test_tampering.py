@@ -381,6 +381,42 @@ def test_erasure_whose_tombstones_were_torn_is_run_again(folder: Path, sqlite_da
     exported(sqlite_database, folder, now=NOW + timedelta(hours=1))
 
 
+@pytest.mark.parametrize("is_first", [True, False], ids=["of a new folder", "of a folder with exports"])
+def test_tombstones_of_another_folder_are_refused(
+    folder: Path, sqlite_database: Database, tmp_path: Path, is_first: bool
+) -> None:
+    """They are of the same key, and would leave people out of later exports."""
+    other = tmp_path / "other"
+    other.mkdir()
+    if not is_first:
+        exported(sqlite_database, other)
+    fe.privacy.erase(other, analysis_ids=["301", "302"], keys=KEYS)
+    path = folder / TOMBSTONES
+    own = path.read_bytes()
+    path.write_bytes(own + (other / TOMBSTONES).read_bytes())
+    result = verify_folder(folder, KEYS)
+    assert ["they are of another folder, or were changed" in problem for problem in result.tampering] == [True]
+    with pytest.raises(ExportFileError, match=r"of another folder, or were changed\. Restore the file from a backup"):
+        exported(sqlite_database, folder, now=NOW + timedelta(hours=1))
+    with pytest.raises(ExportFileError, match="nothing was erased"):
+        fe.privacy.erase(folder, analysis_ids=["101"], keys=KEYS)
+    path.write_bytes(own)
+    exported(sqlite_database, folder, now=NOW + timedelta(hours=1))
+
+
+def test_moved_folder_keeps_its_tombstones(folder: Path, sqlite_database: Database, tmp_path: Path) -> None:
+    """Also after an erasure that was interrupted before it was recorded: its set is sealed and effective."""
+    log = folder / LOG
+    recorded = log.read_bytes()
+    assert fe.privacy.erase(folder, analysis_ids=["301"], keys=KEYS).rows > 0
+    moved = folder.rename(tmp_path / "moved")
+    assert verify_folder(moved, KEYS, data=True).problems == []
+    (moved / LOG).write_bytes(recorded)
+    assert not any("sealed" in problem for problem in verify_folder(moved, KEYS).problems)
+    report = exported(sqlite_database, moved, now=NOW + timedelta(hours=1))
+    assert report.erased_records > 0
+
+
 def test_user_of_a_record_is_the_real_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment is a claim of its own."""
     monkeypatch.setenv("LOGNAME", "somebody.else")

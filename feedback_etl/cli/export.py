@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import typer
@@ -36,9 +35,10 @@ from feedback_etl.cli.summary import print_summary
 from feedback_etl.database.reader_pool import prestart
 from feedback_etl.errors import UsageError
 from feedback_etl.options.output import OutputOptions
-from feedback_etl.options.privacy import SHARED_K, PrivacyOptions
+from feedback_etl.options.privacy import PrivacyOptions
 from feedback_etl.options.quality import QualityOptions
 from feedback_etl.options.read import ReadOptions
+from feedback_etl.options.sharing import SHARED_K, SHARED_PRECISIONS
 from feedback_etl.storage.urls import is_object_store
 
 if TYPE_CHECKING:
@@ -67,7 +67,11 @@ def export(
     k: export_options.K = None,
     on_small_class: export_options.OnSmallClass = None,
     max_suppressed: export_options.MaxSuppressed = None,
+    l: export_options.L = None,  # noqa: E741  as the option
+    t: export_options.T = None,
     share: export_options.Share = False,
+    recipient: export_options.Recipient = None,
+    allow_overlap: export_options.AllowOverlap = False,
     include_image_urls: IncludeImageUrls = False,
     include_subject_hash: IncludeSubjectHash = False,
     incremental: export_options.Incremental = False,
@@ -97,7 +101,6 @@ def export(
     settings = load_given_settings(context)
     _require_effective_options(context, settings)
     options = settings.to_options(**find_given_options(context))
-    options = replace(options, privacy=options.privacy.for_sharing()) if share else options
     report = _run_export(settings, options, unkeyed=unkeyed, executor=executor, quiet=quiet)
     if as_json:
         print_json(report.to_dict())
@@ -116,23 +119,33 @@ def _require_effective_options(context: typer.Context, settings: "Settings") -> 
             "max_pending": ("--incremental and --k", given["incremental"] and (settings.k or share)),
             "formulas": ("--format csv", given["format"] == "csv"),
             "workers": ("--bulk or --executor", is_parallel),
-            "on_small_class": ("--k", settings.k or share),
-            "max_suppressed": ("--k", settings.k or share),
+            **dict.fromkeys(("on_small_class", "max_suppressed", "l", "t"), ("--k", settings.k or share)),
+            **dict.fromkeys(("recipient", "allow_overlap"), ("--share", share)),
         },
     )
-    for name in ("on_small_class", "max_suppressed"):
+    for name in ("on_small_class", "max_suppressed", "l", "t"):
         if not (settings.k or share) and getattr(settings, name) != getattr(PrivacyOptions, name):
             raise UsageError(f"The setting {name} has no effect without k: set k, or pass --k.")
     if is_given(context, "max_suppressed") and settings.on_small_class == "fail":
         raise UsageError("--on-small-class fail allows no suppressed row: leave --max-suppressed out.")
     if given["strict"] and is_given(context, "max_rejected"):
         raise UsageError("--strict allows no rejected row: leave --max-rejected out.")
-    if share and given["timestamp_precision"] not in (None, "day"):
-        raise UsageError("--share truncates times to the day: leave --timestamp-precision out.")
-    if share and given["unkeyed"]:
+    if share:
+        _require_shareable(context, settings)
+
+
+def _require_shareable(context: typer.Context, settings: "Settings") -> None:
+    """Refuse options and settings that would weaken --share, rather than override them silently."""
+    given = context.params
+    if "timestamp_precision" in settings.model_fields_set and settings.timestamp_precision not in SHARED_PRECISIONS:
+        source = "--timestamp-precision" if given["timestamp_precision"] else "the setting timestamp_precision"
+        raise UsageError(f"--share truncates times to the day: leave {source} out.")
+    if given["unkeyed"]:
         raise UsageError("--share needs a key: anyone who can list the ids can invert unkeyed pseudonyms.")
-    if share and given["k"] is not None and given["k"] < SHARED_K:
+    if given["k"] is not None and given["k"] < SHARED_K:
         raise UsageError(f"--share requires k of at least {SHARED_K}: give a larger --k, or leave it out.")
+    if given["recipient"] is None:
+        raise UsageError("--share requires --recipient NAME: pseudonyms are of a key for the recipient.")
 
 
 def _run_export(

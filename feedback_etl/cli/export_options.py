@@ -39,10 +39,23 @@ K = Annotated[
     ),
 ]
 OnSmallClass = Annotated[
-    Literal["suppress", "fail"] | None,
+    Literal["suppress", "generalize", "fail"] | None,
     typer.Option(
         "--on-small-class",
-        help="Suppress the rows of smaller equivalence classes, or publish nothing.  [default: suppress]",
+        help="Suppress the rows of smaller equivalence classes, generalise their quasi-identifiers, or publish "
+        "nothing.  [default: suppress]",
+    ),
+]
+L = Annotated[
+    int | None,
+    typer.Option("--l", help="With --k, require at least N different answers in each class.", metavar="N"),
+]
+T = Annotated[
+    float | None,
+    typer.Option(
+        "--t",
+        help="With --k, greatest distance of the answers in a class from those of all, 0 to 1.",
+        metavar="DISTANCE",
     ),
 ]
 MaxSuppressed = Annotated[
@@ -57,8 +70,19 @@ Share = Annotated[
     bool,
     typer.Option(
         "--share",
-        help="Preset for sharing outside the organisation: k of at least 5, dates instead of times, hashed "
-        "recommendation ids.",
+        help="Share with a --recipient outside the organisation: k of at least 5, dates instead of times, hashed "
+        "recommendation ids, and a pseudonym for each row.",
+    ),
+]
+Recipient = Annotated[
+    str | None,
+    typer.Option("--recipient", help="Who gets the file, for example acme-research; with --share.", metavar="NAME"),
+]
+AllowOverlap = Annotated[
+    bool,
+    typer.Option(
+        "--allow-overlap",
+        help="Share a window of which the recipient got a part before, with other options or other rows.",
     ),
 ]
 Incremental = Annotated[

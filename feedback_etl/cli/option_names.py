@@ -9,7 +9,6 @@ from typer.main import get_command
 
 RENAMED = {
     "database": "--database-url",
-    "for_sharing": "--share",
     "user_ids": "--user-ids-file",
     "analysis_ids": "--analysis-ids-file",
 }

@@ -11,7 +11,7 @@ from feedback_etl.columns import AGE_EDGES
 from feedback_etl.compliance.context import CheckContext
 from feedback_etl.compliance.data_files import ExportContents, find_problems
 from feedback_etl.compliance.item import ChecklistItem, Finding, build_item
-from feedback_etl.transform.expressions import age_ranges
+from feedback_etl.transform.age_hierarchy import exported_age_ranges
 
 MIN_RANGE_YEARS = 5
 """Width in years below which an age range reveals the age."""
@@ -53,7 +53,7 @@ def check_ages(context: CheckContext) -> ChecklistItem:
         if "bucket_age" in export.manifest.overridden:
             return _find_ages(labels)
         edges = export.manifest.settings.get("age_edges", AGE_EDGES)
-        ranges = list(age_ranges(edges).categories)
+        ranges = list(exported_age_ranges(export.manifest.settings).categories)
         if narrow := [f"{low}-{high}" for low, high in pairwise(edges) if high - low < MIN_RANGE_YEARS]:
             return f"has ranges of fewer than {MIN_RANGE_YEARS} years: {', '.join(narrow)}"
         return "" if labels.is_in(ranges).all() else "has ages that are no ranges"
@@ -97,9 +97,11 @@ def _find_age_columns(export: ExportContents) -> _AgeColumns:
         if values is None or values.is_empty() or role == "identifier" or kind == "boolean":
             continue
         is_named = _AGE_NAME.search(name) is not None
-        years = values.to_frame().select(pl.coalesce(values.str.extract(each) for each in _YEAR_PATTERNS)).to_series()
+        years = (
+            values.to_frame().select(pl.coalesce(values.str.extract(pattern) for pattern in _YEAR_PATTERNS)).to_series()
+        )
         births, numbers = years.cast(pl.Int64).drop_nulls(), values.str.extract(_NUMBER).cast(pl.Float64).drop_nulls()
-        are_dates, are_numbers = (len(each) >= _MIN_SHARE * len(values) for each in (births, numbers))
+        are_dates, are_numbers = (len(found) >= _MIN_SHARE * len(values) for found in (births, numbers))
         median = births.median()
         is_birth = are_dates and isinstance(median, float) and median < year - _MIN_YEARS_SINCE_BIRTH
         if is_birth or (is_named and (are_dates or are_numbers)):

@@ -62,7 +62,7 @@ def _check_withdrawals(context: CheckContext) -> ChecklistItem:
     known = hash_by_key(found.analyses, context.keys)
     problems, untested, compared = [], [], 0
     for export in files:
-        name, origin = export.path.name, export.manifest.pseudonyms
+        name, origin = export.path.name, export.manifest.lookup_key
         unsearchable = f"{name} cannot be searched: {explain_unknown_pseudonyms(export.manifest)}"
         if "hash_id" in export.manifest.overridden:
             untested.append(Finding(unsearchable))
@@ -88,7 +88,7 @@ def check_collisions(context: CheckContext) -> ChecklistItem:
     """Test that no two analyses of the application have one pseudonym, which would make them one in exports."""
     analyses = context.application.analyses
     pseudonyms = hash_by_key(analyses, context.keys)
-    newest = {export.pseudonyms: export for export in context.exports}
+    newest = {export.lookup_key: export for export in context.exports}
     problems = []
     for origin in newest.keys() & pseudonyms.keys():
         if shared := pseudonyms[origin].len() - pseudonyms[origin].n_unique():

@@ -10,8 +10,10 @@ from feedback_etl.columns import IMAGE_URL
 from feedback_etl.compliance.item import Finding
 from feedback_etl.compliance.remedies import Remedies
 from feedback_etl.data_files.csv_files import scan_text
+from feedback_etl.data_files.row_filter import LINKED
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.adoption import UNKNOWN_SCHEME
+from feedback_etl.exports.links import read_links
 from feedback_etl.privacy.keys import Key, get_key_id
 from feedback_etl.records.manifest import DataFile, Manifest
 from feedback_etl.storage.base import Storage
@@ -29,7 +31,7 @@ class ExportContents(NamedTuple):
         columns: Columns of the file.
         repeated: Rows that duplicate an earlier pair.
         without_analysis: Rows without a pseudonym of the analysis.
-        analyses: Distinct pseudonyms of analyses.
+        analyses: Distinct pseudonyms of analyses; those of a shared export are in its links.
         pseudonyms: These, and those of other identifiers.
         imaged: Distinct pseudonyms of analyses in rows with an image URL.
         texts: Distinct values of the other columns, as text, by column.
@@ -63,6 +65,7 @@ def read_contents(storage: Storage, manifest: Manifest) -> ExportContents | None
     Raises:
         ExportFileError: The file cannot be read.
     """
+    links = read_links(storage, manifest)
     names = [file.path for file in manifest.all("pairs")]
     if not names or storage.stat_files(names).keys() != {*names}:
         return None
@@ -90,7 +93,7 @@ def read_contents(storage: Storage, manifest: Manifest) -> ExportContents | None
         columns,
         rows_count - pairs,
         without_analysis,
-        hashes[0],
+        hashes[0] if links is None else links[LINKED].unique(),
         pseudonyms,
         imaged.unique(),
         values,

@@ -78,8 +78,8 @@ def _is_free_text(texts: pl.Series, rows: int) -> bool:
 
 
 def _has_contact_details(texts: pl.Series) -> bool:
-    found = pl.any_horizontal(find_contact_details(texts.name).values())
-    return bool(texts.to_frame().select(found.any()).item())
+    has_details = pl.any_horizontal(find_contact_details(texts.name).values())
+    return bool(texts.to_frame().select(has_details.any()).item())
 
 
 def find_declared_free_texts(exports: Sequence[ExportContents]) -> list[Finding]:

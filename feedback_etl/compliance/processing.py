@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from feedback_etl.columns import IMAGE_URL, RATING_FIELDS, SUBJECT_HASH
 from feedback_etl.records.manifest import ADOPTED, Manifest
+from feedback_etl.transform.age_hierarchy import is_generalized
 
 FREE_TEXT = "free_text"
 """Role of a declared column that may contain anything that people wrote."""
@@ -73,7 +74,8 @@ def _describe_k(export: Manifest) -> str:
     k, names = export.settings.get("k"), export.settings.get("quasi_identifiers", [])
     if not names:
         return "not measured"
-    result = f"equivalence classes of fewer than {k} people were suppressed" if k else "measured, none was required"
+    handled = "generalised or suppressed" if is_generalized(export.settings) else "suppressed"
+    result = f"equivalence classes of fewer than {k} people were {handled}" if k else "measured, none was required"
     return f"{result}: {', '.join(names)}"
 
 

@@ -1,4 +1,4 @@
-"""Test the k of exports: each is held to the k that the settings require or that it was made with."""
+"""Test the k of exports: each must have the k that the settings require and the k that it was made with."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from feedback_etl.compliance.remedies import SET_DATABASE, Remedies
 from feedback_etl.data_files.row_filter import PSEUDONYM
 from feedback_etl.plurals import pluralize
 from feedback_etl.privacy.keys import Key
-from feedback_etl.privacy.remaining_classes import hash_owners, measure_remaining_k
+from feedback_etl.privacy.remaining_classes import hash_export_owners, measure_remaining_k
 from feedback_etl.privacy.risk_measures import linkage_risk
 from feedback_etl.records.manifest import Manifest
 
@@ -22,7 +22,7 @@ from feedback_etl.records.manifest import Manifest
 def check_k(context: CheckContext) -> ChecklistItem:
     """Test the k of the exports, and measure the risk of linking their rows by a pseudonym.
 
-    An export is held to the k of the settings or its own, whichever is greater. After an erasure k is measured again.
+    An export must have the k of the settings or its own, whichever is greater. After an erasure k is measured again.
     """
     exports, remedies = context.files, context.remedies
     find_owners = _create_owner_lookup(context)
@@ -58,8 +58,10 @@ def _create_owner_lookup(context: CheckContext) -> Callable[[Manifest], pl.LazyF
     read_owners = functools.cache(lambda: fetch_settings_owners(context.remedies.settings))
 
     def find_owners(manifest: Manifest) -> pl.LazyFrame | None:
-        is_known = context.database is not None and manifest.pseudonyms in keys
-        return hash_owners(read_owners(), keys[manifest.pseudonyms]) if is_known else None
+        is_known = context.database is not None and manifest.lookup_key in keys
+        if not is_known:
+            return None
+        return hash_export_owners(context.storage, manifest, read_owners(), keys[manifest.lookup_key])
 
     return find_owners
 

@@ -49,9 +49,9 @@ def check_columns(context: CheckContext) -> ChecklistItem:
 def check_pseudonyms(context: CheckContext) -> ChecklistItem:
     """Test that no pseudonym is the plain hash of an id that an attacker knows or guesses."""
     exports = context.files
-    known = pl.Series("id", [*context.application.users, *context.application.analyses], dtype=pl.String)
+    own_ids = pl.Series("id", [*context.application.users, *context.application.analyses], dtype=pl.String)
     guessed = pl.select(pl.int_range(GUESSED_IDS).cast(pl.String).alias("id")).to_series()
-    ids_tried = pl.concat([known, guessed]).to_frame()
+    ids_tried = pl.concat([own_ids, guessed]).to_frame()
     plain = ids_tried.select(hash_id("id", unkeyed=True)).to_series().implode()
     published = ids_tried.select(hash_id("id", key=DEMO_KEY, domain="analysis_id")).to_series().implode()
 
@@ -75,7 +75,7 @@ def check_pseudonyms(context: CheckContext) -> ChecklistItem:
     if context.database is None:
         untested.append(Finding("the ids of the application, no database is configured", SET_DATABASE))
     passed = (
-        f"No pseudonym is the plain hash of {len(known):,} ids of the application or of 0 to {GUESSED_IDS - 1:,}, or "
+        f"No pseudonym is the plain hash of {len(own_ids):,} ids of the application or of 0 to {GUESSED_IDS - 1:,}, or "
         "uses the published demo key."
     )
     return build_item(
@@ -135,7 +135,7 @@ def check_images(context: CheckContext) -> ChecklistItem:
 
     problems, untested = find_problems(exports, find_unrequested, remedies), []
     for export in (export for export in exports if not export.imaged.is_empty()):
-        name, origin = export.path.name, export.manifest.pseudonyms
+        name, origin = export.path.name, export.manifest.lookup_key
         if context.database is None:
             untested.append(Finding(f"consent to the images in {name}, no database is configured", SET_DATABASE))
         elif "hash_id" in export.manifest.overridden:

@@ -140,11 +140,6 @@ class RowWriter:
     Attributes:
         rows: The number of rows so far.
         escaped_texts: The number of escaped texts so far, by column.
-
-    Args:
-        file: A file that is open for writing.
-        form: The format of the file.
-        metadata: Metadata of a Parquet file.
     """
 
     def __init__(self, file: IO[bytes], form: FileFormat, metadata: dict[str, str] | None = None) -> None:

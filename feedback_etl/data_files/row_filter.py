@@ -18,6 +18,8 @@ from feedback_etl.data_files.csv_files import (
 from feedback_etl.data_files.file_formats import Compression, HashingWriter, open_compressed
 
 PSEUDONYM = "analysis_hash"
+LINKED = "linked_hash"
+"""In the links of a shared export, the pseudonym that the analysis of a row has within the organisation."""
 _BLOCK_RECORDS = 10_000
 _CODECS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
 

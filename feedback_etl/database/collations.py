@@ -50,12 +50,7 @@ class IdComparison(NamedTuple):
 def find_id_comparison(dialect: str, name: str, type_name: str, empty_select: str, fetch: Fetch) -> IdComparison | None:
     """Return how a column of ids is compared; None if by its bytes.
 
-    Args:
-        dialect: The dialect of the database.
-        name: The column.
-        type_name: The name of its type; "" on SQLite.
-        empty_select: A SELECT that yields the column as `id`, and no rows.
-        fetch: Execute a statement and return its rows.
+    `empty_select` yields the column as `id`, and no rows. `type_name` is "" on SQLite.
 
     Raises:
         SourceError: The column is compared by rules that are not known here.

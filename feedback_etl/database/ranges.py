@@ -102,14 +102,8 @@ def plan_ranges(
 ) -> WindowRanges:
     """Return the ranges in which to read a window: a single one, unless it is large or read in parallel.
 
-    Only PostgreSQL shares a snapshot between connections; on other databases there is a single range.
-
-    Args:
-        source: The database.
-        relation: The rows to read.
-        window: The window.
-        parallel: How many ranges are read in parallel, which is also the minimum number; None for one after the other.
-        min_rows: Rows per range below which `parallel` does not divide the window further.
+    Only PostgreSQL shares a snapshot between connections; on other databases there is a single range. `parallel` is how
+    many ranges are read in parallel, and also their minimum number unless they had fewer than `min_rows` rows.
     """
     if source.dialect != "postgresql":
         return WindowRanges([window])
@@ -135,14 +129,8 @@ def sample_histogram(
 ) -> Histogram:
     """Return the rows of a window by time, from a sample if the window is large (PostgreSQL).
 
-    Half-open ranges contain each row exactly once wherever their edges are, so a sample affects their sizes only.
-
-    Args:
-        source: The database.
-        relation: The rows to read.
-        window: The window.
-        estimate: The number of rows that the planner expects in the window.
-        range_rows: The intended number of rows per range.
+    Half-open ranges contain each row exactly once wherever their edges are, so a sample affects their sizes only. The
+    planner expects `estimate` rows; `range_rows` are intended per range.
     """
     first, last = fetch_rows(source, select_time_range(relation, window))[0]
     if first is None or first == last:

@@ -209,7 +209,7 @@ def _ratings(age: int, effect: float, rng: random.Random, *, is_unrated: bool) -
     helpful, satisfaction = _bounded(score, 1, 5), _bounded(score + rng.gauss(-0.1, 0.6), 1, 5)
     ratings = (helpful, satisfaction, completion, score + rng.gauss(0, 0.4) > 3.2)
     missing = [is_unrated or rng.random() < share for share in MISSING_SHARES]
-    return [None if gone else rating for rating, gone in zip(ratings, missing, strict=True)]
+    return [None if is_missing else rating for rating, is_missing in zip(ratings, missing, strict=True)]
 
 
 def _bounded(value: float, low: int, high: int) -> int:

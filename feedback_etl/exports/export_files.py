@@ -4,7 +4,14 @@ from pathlib import Path
 
 from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.exports.part_writer import PartWriter
-from feedback_etl.records.layout import members_path, pending_path, rejected_path, seen_rows_path, spool_path
+from feedback_etl.records.layout import (
+    links_path,
+    members_path,
+    pending_path,
+    rejected_path,
+    seen_rows_path,
+    spool_path,
+)
 from feedback_etl.records.manifest import DataFile
 from feedback_etl.storage.base import Storage
 
@@ -13,25 +20,22 @@ class ExportFiles:
     """The files of an export that one process writes, and a spool.
 
     Attributes:
-        writers: The writers of the files by kind, in the order of publication, which the manifest follows; that of
-            the spool, whose file exists under its staged name only, is the last.
+        writers: The writers by kind in the order of publication; last that of the spool, which is never published.
     """
 
     def __init__(self, storage: Storage, form: FileFormat, metadata: dict[str, str] | None) -> None:
         self._suffix = form.suffix
+        state = {"rows": FileFormat(), "members": FileFormat("parquet"), "pending": FileFormat("parquet")}
+        forms = state | {"rejected": FileFormat(), "links": FileFormat(), "pairs": form, "spool": FileFormat("arrow")}
         self.writers = {
-            "rows": PartWriter(storage, "", FileFormat(), is_announced=True),
-            "members": PartWriter(storage, "", FileFormat("parquet"), is_announced=True),
-            "pending": PartWriter(storage, "", FileFormat("parquet"), is_announced=True),
-            "rejected": PartWriter(storage, "", FileFormat(), is_announced=True),
-            "pairs": PartWriter(storage, "", form, metadata, is_announced=True),
-            "spool": PartWriter(storage, "", FileFormat("arrow"), is_announced=True),
+            kind: PartWriter(storage, "", form, metadata if kind == "pairs" else None, is_announced=True)
+            for kind, form in forms.items()
         }
 
     def names(self, stem: str) -> list[str]:
         """Return the names of the files that the log announces."""
         state = [seen_rows_path(stem), members_path(stem), pending_path(stem)]
-        return [*state, rejected_path(stem), f"{stem}{self._suffix}"]
+        return [*state, rejected_path(stem), links_path(stem), f"{stem}{self._suffix}"]
 
     def move(self, stem: str) -> None:
         """Give the files the names of a stem."""

@@ -62,15 +62,9 @@ def _find_unrecorded_keys(storage: Storage, records: Sequence[Record], key: Key 
 
 
 def require_intact_log(storage: Storage, lines: Sequence[Line], keys: Sequence[Key], *, signed: bool) -> None:
-    """Refuse to export if the log was tampered with: erased people could come back.
+    """Refuse to export if the log was tampered with, or is not signed and has to be: erased people could come back.
 
-    Records of unavailable keys cannot be verified.
-
-    Args:
-        storage: The storage, for messages.
-        lines: The lines of its log.
-        keys: The available keys.
-        signed: Whether the log has to be signed.
+    Records of keys that are not among `keys` cannot be verified.
 
     Raises:
         ExportFileError: The log was tampered with.
@@ -88,8 +82,7 @@ def require_recorded(
     """Refuse to export if the log does not record a manifest that exists, because the log was cut or replaced.
 
     Args:
-        storage: The storage, for messages.
-        names: The names of its files.
+        storage, names: The storage and the names of its files.
         records: The records of its log. An export with a key believes unsigned ones only if they record a commit, which
             `require_same_key` judges, and all of them only if the last one is of an available key.
         keys: The available keys; none for an unkeyed export.

@@ -40,12 +40,6 @@ def deduplicate_request(
 ) -> Iterator[ExportReport | None]:
     """Yield the report of an earlier run with the same key, or None; a folder stays locked meanwhile.
 
-    Args:
-        storage: The storage of the exports.
-        idempotency_key: The key of the request.
-        lock_timeout: Seconds to wait for the folder's lock.
-        signer: The key that signs audit records.
-
     Raises:
         UsageError: The key is no text of 1 to 200 characters.
         ExportFileError: The storage cannot be used, or a manifest cannot be read.
@@ -68,8 +62,10 @@ def find_outcome(
     In an object store, its runs that have not published are aborted.
     """
     records = list(records)
-    started = [each for each in records if each["event"] == "started" and each.get("request") == idempotency_key]
-    runs = {each.get("run") for each in started}
+    started = [
+        record for record in records if record["event"] == "started" and record.get("request") == idempotency_key
+    ]
+    runs = {record.get("run") for record in started}
     if not runs:
         return None
     if not storage.has_locks:
@@ -78,7 +74,7 @@ def find_outcome(
     for run in filter(has_valid_stem, started):
         if manifest := read_committed(storage, run):
             return audit_summary(manifest) | {"key_id": manifest.key_id}
-    return next((each for each in records if each["event"] == "committed" and each.get("run") in runs), None)
+    return next((record for record in records if record["event"] == "committed" and record.get("run") in runs), None)
 
 
 def _report(storage: Storage, done: Record) -> ExportReport:

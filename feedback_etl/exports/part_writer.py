@@ -44,15 +44,10 @@ class PartWriter:
         *,
         is_announced: bool = False,
     ) -> None:
-        """Prepare to write.
+        """Prepare to write a file; the metadata are those of a Parquet file.
 
-        Args:
-            storage: The storage.
-            name: The name of the file.
-            form: Its format.
-            metadata: The metadata of a Parquet file.
-            is_announced: Whether the log announces the name, so that recovery finds the file under its staged name;
-                else the staged name is unique, and several attempts can write the same part at once.
+        If the log announces the name (`is_announced`), recovery finds the file under its staged name; else the staged
+        name is unique, and several attempts can write the same part at once.
         """
         self.name, self.rows = name, 0
         self.staged: Path | None = None
@@ -175,8 +170,7 @@ class PartWriter:
         folder = self._storage.local_path()
         if folder is None:
             return explain_staging_errors(str(self._storage))
-        is_rejected = self.name.startswith(f"{REJECTED_FOLDER}/")
-        return explain_write_errors(folder / REJECTED_FOLDER if is_rejected else folder)
+        return explain_write_errors(folder / REJECTED_FOLDER if self.name.startswith(f"{REJECTED_FOLDER}/") else folder)
 
     def _require_open(self) -> None:
         """Remove the part from an object store if the export has ended, since its cleanup may have run before.

@@ -10,6 +10,7 @@ from typing import Any
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.guards import require_consent, require_intact_log, require_recorded, require_same_key
 from feedback_etl.exports.idempotency import DuplicateRequestError, find_outcome
+from feedback_etl.exports.overlaps import require_equal_rows, require_no_overlap
 from feedback_etl.exports.recovery import erase_digests
 from feedback_etl.exports.series_conflicts import require_latest
 from feedback_etl.privacy.keys import Key, get_key_id
@@ -19,6 +20,7 @@ from feedback_etl.records.catalog import read_manifest
 from feedback_etl.records.key_binding import name_keys
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.records.manifest_verification import LogEvidence, verify_manifest
+from feedback_etl.records.tombstone_seals import require_own
 from feedback_etl.records.tombstones import TombstoneFile, Tombstones, TombstoneState, hash_identity
 from feedback_etl.storage.base import LOCK_TIMEOUT, ConflictError, Storage
 
@@ -56,6 +58,7 @@ class Preconditions:
     Attributes:
         tombstones, erasures: The tombstones when the export began, and the ids of their erasures.
         has_erased: Whether people were erased since.
+        rows_digest: The digest of the rows of a shared export, which is known at the commit.
     """
 
     def __init__(self, storage: Storage, options: TransactionOptions, run: str) -> None:
@@ -63,17 +66,13 @@ class Preconditions:
         self.erasures, self.tombstones = frozenset[str](), list[Tombstones]()
         self._tombstones: TombstoneFile | None = None
         self._key_names = b""
-        self.has_erased = False
+        self.has_erased, self.rows_digest = False, ""
 
     def check_start(self, lines: Sequence[Line], names: Iterable[str]) -> None:
         """Refuse an export that does not fit those before it, and one after tampering.
 
         The first call reads who was erased before, which later erasures are compared with. In an object store,
         unfinished runs of the same request are aborted.
-
-        Args:
-            lines: The lines of the audit log.
-            names: The names of the files of the storage.
 
         Raises:
             UsageError: The export would have pseudonyms of another key.
@@ -90,12 +89,16 @@ class Preconditions:
             self._read_tombstones(self._tombstones, lines, records)
         keys, allow_new_key = self._list_keys(records) if self._key else [], self._options.allow_new_key
         require_recorded(self._storage, names, records, keys, allow_new_key=allow_new_key)
+        if not self._options.audit_details.get("allow_overlap"):
+            require_no_overlap(records, self._options.audit_details, self._run)
         request = self._options.audit_details.get("request")
         if request is not None and find_outcome(self._storage, records, request, self._key):
             raise DuplicateRequestError("Meanwhile another run of the same request has published: ask for it again.")
 
     def _read_tombstones(self, tombstones: TombstoneFile, lines: Sequence[Line], records: Sequence[Record]) -> None:
         tombstones.require_state(TombstoneState.from_records(records))
+        if tombstones.content:
+            require_own(self._storage, tombstones, {key.id: key for key in self._list_keys(records)})
         require_intact_log(self._storage, lines, self._list_keys(records), signed=tombstones.are_signed)
         self._require_intact_state(records)
         self.erasures = tombstones.erasures
@@ -132,13 +135,21 @@ class Preconditions:
 
         Raises:
             UsageError: Meanwhile there were exports of another key.
+            ValidationError: The recipient got other rows of the window before.
             ExportFileError: There was a sweep.
         """
         self._require_same_key(records)
+        if not self._options.audit_details.get("allow_overlap"):
+            require_equal_rows(records, self._options.audit_details, self._run, self.rows_digest)
         if is_swept_since(records, self._run):
             raise ExportFileError(
                 f"{self._storage} was swept meanwhile (erase --not-in-database), so nothing was published: run again."
             )
+
+    @property
+    def end_details(self) -> dict[str, Any]:
+        """Further details of the audit record `committed`."""
+        return {"rows_digest": self.rows_digest} if self.rows_digest else {}
 
     def check_series(self, log: AuditLog) -> None:
         """Require that no other run has continued the same state of an incremental series; a folder is locked.

@@ -30,7 +30,6 @@ from feedback_etl.records.layout import (
 from feedback_etl.records.manifest import ABANDONED, DataFile, Manifest
 from feedback_etl.storage.base import STATE_FOLDER, ConflictError, Storage
 from feedback_etl.storage.conditional_puts import require_conditional_puts
-from feedback_etl.storage.errors import refuse_links
 from feedback_etl.storage.posix import (
     create_private_file,
     make_private_folder,
@@ -60,11 +59,11 @@ class LocalPublisher:
 
     def find_free_stem(self, now: datetime, names: Sequence[str], lines: Sequence[Line]) -> str:  # noqa: ARG002
         """Return a stem that no file has, hidden ones included; the log is locked, and a dead run's stem is free."""
-        refuse_links(*(self._folder / name for name in (REJECTED_FOLDER, STATE_FOLDER)))
+        self._storage.refuse_links(REJECTED_FOLDER, STATE_FOLDER)
         for stem in candidate_stems(now):
             own_names = export_paths(stem) if self._files else [*export_paths(stem), *part_folders(stem)]
+            self._storage.refuse_links(*own_names)
             paths = [self._folder / name for name in own_names]
-            refuse_links(*paths)
             if not any(
                 os.path.lexists(name) for path in paths for name in (path, staged_path(path), replacement_path(path))
             ):

@@ -18,6 +18,7 @@ from typing import Any
 from feedback_etl.clock import resolve_now
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.cleanup import find_staged_stems, remove_parts, remove_replacements, remove_unlisted
+from feedback_etl.exports.links import LINKED_KINDS, find_rows, read_links
 from feedback_etl.exports.rewrite import finish_rewrites, map_files, read_pseudonyms, remove_rows
 from feedback_etl.privacy.keys import Key, get_key_id
 from feedback_etl.records.audit import LockedAuditLog
@@ -46,13 +47,9 @@ def recover_storage(where: StorageLike, log: LockedAuditLog, signer: Key | None,
 
 
 def recover(storage: Storage, log: LockedAuditLog, signer: Key | None, keys: Iterable[Key | None]) -> None:
-    """Finish or undo every export that was started and whose process is gone, and record it.
+    """Finish or undo every export that was started and whose process is gone, and record it, signed by `signer`.
 
-    Args:
-        storage: The storage.
-        log: Its log, locked.
-        signer: The key that signs audit records.
-        keys: The available keys; an export in an object store is finished by a process that has its key.
+    An export in an object store is finished by a process that has its key among `keys`.
 
     Raises:
         OSError: A file cannot be removed.
@@ -128,27 +125,22 @@ def _recover_objects(
 def erase_digests(
     storage: Storage, manifest: Manifest, digests: Iterable[str], key: Key | None, signer: Key | None
 ) -> None:
-    """Remove the rows of erased people from the files of an export.
-
-    Args:
-        storage: The object store.
-        manifest: The manifest of the export.
-        digests: The digests of the pseudonyms of erased people.
-        key: The key of the digests.
-        signer: The key that signs the manifest.
+    """Remove the rows of erased people, whose digests are under `key`, from the files of an export in an object store.
 
     Raises:
         ConflictError: Another process does the same.
     """
     finish_rewrites(storage, manifest, signer)
-    digests = {*digests}
+    digests, links = {*digests}, read_links(storage, manifest)
+
+    def is_erased(pseudonym: str) -> bool:
+        return hash_identity("pseudonym", pseudonym, key) in digests
 
     def find_unwanted(file: DataFile) -> tuple[DataFile, set[str]]:
-        return file, {
-            pseudonym
-            for pseudonym in read_pseudonyms(storage, file)
-            if hash_identity("pseudonym", pseudonym, key) in digests
-        }
+        pseudonyms = read_pseudonyms(storage, file)
+        if links is not None and file.kind in LINKED_KINDS:
+            return file, pseudonyms & find_rows(links, is_erased)
+        return file, set(filter(is_erased, pseudonyms))
 
     searched = map_files(storage, manifest.files, find_unwanted) if digests else []
     unwanted = [(file, pseudonyms) for file, pseudonyms in searched if pseudonyms]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,8 +18,8 @@ from feedback_etl.data_files.row_filter import count_rows, list_pseudonyms, writ
 from feedback_etl.errors import ExportFileError
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import read_manifest, replace_manifest
-from feedback_etl.records.layout import ROW_KINDS, part_folders
-from feedback_etl.records.manifest import ADOPTED, DataFile, Manifest
+from feedback_etl.records.layout import part_folders
+from feedback_etl.records.manifest import ADOPTED, COUNTED_KINDS, DataFile, Manifest
 from feedback_etl.storage.base import ConflictError, Storage, Version
 from feedback_etl.storage.posix import copy_access, create_private_file
 
@@ -60,19 +61,32 @@ def remove_rows(
 ) -> Removal:
     """Replace files without the rows of the given pseudonyms, and update the manifest, signed by `signer`.
 
+    The links of a shared export, by which its rows are found, come after all other files.
+
     Raises:
         OSError: A file cannot be written.
     """
     removed, size = list[tuple[DataFile, int]](), 1 if storage.has_locks else _FILES_PER_MANIFEST
     try:
-        for start in range(0, len(unwanted), size):
-            rows, error = _rewrite(storage, manifest, unwanted[start : start + size], signer, dry_run=dry_run)
+        for chunk in _divide(unwanted, size):
+            rows, error = _rewrite(storage, manifest, chunk, signer, dry_run=dry_run)
             removed += rows
             if error is not None:
                 raise error
     except ConflictError as conflict:
         return Removal(removed, conflict)
     return Removal(removed)
+
+
+def _divide(unwanted: Unwanted, size: int) -> Iterator[Unwanted]:
+    """Divide files into those that a manifest announces at once."""
+    for _, entries in groupby(sorted(unwanted, key=_is_links), _is_links):
+        while chunk := list(islice(entries, size)):
+            yield chunk
+
+
+def _is_links(entry: tuple[DataFile, Set[str]]) -> bool:
+    return entry[0].kind == "links"
 
 
 def finish_rewrites(storage: Storage, manifest: Manifest, signer: Key | None) -> None:
@@ -92,7 +106,7 @@ def finish_rewrites(storage: Storage, manifest: Manifest, signer: Key | None) ->
 
 def _apply_replacement(manifest: Manifest, file: DataFile, etag: str = "") -> None:
     manifest.risk |= {"stale": True} if manifest.risk else {}
-    manifest.erased_rows += file.rows - file.becoming["rows"] if file.kind in ROW_KINDS else 0
+    manifest.erased_rows += file.rows - file.becoming["rows"] if file.kind in COUNTED_KINDS else 0
     file.rows, file.bytes, file.sha256 = (file.becoming[name] for name in ("rows", "bytes", "sha256"))
     file.becoming, file.etag = {}, etag
 
@@ -125,17 +139,6 @@ def read_pseudonyms(storage: Storage, file: DataFile) -> set[str]:
         except ExportFileError:  # it names the copy
             where = storage.uri(file.path)
             raise ExportFileError(f"{where} cannot be read: it is damaged, or not what its name says.") from None
-
-
-def remove_rows_from_part(storage: Storage, part: DataFile, is_erased: Callable[[str], bool]) -> DataFile:
-    """Return a part of an uncommitted export without the rows of erased people, rewritten if it contained any."""
-    unwanted = {pseudonym for pseudonym in read_pseudonyms(storage, part) if is_erased(pseudonym)}
-    if not unwanted:
-        return part
-    with storage.local_copy_version(part.path) as (old, version), storage.staging_path(part.path) as new:
-        content = write_remaining(old, new, unwanted)
-        version = storage.replace(part.path, new, if_match=version)
-    return DataFile(part.path, part.kind, **content, etag=storage.etag(version))
 
 
 class _Draft(NamedTuple):

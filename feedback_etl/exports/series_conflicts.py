@@ -26,8 +26,7 @@ def require_latest(storage: Storage, log: LockedAuditLog, run: str, stems: froze
     one has been committed. So at most one of them continues a state.
 
     Args:
-        storage: The object store.
-        log: Its log, opened.
+        storage, log: The object store and its log.
         run: The id of the run that is about to be committed.
         stems: The stems of the exports of the series that it continues.
         signer: The key that signs audit records.

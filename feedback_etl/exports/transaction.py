@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import polars as pl
 
@@ -13,11 +13,12 @@ from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.errors import ExportFileError, FolderLockedError
 from feedback_etl.exports.cleanup import remove_replacements
 from feedback_etl.exports.export_files import ExportFiles
+from feedback_etl.exports.links import Share
 from feedback_etl.exports.part_writer import PartWriter
 from feedback_etl.exports.preconditions import Preconditions, TransactionOptions
 from feedback_etl.exports.publication import create_publisher, require_parts
 from feedback_etl.exports.recovery import recover
-from feedback_etl.exports.rewrite import map_files, remove_rows_from_part
+from feedback_etl.exports.uncommitted import remove_erased
 from feedback_etl.records.audit import AuditLog, LockedAuditLog
 from feedback_etl.records.layout import STATE_KINDS, manifest_path
 from feedback_etl.records.manifest import DataFile, Manifest
@@ -144,16 +145,18 @@ class ExportTransaction:
         """Spool rows that may have to be suppressed, until `release_spooled`."""
         self._writer("spool").append(pairs)
 
-    def release_spooled(self, chosen: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
-        """Add the spooled rows that `chosen` keeps to the data file."""
+    def release_spooled(self, chosen: Callable[[pl.DataFrame], pl.DataFrame], share: Share | None = None) -> None:
+        """Add the spooled rows that `chosen` keeps to the data file, as `share` prepares them."""
+        spool, no_links = self._writer("spool"), pl.DataFrame()
         with explain_write_errors(self._storage):
-            for pairs in self._writer("spool").frames():
-                self.write(chosen(pairs))
-            self._writer("spool").discard()
+            frames = map(chosen, spool.frames())
+            for pairs, links in share(frames, spool.rows) if share else ((pairs, no_links) for pairs in frames):
+                self.write(pairs)
+                self._writer("links").append(links)
+            spool.discard()
 
     def _writer(self, kind: str) -> PartWriter:
-        assert self._files is not None  # noqa: S101  this process writes the files
-        return self._files.writers[kind]
+        return cast("ExportFiles", self._files).writers[kind]  # this process writes them
 
     def commit(
         self,
@@ -171,7 +174,7 @@ class ExportTransaction:
             SupersededError: Meanwhile the run was aborted, or another run has continued its incremental series.
             ExportFileError: A part is not as it was written, or meanwhile there was a sweep, or an unknown erasure.
         """
-        timeout = self._options.lock_timeout
+        timeout, self._preconditions.rows_digest = self._options.lock_timeout, details.rows_digest
         with explain_write_errors(self._storage):
             files = self._files.complete() if self._files else require_parts(self._storage, self.stem, parts)
             if details.is_state_new or any(file.kind not in STATE_KINDS for file in files):
@@ -186,11 +189,8 @@ class ExportTransaction:
     def _remove_erased(self, files: Sequence[DataFile]) -> list[DataFile]:
         """Check the preconditions, and remove the rows of people who were erased since the export began."""
         self._check_preconditions()
-        if (is_erased := self._preconditions.find_erased()) is None:
-            return list(files)
-        if self._files:
-            return [self._writer(file.kind).remove_rows(file, is_erased) for file in files]
-        return map_files(self._storage, files, lambda part: remove_rows_from_part(self._storage, part, is_erased))
+        is_erased = self._preconditions.find_erased()
+        return remove_erased(self._storage, files, self._files, is_erased) if is_erased else list(files)
 
     def _check_preconditions(self) -> None:
         with self._log.lock() as log:
@@ -208,7 +208,7 @@ class ExportTransaction:
                     self._check_preconditions()
                     manifest = self._preconditions.erase_since(manifest)
                 with self._log.lock() as log:
-                    self._end(log, "committed", **audit_summary(manifest))
+                    self._end(log, "committed", **audit_summary(manifest), **self._preconditions.end_details)
                 return manifest.files
             except BaseException as error:
                 if self._ended:  # interrupted after the commit

@@ -75,7 +75,7 @@ class ExportOnFeedback:
             self._export_task = asyncio.create_task(self._export_while_pending(), name="feedback_etl export")
 
     async def aclose(self) -> None:
-        """Export pending events without waiting for the interval, and refuse further ones."""
+        """Export pending events without waiting for the interval, and refuse later ones."""
         self._closing.set()
         if self._export_task is not None:
             await self._export_task

@@ -35,9 +35,9 @@ def require_options(options: Mapping[str, Any], *, incremental: bool = False) ->
     if determined := [name for name in OF_EACH_RUN if name in options]:
         raise UsageError(f"{determined[0]} is determined anew for every export: leave it out.")
     require_known(options, [name for name in (*option_names(), *ARGUMENTS) if name not in OF_EACH_RUN])
-    kept = {name: value for name, value in options.items() if name not in ARGUMENTS}
+    checked = {name: value for name, value in options.items() if name not in ARGUMENTS}
     try:
-        ExportOptions.from_keywords(**{"incremental": incremental} | kept)
+        ExportOptions.from_keywords(**{"incremental": incremental} | checked)
         return
     except (TypeError, AttributeError):  # their messages may contain values
         pass

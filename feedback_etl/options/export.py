@@ -15,6 +15,7 @@ from feedback_etl.options.output import OutputOptions
 from feedback_etl.options.privacy import PrivacyOptions
 from feedback_etl.options.quality import QualityOptions
 from feedback_etl.options.read import ReadOptions
+from feedback_etl.options.sharing import prepare_for_sharing, require_shareable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,8 @@ class ExportOptions:
     def __post_init__(self) -> None:
         if self.output.incremental and self.read.since is not None:
             raise UsageError("An incremental export continues where the last one ended: leave `since` and `until` out.")
+        if self.output.recipient is not None:
+            require_shareable(self.privacy, self.output.recipient)
 
     @classmethod
     def from_keywords(cls, **keywords: Unpack[ExportKeywords]) -> Self:
@@ -44,7 +47,7 @@ class ExportOptions:
         return cls().with_keywords(**keywords)
 
     def with_keywords(self, **keywords: Unpack[ExportKeywords]) -> Self:
-        """Return these options with the given ones replaced.
+        """Return these options with the given ones replaced; with a recipient, at least the preset for shared data.
 
         Raises:
             UsageError: As for `from_keywords`.
@@ -57,7 +60,10 @@ class ExportOptions:
             name: {option.name: keywords[option.name] for option in fields(group) if option.name in keywords}  # type: ignore[literal-required]
             for name, group in groups.items()
         }
-        return replace(self, **{name: replace(groups[name], **change) for name, change in changes.items() if change})
+        groups |= {name: replace(groups[name], **change) for name, change in changes.items() if change}
+        if groups["output"].recipient is not None:
+            groups["privacy"] = prepare_for_sharing(groups["privacy"])
+        return replace(self, **groups)
 
 
 def option_names() -> list[str]:

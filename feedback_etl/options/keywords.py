@@ -1,6 +1,6 @@
 """Types of the flat keywords of `export_feedback` and its siblings; the groups of this package declare the options."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict
@@ -49,8 +49,11 @@ class TrainingKeywords(ReadKeywords, total=False):
     pseudonym_length: Literal[16, 32]
     timestamp_precision: Literal["exact", "minute", "hour", "day", "week", "month", "quarter"]
     k: int | None
-    on_small_class: Literal["suppress", "fail"]
+    on_small_class: Literal["suppress", "generalize", "fail"]
     max_suppressed: float
+    l: int | None  # noqa: E741  as the option
+    t: float | None
+    hierarchies: Mapping[str, Mapping[str, Sequence[str]]]
     quasi_identifiers: Sequence[str]
     include_image_urls: bool
     include_subject_hash: bool
@@ -73,3 +76,5 @@ class ExportKeywords(TrainingKeywords, total=False):
     lock_timeout: float
     idempotency_key: str | None
     allow_new_key: bool
+    recipient: str | None
+    allow_overlap: bool

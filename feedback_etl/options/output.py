@@ -38,6 +38,9 @@ class OutputOptions:
         idempotency_key: An opaque id of the request, such as a task's UUID. For an id that already has an export
             nothing is read, and its figures are returned. The folder is locked meanwhile.
         allow_new_key: Export into a folder whose exports have pseudonyms of another key.
+        recipient: Who gets the data outside the organisation, a name such as "acme-research". The preset for shared
+            data applies then (`options.sharing`), and each row has a pseudonym of its own, of a key for the recipient.
+        allow_overlap: Share a window again of which the recipient got a part, with other options or other rows.
     """
 
     output_dir: str | Path = "ml/feedback_training"
@@ -52,6 +55,8 @@ class OutputOptions:
     lock_timeout: float = 60.0
     idempotency_key: str | None = None
     allow_new_key: bool = False
+    recipient: str | None = None
+    allow_overlap: bool = False
 
     def __post_init__(self) -> None:
         parse_lookback(self.lookback)
@@ -60,6 +65,13 @@ class OutputOptions:
         self.file_format  # noqa: B018  it validates
         if self.incremental and self.idempotency_key is not None:
             raise UsageError("An incremental export never repeats a row: leave `idempotency_key` out.")
+        if self.incremental and self.recipient is not None:
+            raise UsageError(
+                "An incremental export cannot have a `recipient`: its k is that of each file alone. Share a window "
+                "(`since` and `until`) that begins where the last one ended."
+            )
+        if self.allow_overlap and self.recipient is None:
+            raise UsageError("`allow_overlap` has no effect without `recipient`.")
         if self.new_series and not self.incremental:
             raise UsageError("`new_series` has no effect without `incremental`.")
 

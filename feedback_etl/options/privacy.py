@@ -1,17 +1,14 @@
 """Options that select columns and protect people. Importing this module imports no third-party library."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, Self
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 from feedback_etl.errors import UsageError
 
 if TYPE_CHECKING:
     from feedback_etl.columns import ExtraColumn
-    from feedback_etl.privacy.k_anonymity import KAnonymityPolicy
-
-SHARED_K = 5
-"""The minimum k of `PrivacyOptions.for_sharing`."""
+    from feedback_etl.privacy.anonymity_policy import KAnonymityPolicy
 
 
 def _quasi_identifiers() -> tuple[str, ...]:
@@ -36,9 +33,16 @@ class PrivacyOptions:
         timestamp_precision: "exact", or the period to whose start feedback_timestamp is truncated (UTC); weeks begin on
             Monday.
         k: Least number of people in each equivalence class (rows with equal quasi-identifiers); None only measures.
-        on_small_class: What happens to smaller classes: "suppress" their rows, or "fail" and publish nothing.
+        on_small_class: What happens to smaller classes: "suppress" their rows; "generalize" their quasi-identifiers,
+            the last one first, until they join large enough classes, and suppress what remains; or "fail" and publish
+            nothing.
         max_suppressed: Publish nothing if a larger share of the rows would be suppressed; 0 to 1.
-        quasi_identifiers: Columns of the export that an attacker may know about a person.
+        l: With k, least number of different answers in each class, for each rating and each extra column of the role
+            "sensitive" (distinct l-diversity; people with several answers in a class do not count).
+        t: With k, greatest distance of their distribution in a class from that in the export (t-closeness; 0 to 1).
+        hierarchies: For "generalize", coarser values by column and value, from the finest to the coarsest; of text
+            columns.
+        quasi_identifiers: Columns of the export that an attacker may know about a person, the most important one first.
         include_image_urls: Add the column image_url, filled where the user's `image_opt_in` is true.
         include_subject_hash: Add the column subject_hash, the pseudonym of the user, to split data by person.
         extra_columns: Columns that the query returns besides the canonical ones; they follow the twelve columns.
@@ -49,8 +53,11 @@ class PrivacyOptions:
     pseudonym_length: Literal[16, 32] = 16
     timestamp_precision: Literal["exact", "minute", "hour", "day", "week", "month", "quarter"] = "exact"
     k: int | None = None
-    on_small_class: Literal["suppress", "fail"] = "suppress"
+    on_small_class: Literal["suppress", "generalize", "fail"] = "suppress"
     max_suppressed: float = 1.0
+    l: int | None = None  # noqa: E741  as the option
+    t: float | None = None
+    hierarchies: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
     quasi_identifiers: Sequence[str] = field(default_factory=_quasi_identifiers)
     include_image_urls: bool = False
     include_subject_hash: bool = False
@@ -81,25 +88,18 @@ class PrivacyOptions:
     def k_anonymity(self) -> "KAnonymityPolicy":
         """The k-anonymity policy; extra columns of role "quasi_identifier" are among its quasi-identifiers."""
         from feedback_etl.columns import all_quasi_identifiers
-        from feedback_etl.privacy.k_anonymity import KAnonymityPolicy
+        from feedback_etl.privacy.anonymity_policy import KAnonymityPolicy
 
         names = all_quasi_identifiers(self.quasi_identifiers, self.all_extra_columns)
-        return KAnonymityPolicy(self.k, self.on_small_class, self.max_suppressed, names, self.all_extra_columns)
-
-    def for_sharing(self) -> Self:
-        """Return the options for data that leaves the organisation: at least k = 5, days, hashed recommendations.
-
-        Raises:
-            UsageError: Images, pseudonyms of users or free text are included.
-        """
-        if texts := [column.name for column in self.extra_columns if column.role == "free_text"]:
-            raise UsageError(f"Shared data must not contain free text: leave out {', '.join(texts)}.")
-        if self.include_image_urls or self.include_subject_hash:
-            raise UsageError("Shared data must not contain images or pseudonyms of users: leave both options out.")
-        return replace(
-            self,
-            hash_recommendation_id=True,
-            timestamp_precision="day",
-            k=max(SHARED_K, self.k or 0),
-            quasi_identifiers=tuple(dict.fromkeys((*self.quasi_identifiers, "feedback_timestamp"))),
+        return KAnonymityPolicy(
+            k=self.k,
+            on_small_class=self.on_small_class,
+            max_suppressed=self.max_suppressed,
+            quasi_identifiers=names,
+            extra_columns=self.all_extra_columns,
+            l=self.l,
+            t=self.t,
+            hierarchies=self.hierarchies,
+            age_edges=self.age_edges,
+            timestamp_precision=self.timestamp_precision,
         )

@@ -14,16 +14,17 @@ from feedback_etl.database.window import Window
 from feedback_etl.errors import AllRejectedError, ValidationError
 from feedback_etl.pipeline.batch_results import BatchCounts, ProcessedBatch
 from feedback_etl.pipeline.rejected_rows import RejectedRows
+from feedback_etl.pipeline.release import validate_pairs
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.free_text import FreeTextCounter
-from feedback_etl.privacy.k_anonymity import MAX_COUNTED_PEOPLE, ClassCounter, summarize
+from feedback_etl.privacy.k_anonymity import ClassCounter
 from feedback_etl.privacy.keys import get_key_id
+from feedback_etl.privacy.release_plan import ReleasePlan, plan_release
 from feedback_etl.records.tombstones import Tombstones, is_erased
 from feedback_etl.results import ExportReport
 from feedback_etl.transform.batch import process_batch
 from feedback_etl.transform.duplicates import CustomDuplicateFilter, DuplicateFilter, RawDuplicateFilter
 from feedback_etl.transform.raw_schema import is_valid
-from feedback_etl.transform.training_schema import validate
 from feedback_etl.transform.transforms import has_min_ratings
 
 
@@ -54,9 +55,9 @@ class BatchProcessor:
         self._is_erased = is_erased(tombstones) if tombstones else None
         self.seen_rows = seen_rows
         self._duplicates = _create_duplicate_filter(options, seen_rows)
-        self._max_people = max(MAX_COUNTED_PEOPLE, options.k_policy.k or 0)
-        self._people = ClassCounter(options.k_policy.quasi_identifiers, self._max_people)
-        self._classes: pl.DataFrame | None = None
+        policy = options.k_policy
+        self._people = ClassCounter([*policy.quasi_identifiers, *policy.measured_columns], policy.max_counted_people)
+        self._plan: ReleasePlan | None = None
         self._texts = FreeTextCounter(options.extra_columns, options.key)
         self._rejected = RejectedRows(options)
         self._counts: Counter[str] = Counter()
@@ -101,19 +102,8 @@ class BatchProcessor:
         return raw
 
     def validate_pairs(self, pairs: pl.DataFrame) -> pl.DataFrame:
-        """Return training pairs if they are valid; call this before they are written or returned.
-
-        Raises:
-            ValidationError: The pairs do not satisfy `TrainingPair` or the custom row model.
-        """
-        options = self._options
-        return validate(
-            pairs,
-            extra_columns=options.extra_columns,
-            age_edges=options.age_edges,
-            row_model=options.row_model,
-            overridden=options.overrides.names(),
-        )
+        """Return training pairs if they are valid; see `release.validate_pairs`."""
+        return validate_pairs(pairs, self._options)
 
     def flush_rejected(self) -> pl.DataFrame:
         """Return the rejected rows that are still pending."""
@@ -151,39 +141,24 @@ class BatchProcessor:
             f"{message}, and {limit}. Reasons: {listed}. Correct these rows in the database, or {remedy}.", reasons
         )
 
-    def find_small_classes(self) -> pl.DataFrame:
-        """Return, after the last batch, the equivalence classes smaller than k; their rows count as suppressed.
+    def plan_release(self) -> pl.DataFrame:
+        """Return, after the last batch, the classes that are not published as they are; see `ReleasePlan.changes`.
 
         Raises:
             ValidationError: The policy does not allow small classes or so many suppressed rows, or no row would remain.
         """
-        policy, classes = self._options.k_policy, self._people.classes()
-        small = classes.filter(pl.col("people") < (policy.k or 0))
-        suppressed, rows = int(small["rows"].sum()), int(classes["rows"].sum())
-        if violation := policy.violation(suppressed, rows):
-            by_time = "; `for_sharing` always adds feedback_timestamp"
-            raise ValidationError(
-                f"Nothing was exported: {suppressed:,} of {rows:,} rows belong to equivalence classes of fewer than "
-                f"{policy.k} people with equal {', '.join(policy.quasi_identifiers)}, and {violation}. Set fewer "
-                "quasi_identifiers or age_edges to make classes larger"
-                f"{by_time if 'feedback_timestamp' in policy.quasi_identifiers else ''}."
-            )
-        self._classes = classes.filter(pl.col("people") >= (policy.k or 0))
-        self._counts.update(suppressed_records=suppressed, exported_records=-suppressed)
-        return small
+        plan = plan_release(self._people, self._options.k_policy)
+        self._counts.update(suppressed_records=plan.suppressed, exported_records=-plan.suppressed)
+        self._plan = plan
+        return plan.changes
 
     def count_people(self) -> bytes:
         """Return the equivalence classes with digests of their people; see `ClassCounter.to_digests`."""
         return self._people.to_digests(self._options.key)
 
-    def settle_classes(self, remaining: pl.DataFrame, counts: Mapping[str, int]) -> None:
-        """Set the equivalence classes that are exported where they were counted over a series, and add to the counts.
-
-        Args:
-            remaining: Their quasi-identifiers, `people` and `rows`.
-            counts: Numbers of rows by the fields of `ExportReport`, to add to those of the batches.
-        """
-        self._classes = remaining
+    def set_plan(self, plan: ReleasePlan, counts: Mapping[str, int]) -> None:
+        """Set the plan of a release whose classes were counted over a series, and add to the counts of the report."""
+        self._plan = plan
         self._counts.update(counts)
 
     def take_counts(self) -> BatchCounts:
@@ -215,7 +190,7 @@ class BatchProcessor:
             rejected_reasons=self._rejected.sort_reasons(),
             window=window,
             key_id=get_key_id(options.key),
-            risk={} if self._classes is None else summarize(self._classes, options.k_policy, self._max_people),
+            risk={} if self._plan is None else self._plan.summarize(options.k_policy),
         )
 
 

@@ -24,6 +24,7 @@ from feedback_etl.pipeline.selection import select
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.pipeline.write import write_export
 from feedback_etl.privacy.keys import Key
+from feedback_etl.privacy.sharing import require_shareable_key
 from feedback_etl.results import ExportReport
 from feedback_etl.storage.location import open_storage
 from feedback_etl.transform.fork_guard import require_usable_polars
@@ -57,7 +58,7 @@ def export_feedback(  # noqa: PLR0913  public, flat
         options: The options of the export; all defaults if omitted.
         key: The pseudonym key; the configured one (`settings.find_key`) if omitted.
         unkeyed: Use plain SHA-256, which anyone who can list the ids can invert.
-        now: The time of the export, UTC (a naive time is taken as UTC); the present if omitted.
+        now: The time of the export, UTC (a naive time is interpreted as UTC); the present if omitted.
         executor: Runs the export in parts: anything with the interface of `concurrent.futures.Executor`, such as a Dask
             client's (`client.get_executor()`). Its workers take the database and the key from their own environment.
         overrides: Functions of an application that replace `hash_id`, `bucket_age` or `pair_hash`, as
@@ -91,6 +92,8 @@ def export_feedback(  # noqa: PLR0913  public, flat
     now = resolve_now(now)
     storage, selection = open_storage(options.output.output_dir), select(database, options, now, on_progress)
     key = resolve_key(key, unkeyed=unkeyed, pseudonym_length=options.privacy.pseudonym_length)
+    if options.output.recipient is not None:
+        require_shareable_key(key)
     request = ExportRequest(
         storage=storage,
         selection=selection,

@@ -15,10 +15,10 @@ from feedback_etl.options.keywords import ReadKeywords, TrainingKeywords
 from feedback_etl.pipeline.keys import available_keys, resolve_key
 from feedback_etl.pipeline.selection import select
 from feedback_etl.pipeline.transform_options import TransformOptions
-from feedback_etl.privacy.k_anonymity import drop_small_classes
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.key_binding import bind_keys
+from feedback_etl.records.tombstone_seals import require_own
 from feedback_etl.records.tombstones import TombstoneFile, Tombstones, TombstoneState
 from feedback_etl.results import ExportReport
 from feedback_etl.storage.location import StorageLike, open_storage
@@ -53,7 +53,8 @@ def load_training(  # noqa: PLR0913  public, flat
             Without it no erasure is known, so erased people who are still in the database are included.
 
     Returns:
-        The columns of `TrainingPair`: Int8 ratings, Boolean, an Enum of age ranges, times in UTC.
+        The columns of `TrainingPair`: Int8 ratings, Boolean, an Enum of age ranges (with wider ones if values are
+        generalised), times in UTC.
     """
     require_known(keywords, [*TrainingKeywords.__annotations__])
     options = (options or ExportOptions()).with_keywords(**keywords)
@@ -75,7 +76,9 @@ def _read_tombstones(output_dir: StorageLike, key: Key | None) -> Sequence[Tombs
     tombstones = TombstoneFile(storage)
     tombstones.require_state(TombstoneState.from_records(AuditLog(storage).records()))
     own = [key] if key else []
-    return tombstones.select([key, *bind_keys(storage, [*own, *available_keys()])])
+    keys = bind_keys(storage, [*own, *available_keys()])
+    require_own(storage, tombstones, {known.id: known for known in keys})
+    return tombstones.select([key, *keys])
 
 
 def load_with_report(  # noqa: PLR0913  internal
@@ -101,12 +104,13 @@ def _collect_training(
         from feedback_etl.pipeline.batch_processor import (
             BatchProcessor,  # imports pandera, while the database executes the query
         )
+        from feedback_etl.pipeline.release import release_pairs
 
         processor = BatchProcessor(options, tombstones)
         pairs = pl.concat([processor.validate_pairs(processor.process(raw).pairs) for raw in stream.batches])
         processor.flush_rejected()
         processor.check_limits(selection.window, stream.excluded)
-        pairs = drop_small_classes(pairs, processor.find_small_classes(), options.k_policy.quasi_identifiers)
+        pairs = release_pairs(pairs, processor.plan_release(), options)
         return ReportedTraining(pairs, processor.build_report(selection.window, stream.excluded))
 
 

@@ -27,6 +27,7 @@ from feedback_etl.pipeline.batch_processor import BatchProcessor
 from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.scheduler import MAX_TASKS_IN_FLIGHT, run_tasks
 from feedback_etl.pipeline.shared_files import write_earlier_seen_rows, write_small_classes
+from feedback_etl.pipeline.shared_rows import write_shared_parts
 from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, SeriesContext, TaskContext, TaskResult
 from feedback_etl.pipeline.worker import Secrets, create_processor, release_part, run_task, run_task_with, write_part
 from feedback_etl.pipeline.write import SLOW_SECONDS, add_increment
@@ -143,9 +144,13 @@ def _finish(
     options, window = request.transform_options, request.selection.window
     export, context, run = execution
     processor.check_limits(window, source.excluded)
-    small = processor.find_small_classes()
-    if options.k_policy.k is not None:
-        write_small_classes(request.storage, export.stem, small)
+    changes = processor.plan_release()
+    shared = request.create_row_pseudonyms()
+    if shared is not None:
+        for result in write_shared_parts(request, export.stem, written.spooled, changes, shared):
+            written.add(result)
+    elif options.k_policy.k is not None:
+        write_small_classes(request.storage, export.stem, changes)
         tasks = (ReleaseTask(context, parse_part_number(file.path), file) for file in written.spooled)
         with closing(run(tasks)) as results:
             for result in results:
@@ -154,6 +159,7 @@ def _finish(
     _require_all(written.files, report)
     report.escaped_texts = dict(sorted(written.escaped_texts.items()))
     details = ManifestDetails("full", window, request.settings, source=source.dialect, extra=options.extra_columns)
+    details = details._replace(rows_digest=shared.digest if shared else "")
     if request.series is not None and context.series is not None:
         details = add_increment(details, report, request.series, source.watermark)
         written.files.extend([context.series.earlier] if context.series.earlier else [])

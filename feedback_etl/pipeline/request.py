@@ -14,11 +14,14 @@ from feedback_etl.database.read import ReadRequest
 from feedback_etl.errors import UsageError
 from feedback_etl.exports.idempotency import request_details
 from feedback_etl.exports.incremental import IncrementalState
+from feedback_etl.exports.overlaps import Release
 from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.options.output import OutputOptions
 from feedback_etl.pipeline.keys import available_keys
-from feedback_etl.pipeline.transform_options import TransformOptions
+from feedback_etl.pipeline.transform_options import TransformOptions, parquet_metadata
 from feedback_etl.privacy.keys import get_key_id
+from feedback_etl.privacy.sharing import RowPseudonyms, derive_recipient_key
+from feedback_etl.records.canonical_json import hash_settings
 from feedback_etl.records.key_binding import bind_key
 from feedback_etl.storage.base import Storage
 
@@ -62,6 +65,10 @@ class ExportRequest:
                 "An overridden _hash_id or _get_pair_hash needs an export in one file: name a folder, not an object "
                 "store."
             )
+        if self.output.recipient is not None and overridden:
+            raise UsageError(
+                "Overridden methods could put anything into shared data: leave `recipient` out, or override none."
+            )
         if self.output.incremental and "pair_hash" in overridden:
             raise UsageError(
                 "An incremental export recognises duplicates of earlier exports by the built-in pair hash: leave "
@@ -77,6 +84,21 @@ class ExportRequest:
     def is_partitioned(self) -> bool:
         """Whether the export is written in parts."""
         return self.executor is not None or self.storage.local_path() is None
+
+    def create_row_pseudonyms(self) -> RowPseudonyms | None:
+        """Return the pseudonyms of the rows of a shared export; None for other exports."""
+        recipient, key = self.output.recipient, self.transform_options.key
+        if recipient is None or key is None:
+            return None
+        return RowPseudonyms(key, recipient, folder=self.storage.local_path())
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The metadata of a Parquet file; that of a shared one names the recipient's key."""
+        recipient, options = self.output.recipient, self.transform_options
+        if recipient is not None and options.key is not None:
+            options = replace(options, key=derive_recipient_key(options.key, recipient))
+        return parquet_metadata(options, self.output.file_format)
 
     @property
     def lock_timeout(self) -> float | None:
@@ -106,6 +128,11 @@ class ExportRequest:
     @property
     def _audit_details(self) -> dict[str, Any]:
         """Further details of the audit record of the start."""
+        if self.output.recipient is not None:
+            window = [end.isoformat() if end else None for end in self.selection.window]
+            release = Release(self.output.recipient, window, hash_settings(self.settings))
+            shared = release.to_details(allow_overlap=self.output.allow_overlap)
+            return shared | request_details(self.output.idempotency_key)
         if self.series is None:
             return request_details(self.output.idempotency_key)
         return self.series.audit_details(self.selection.window.start)
@@ -132,6 +159,8 @@ class ExportRequest:
             "allow_row_security": self.selection.options.allow_row_security,
             "overridden": options.overrides.names(),
             "formulas": "reject" if options.reject_formulas else "",
+            **options.k_policy.to_settings(),
+            "recipient": self.output.recipient,
             "cursor": self.output.cursor if self.output.incremental and self.output.cursor != CREATED_AT else "",
         }
         return {name: value for name, value in optional.items() if value} | {

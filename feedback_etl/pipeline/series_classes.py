@@ -23,7 +23,8 @@ from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.pipeline.batch_processor import BatchProcessor
 from feedback_etl.pipeline.batch_results import ProcessedBatch
 from feedback_etl.pipeline.request import ExportRequest
-from feedback_etl.privacy.k_anonymity import MAX_COUNTED_PEOPLE, ClassCounter, digest_people, drop_small_classes
+from feedback_etl.privacy.k_anonymity import ClassCounter, digest_people, drop_small_classes
+from feedback_etl.privacy.release_plan import ReleasePlan
 from feedback_etl.records.catalog import list_manifests
 from feedback_etl.transform.expressions import hash_id
 
@@ -43,7 +44,7 @@ class SeriesClasses:
         options = request.transform_options
         self._policy, self._key, self._now, self._number = options.k_policy, options.key, options.now, number
         self._names = list(dict.fromkeys(self._policy.quasi_identifiers))
-        self._max_people = max(MAX_COUNTED_PEOPLE, self._policy.k or 0)
+        self._max_people = self._policy.max_counted_people
         self._longest = parse_lookback(request.output.max_pending, "max_pending")
         remaining = _select_remaining(request, pending)
         self.excluded = pending.height - remaining.height
@@ -55,8 +56,9 @@ class SeriesClasses:
     def load(cls, request: ExportRequest) -> Self | None:
         """Load the classes of the series that a request continues; None if it has none, or needs no k.
 
-        Nothing waits where the application makes pseudonyms itself, since it cannot be looked up who still consents,
-        nor where a series follows changes, since two versions of a row could wait.
+        Nothing waits where the application makes pseudonyms itself, since it cannot be looked up who still consents;
+        where a series follows changes, since two versions of a row could wait; in shared exports; and where classes are
+        generalised, or must satisfy more than k.
 
         Raises:
             ExportFileError: A file of the state of the series is missing or was changed.
@@ -64,7 +66,8 @@ class SeriesClasses:
         series, options = request.series, request.transform_options
         if series is None or options.k_policy.k is None or options.overrides.hash_id is not None:
             return None
-        if request.cursor.follows_changes:
+        policy, recipient = options.k_policy, request.output.recipient
+        if request.cursor.follows_changes or recipient is not None or policy.generalizes or policy.measured_columns:
             return None
         exports = [each for each in list_manifests(request.storage) if each.stem in series.stems]
         numbers = [each.chain["number"] for each in exports if not each.pruned_at]
@@ -103,8 +106,8 @@ class SeriesClasses:
         files.release_spooled(lambda pairs: self._release(files, pairs, small))
         self._write_members(files)
         earlier, waiting_now = self._pending.height, self._waiting
-        processor.settle_classes(
-            large,
+        processor.set_plan(
+            ReleasePlan(small, large, expired.height, {"scope": "series"}),
             {
                 "total_feedback_records": earlier,
                 "exported_records": earlier - waiting_now - expired.height,

@@ -42,10 +42,10 @@ def open_spooled_part(storage: Storage, spooled: DataFile) -> Iterator[Iterator[
         yield (pl.DataFrame(batch) for batch in stream)
 
 
-def write_small_classes(storage: Storage, stem: str, small: pl.DataFrame) -> None:
-    """Write the equivalence classes that are too small to where workers find them."""
+def write_small_classes(storage: Storage, stem: str, changes: pl.DataFrame) -> None:
+    """Write the equivalence classes that are too small, and what happens to them, to where workers find them."""
     content = io.BytesIO()
-    small.write_ipc(content)
+    changes.write_ipc(content)
     storage.put_new(small_classes_path(stem), content.getvalue())
 
 

@@ -1,13 +1,13 @@
 """The options that decide what happens to a row, as one value that can be sent to workers."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Self
 
 from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.options.export import ExportOptions
-from feedback_etl.privacy.k_anonymity import KAnonymityPolicy
+from feedback_etl.privacy.anonymity_policy import KAnonymityPolicy
 from feedback_etl.privacy.keys import Key
 from feedback_etl.transform.batch import StepOptions
 from feedback_etl.transform.overrides import Overrides
@@ -37,7 +37,7 @@ class TransformOptions(StepOptions):
             strict=quality.strict,
             max_rejected=quality.max_rejected,
             timestamp_precision=privacy.timestamp_precision,
-            k_policy=privacy.k_anonymity,
+            k_policy=replace(privacy.k_anonymity, has_own_ages="bucket_age" in (overrides or Overrides()).names()),
             extra_columns=privacy.all_extra_columns,
             age_edges=tuple(privacy.age_edges),
             row_model=quality.row_model,
@@ -52,5 +52,6 @@ def parquet_metadata(options: TransformOptions, file_format: FileFormat) -> dict
         return {}
     from feedback_etl.transform.row_schema import row_schema
 
-    contract = json.dumps(row_schema(options.extra_columns, options.age_edges, options.overrides.names()))
+    names, generalized = options.overrides.names(), options.k_policy.generalizes
+    contract = json.dumps(row_schema(options.extra_columns, options.age_edges, names, generalized=generalized))
     return {"feedback_etl.key_id": options.key.id if options.key else "", "feedback_etl.contract": contract}

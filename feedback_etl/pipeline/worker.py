@@ -23,10 +23,10 @@ from feedback_etl.options.read import ReadOptions
 from feedback_etl.pipeline.batch_processor import BatchProcessor
 from feedback_etl.pipeline.batches import process_batches
 from feedback_etl.pipeline.keys import available_keys
+from feedback_etl.pipeline.release import release_pairs
 from feedback_etl.pipeline.shared_files import open_spooled_part
 from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, Task, TaskContext, TaskResult
 from feedback_etl.pipeline.transform_options import TransformOptions, parquet_metadata
-from feedback_etl.privacy.k_anonymity import drop_small_classes
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.key_binding import bind_keys
 from feedback_etl.records.layout import (
@@ -187,19 +187,19 @@ def write_part(
 
 
 def release_part(storage: Storage, options: TransformOptions, task: ReleaseTask) -> TaskResult:
-    """Write a part from its spooled rows, without those of equivalence classes that are too small.
+    """Write a part from its spooled rows, without equivalence classes that are too small, or with generalised values.
 
     Raises:
         ExportFileError: The spooled file is missing or was changed, or the part cannot be written.
     """
     export, number = task.export, task.number
     with storage.local_copy(small_classes_path(export.stem)) as path:
-        small = pl.read_ipc(path)
+        changes = pl.read_ipc(path)
     name = part_path(export.stem, number, export.file_format.suffix)
     with (
         open_spooled_part(storage, task.spooled) as frames,
         PartWriter(storage, name, export.file_format, parquet_metadata(options, export.file_format)) as pairs,
     ):
         for frame in frames:
-            pairs.append(drop_small_classes(frame, small, options.k_policy.quasi_identifiers))
+            pairs.append(release_pairs(frame, changes, options))
         return TaskResult(number, pairs.publish("pairs"), None, escaped_texts=pairs.escaped_texts)

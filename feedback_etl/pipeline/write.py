@@ -11,8 +11,8 @@ from feedback_etl.exports.incremental import INCREMENTAL, IncrementalState
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.pipeline.batches import process_batches
 from feedback_etl.pipeline.request import ExportRequest
-from feedback_etl.pipeline.transform_options import TransformOptions, parquet_metadata
-from feedback_etl.privacy.k_anonymity import KAnonymityPolicy, drop_small_classes
+from feedback_etl.pipeline.transform_options import TransformOptions
+from feedback_etl.privacy.sharing import RowPseudonyms
 from feedback_etl.records.manifest_details import ManifestDetails
 from feedback_etl.records.tombstones import Tombstones
 from feedback_etl.results import ExportReport
@@ -41,18 +41,22 @@ def write_export(selection: ReadRequest, request: ExportRequest) -> ExportReport
             if series is not None:
                 seen_rows = SeenRows(series.seen_rows, options.key, stream.watermark.until, request.cursor)
             processor = _create_processor(options, files.tombstones, seen_rows)
-            write = _choose_writer(files, options.k_policy, classes)
+            write = _choose_writer(files, options.k_policy.k, classes)
             process_batches(processor, stream.batches, write=write, write_rejected=files.write_rejected)
             processor.check_limits(window, stream.excluded)
-            release_rows(files, processor, options.k_policy, classes)
+            shared = request.create_row_pseudonyms()
+            if classes is not None:
+                classes.release(files, processor)
+            else:
+                _release_spooled(files, processor, options, shared)
             report = processor.build_report(window, stream.excluded + (classes.excluded if classes else 0))
             report.escaped_texts = dict(sorted(files.escaped_texts.items()))
             details = ManifestDetails(
                 "full", window, request.settings, source=stream.dialect, extra=options.extra_columns
-            )
+            )._replace(rows_digest=shared.digest if shared else "")
             if series is not None and seen_rows is not None:
                 files.write_state("rows", seen_rows.rows())
-                details = _add_classes(add_increment(details, report, series, stream.watermark), report, classes)
+                details = _add_classes(add_increment(details, report, series, stream.watermark), classes)
             published = files.commit(details=details._replace(statistics=report.to_statistics(), risk=report.risk))
             report.audit_head = files.audit_head
         if series is not None and (any(published) or details.is_state_new):
@@ -75,32 +79,33 @@ def add_increment(
     return details._replace(mode=INCREMENTAL, chain=increment)
 
 
-def release_rows(
-    files: ExportTransaction, processor: "BatchProcessor", policy: KAnonymityPolicy, classes: "SeriesClasses | None"
+def _release_spooled(
+    files: ExportTransaction, processor: "BatchProcessor", options: TransformOptions, shared: RowPseudonyms | None
 ) -> None:
-    """Write the spooled rows, without those of equivalence classes that are too small; in a series these wait."""
-    if classes is not None:
-        classes.release(files, processor)
-        return
-    small = processor.find_small_classes()
-    files.release_spooled(lambda pairs: drop_small_classes(pairs, small, policy.quasi_identifiers))
+    """Write the spooled rows, without equivalence classes that are too small, or with generalised values.
+
+    `shared` prepares them for a recipient.
+    """
+    from feedback_etl.pipeline.release import release_pairs
+
+    changes = processor.plan_release()
+    files.release_spooled(lambda pairs: release_pairs(pairs, changes, options), shared.prepare if shared else None)
 
 
 def _choose_writer(
-    files: ExportTransaction, policy: KAnonymityPolicy, classes: "SeriesClasses | None"
+    files: ExportTransaction, k: int | None, classes: "SeriesClasses | None"
 ) -> "Callable[[ProcessedBatch], None]":
     """Return what happens to the pairs of a batch: rows that may have to be suppressed are spooled."""
     if classes is not None:
         return lambda batch: classes.spool(files, batch)
-    write = files.write if policy.k is None else files.spool
+    write = files.write if k is None else files.spool
     return lambda batch: write(batch.pairs)
 
 
-def _add_classes(details: ManifestDetails, report: ExportReport, classes: "SeriesClasses | None") -> ManifestDetails:
+def _add_classes(details: ManifestDetails, classes: "SeriesClasses | None") -> ManifestDetails:
     """Return the details of an export whose k is that of its series; its window begins with its oldest row."""
     if classes is None or details.window is None:
         return details
-    report.risk |= {"scope": "series"} if report.risk else {}
     start, end = details.window
     if start is not None and classes.oldest is not None:
         start = min(start, classes.oldest)
@@ -114,7 +119,7 @@ def _begin_transaction(request: ExportRequest, stream: FeedbackStream) -> Export
         options.now,
         request.transaction_options(stream.consent),
         form=output.file_format,
-        metadata=parquet_metadata(options, output.file_format),
+        metadata=request.metadata,
     )
 
 

@@ -9,26 +9,24 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from feedback_etl.data_files.row_filter import find_analyses, list_pseudonyms
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.adoption import UNKNOWN_PSEUDONYMS, UNKNOWN_SCHEME, has_unknown_rows
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.recovery import recover_storage
-from feedback_etl.exports.rewrite import fetch_if_present, finish_rewrites, map_files, remove_rows
-from feedback_etl.privacy.erasure_selection import ErasureRequest, FileMatch, KeyedRequest, map_pseudonyms
+from feedback_etl.exports.rewrite import finish_rewrites, map_files, remove_rows
+from feedback_etl.privacy.erasure_search import find_linked_rows, search_file
+from feedback_etl.privacy.erasure_selection import ErasureRequest, map_pseudonyms
 from feedback_etl.privacy.keys import Key
-from feedback_etl.privacy.remaining_classes import Owners, add_small_classes, hash_owners
+from feedback_etl.privacy.remaining_classes import Owners, add_small_classes, hash_export_owners
 from feedback_etl.privacy.uninspected_files import list_not_inspected
 from feedback_etl.records.audit import AuditLog
-from feedback_etl.records.audit_records import Line, list_unfinished
+from feedback_etl.records.audit_records import CHAIN_START, Line, list_unfinished
 from feedback_etl.records.audit_verification import verify_exports, verify_folder
 from feedback_etl.records.catalog import read_manifest
-from feedback_etl.records.layout import ROW_KINDS
-from feedback_etl.records.manifest import DataFile, Manifest
+from feedback_etl.records.manifest import COUNTED_KINDS, Manifest
 from feedback_etl.records.manifest_details import summarize_revisions
 from feedback_etl.records.tombstones import TombstoneFile, add_tombstones, hash_identity
 from feedback_etl.storage.base import ConflictError, Storage
-from feedback_etl.storage.posix import hash_file
 
 _MAX_NAMES = 10
 
@@ -48,7 +46,8 @@ class ErasureResult:
             erase may be in them.
         partly_searched: Adopted exports with rows that could not be searched, because `adopt` did not recognise their
             pseudonyms (which `not_in_database` removes), or they have none: people to erase may be in them.
-        damaged: Files that could not be read, or differ from their manifest; they are left as they are.
+        damaged: Files that could not be read, differ from their manifest, or are shared ones with rows of which no link
+            names the analysis; they are left as they are.
         unmanaged: Data files without a manifest, which were not searched.
         not_inspected: All other files below the folder that are not of an export, whatever they are called: copies,
             backups, archives. None of them was searched, and neither were links and unreadable folders.
@@ -70,9 +69,8 @@ class ErasureResult:
 
     def summarize_not_inspected(self) -> str:
         """Return the first names of `not_inspected`, and the number of the others."""
-        more = len(self.not_inspected) - _MAX_NAMES
-        others = f" and {more:,} more (--json lists all)" if more > 0 else ""
-        return f"{', '.join(self.not_inspected[:_MAX_NAMES])}{others}"
+        others = f" and {len(self.not_inspected) - _MAX_NAMES:,} more (--json lists all)"
+        return ", ".join(self.not_inspected[:_MAX_NAMES]) + (others if len(self.not_inspected) > _MAX_NAMES else "")
 
 
 class Eraser:
@@ -90,8 +88,7 @@ class Eraser:
         self._storage, self._keys, self._request, self._dry_run = storage, keys, request, dry_run
         self._signing_keys: Sequence[Key | None] = keys or [None]
         self._owners, self._log, self._signer = owners, AuditLog(storage), keys[0] if keys else None
-        self._result, self._found_ids = ErasureResult(), set[str]()
-        self._erased_from = list[Manifest]()
+        self._result, self._found_ids, self._erased_from = ErasureResult(), set[str](), list[Manifest]()
 
     def run(self) -> ErasureResult:
         """Erase, and return the result."""
@@ -106,11 +103,12 @@ class Eraser:
         if not self._dry_run:
             self._write_tombstones(tombstones)
             if not self._storage.has_locks:  # an export published before these tombstones has not read them
-                self._log_sweep()
+                if self._request.is_sweep:
+                    self._log_start()
                 exports = list_exports(self._storage).exports
         for manifest in exports:
-            if manifest.pseudonyms in keys:
-                self._erase_with_retry(manifest, keys[manifest.pseudonyms])
+            if manifest.lookup_key in keys:
+                self._erase_with_retry(manifest, keys[manifest.lookup_key])
             elif manifest.scheme == UNKNOWN_SCHEME:
                 remains = not manifest.pruned_at or self._storage.stat_files(file.path for file in manifest.files)
                 self._result.unknown_scheme += [manifest.stem] if remains else []
@@ -158,15 +156,16 @@ class Eraser:
             for key, pseudonyms in pseudonyms_by_key.items()
         ):
             return
-        erasure_id = secrets.token_hex(8)
+        if self._log.head() == CHAIN_START:  # which would bind the tombstones to no folder
+            self._log_start()
+        erasure_id, head = secrets.token_hex(8), self._log.head()
         for key, pseudonyms in pseudonyms_by_key.items():
-            add_tombstones(self._storage, erasure_id, users, pseudonyms, key)
+            add_tombstones(self._storage, erasure_id, users, pseudonyms, key, head=head)
 
-    def _log_sweep(self) -> None:
-        """Log the start of a sweep, which has no tombstones that a running export could read."""
-        if self._request.is_sweep:
-            with self._log.lock() as log:
-                log.append("erasing", self._signer, swept=True)
+    def _log_start(self) -> None:
+        """Log the start: a sweep has no tombstones that a running export could read."""
+        with self._log.lock() as log:
+            log.append("erasing", self._signer, swept=self._request.is_sweep)
 
     def _log_erasure(self) -> None:
         result, tombstones = self._result, list(TombstoneFile(self._storage).state)
@@ -198,7 +197,9 @@ class Eraser:
         """Rewrite the files of an export that contain matching rows."""
         self._storage.refuse_links(*(file.path for file in manifest.files))
         finish_rewrites(self._storage, manifest, self._signer)
-        search = partial(self._search, request=self._request.with_key(key))
+        request = self._request.with_key(key)
+        linked = find_linked_rows(self._storage, manifest, request)
+        search = partial(search_file, self._storage, request=request, linked=linked)
         matches = map_files(self._storage, manifest.files, search)
         matching = [(file, match) for file, match in zip(manifest.files, matches, strict=True) if match]
         if any(match.damaged for _, match in matching):
@@ -210,12 +211,13 @@ class Eraser:
         self._found_ids.update(*(match.ids for _, match in matching))
         suppressed = 0
         if self._owners is not None and not self._result.damaged:
-            suppressed = add_small_classes(self._storage, manifest, hash_owners(self._owners, key), unwanted)
+            owners = hash_export_owners(self._storage, manifest, self._owners, key)
+            suppressed = add_small_classes(self._storage, manifest, owners, unwanted)
         if self._request.is_sweep:  # which removes what is not of the database
             manifest.statistics.pop(UNKNOWN_PSEUDONYMS, None)
         removal = remove_rows(self._storage, manifest, unwanted, self._signer, dry_run=self._dry_run)
         for file, removed_rows in removal.rows:
-            if file.kind in ROW_KINDS:
+            if file.kind in COUNTED_KINDS:
                 self._result.files += [file.path] if file.path not in self._result.files else []
                 self._result.rows += removed_rows
         if removal.conflict:
@@ -229,17 +231,3 @@ class Eraser:
         current = read_manifest(self._storage, manifest.stem)
         if current and current.version != manifest.version:
             raise ConflictError(f"The manifest of {manifest.stem} was changed meanwhile.")
-
-    def _search(self, file: DataFile, request: KeyedRequest) -> FileMatch | None:
-        """Return the rows of a file to remove; None if the file was pruned."""
-        try:
-            with fetch_if_present(self._storage, file.path) as path:
-                if path is None:
-                    return None
-                if (path.stat().st_size, hash_file(path)) not in file.versions:
-                    return FileMatch(damaged=True)
-                present = list_pseudonyms(path, path.name)
-                subjects = find_analyses(path, path.name, {*request.subjects}) if request.subjects else {}
-        except ExportFileError:
-            return FileMatch(damaged=True)
-        return request.match(present, subjects, is_seen_rows=file.kind == "rows")

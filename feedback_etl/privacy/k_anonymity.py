@@ -2,78 +2,20 @@
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self
 
 import polars as pl
 
-from feedback_etl.columns import QUASI_IDENTIFIERS, ExtraColumn, training_columns
-from feedback_etl.errors import UsageError
+from feedback_etl.privacy.anonymity_policy import MAX_COUNTED_PEOPLE, KAnonymityPolicy
 from feedback_etl.privacy.keys import Key, sign_column
 from feedback_etl.privacy.risk_measures import summarize_classes
-
-OnSmallClass = Literal["suppress", "fail"]
-
-MAX_COUNTED_PEOPLE = 50
-"""People per equivalence class are counted up to this number; then only the count is kept, which bounds memory."""
-
-MAX_K = 1_000
 
 _MAX_PARTS = 64
 _DIGEST_LENGTH = 16
 """Hex digits, 64 bits: enough to distinguish the counted people of one class."""
 
-_IS_FULL = "is full"
+IS_FULL = "is full"
 """Column of classes that have reached the cap. No column of an export has a blank in its name."""
-
-
-@dataclass(frozen=True)
-class KAnonymityPolicy:
-    """Required k-anonymity of an export.
-
-    Attributes:
-        k: Least number of different people in every equivalence class; None measures only.
-        on_small_class: "suppress" removes the rows of equivalence classes smaller than k, "fail" publishes nothing.
-        max_suppressed: Largest share of rows that may be suppressed, 0 to 1; above it nothing is published.
-        quasi_identifiers: Columns of the export that an attacker may know of a person.
-        extra_columns: Extra columns of the export.
-
-    Raises:
-        UsageError: A value is out of range, or a quasi-identifier is no column of the export.
-    """
-
-    k: int | None = None
-    on_small_class: OnSmallClass = "suppress"
-    max_suppressed: float = 1.0
-    quasi_identifiers: Sequence[str] = QUASI_IDENTIFIERS
-    extra_columns: Sequence[ExtraColumn] = ()
-
-    def __post_init__(self) -> None:
-        if self.k is not None and (isinstance(self.k, bool) or not isinstance(self.k, int) or not 1 <= self.k <= MAX_K):
-            raise UsageError(f"`k` must be an integer from 1 to {MAX_K:,}.")
-        if self.on_small_class not in get_args(OnSmallClass):
-            raise UsageError('`on_small_class` must be "suppress" or "fail".')
-        if not 0 <= self.max_suppressed <= 1:
-            raise UsageError("`max_suppressed` must be a number from 0 to 1, such as 0.05.")
-        columns = training_columns(self.extra_columns)
-        unknown = [name for name in self.quasi_identifiers if name not in columns]
-        if unknown or not self.quasi_identifiers:
-            raise UsageError(
-                f"quasi_identifiers must name columns of an export, not {', '.join(unknown) or 'nothing'}. "
-                f"Available columns: {', '.join(columns)}."
-            )
-
-    def violation(self, suppressed: int, total: int) -> str:
-        """Return why this number of rows may not be suppressed; an empty string if it may."""
-        if not suppressed:
-            return ""
-        if self.on_small_class == "fail":
-            return "`on_small_class` is fail"
-        if suppressed == total:
-            return "no row would be left"
-        if suppressed / total > self.max_suppressed:
-            return f"`max_suppressed` allows {self.max_suppressed:.10g}"
-        return ""
 
 
 class ClassCounter:
@@ -103,7 +45,7 @@ class ClassCounter:
         people_ids = users.cast(pl.Int64 if users.dtype.is_integer() and users.dtype != pl.UInt64 else pl.String)
         rows = pairs.select(self._columns).with_columns(people_ids.alias("people"))
         people = pl.col("people").unique().head(self._cap)
-        is_full = pl.lit(value=False).alias(_IS_FULL)
+        is_full = pl.lit(value=False).alias(IS_FULL)
         classes = rows.group_by(self._columns).agg(people, pl.len().cast(pl.Int64).alias("rows"), is_full)
         self._append(self._forget_full(classes))
 
@@ -117,14 +59,14 @@ class ClassCounter:
         if len({part.schema["people"] for part in parts}) > 1:  # ids as numbers in one batch, as text in another
             parts = [part.with_columns(pl.col("people").cast(pl.List(pl.String))) for part in parts]
         people = pl.col("people").list.explode(keep_nulls=True, empty_as_null=False).unique().head(self._cap)
-        classes = pl.concat(parts).group_by(self._columns).agg(people, pl.col("rows").sum(), pl.col(_IS_FULL).any())
+        classes = pl.concat(parts).group_by(self._columns).agg(people, pl.col("rows").sum(), pl.col(IS_FULL).any())
         return self._forget_full(classes)
 
     def _forget_full(self, classes: pl.DataFrame) -> pl.DataFrame:
         """Forget the people of classes that have reached the cap: their number can only grow."""
-        is_full = pl.col(_IS_FULL) | (pl.col("people").list.len() >= self._cap)
+        is_full = pl.col(IS_FULL) | (pl.col("people").list.len() >= self._cap)
         people = pl.when(is_full).then(pl.col("people").list.head(0)).otherwise("people").alias("people")
-        return classes.with_columns(people, is_full.alias(_IS_FULL))
+        return classes.with_columns(people, is_full.alias(IS_FULL))
 
     def to_digests(self, key: Key | None) -> bytes:
         """Return the classes with keyed digests in place of people, for `merge_digests`.
@@ -145,12 +87,26 @@ class ClassCounter:
         if classes:
             self._append(pl.read_ipc_stream(classes))
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether rows were counted."""
+        return bool(self._parts)
+
+    @property
+    def cap(self) -> int:
+        """The number of people of a class from which on they are only counted as so many."""
+        return self._cap
+
+    def table(self) -> pl.DataFrame:
+        """Return the classes with their people: the columns, `people` (lists), `rows` and `IS_FULL`, without a list."""
+        return self._merge()
+
     def classes(self) -> pl.DataFrame:
         """Return the equivalence classes: the quasi-identifiers, `people` (at most the cap) and `rows`."""
         if not self._parts:
             return pl.DataFrame(schema={**dict.fromkeys(self._columns, pl.Null), "people": pl.Int64, "rows": pl.Int64})
-        people = pl.when(_IS_FULL).then(self._cap).otherwise(pl.col("people").list.len()).cast(pl.Int64)
-        return self._merge().with_columns(people.alias("people")).drop(_IS_FULL)
+        people = pl.when(IS_FULL).then(self._cap).otherwise(pl.col("people").list.len()).cast(pl.Int64)
+        return self._merge().with_columns(people.alias("people")).drop(IS_FULL)
 
 
 def digest_people(people: pl.Expr, key: Key | None) -> pl.Expr:

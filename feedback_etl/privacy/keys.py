@@ -154,7 +154,7 @@ def sign(key: Key | None, purpose: str, content: bytes) -> str:
     """
     if key is None:
         return hashlib.sha256(f"feedback_etl {purpose}:".encode() + content).hexdigest()
-    return hmac.new(_derive_key(key, purpose).encode(), content, hashlib.sha256).hexdigest()
+    return hmac.new(derive_key(key, purpose).encode(), content, hashlib.sha256).hexdigest()
 
 
 def sign_column(text: pl.Expr, purpose: str, key: Key | None) -> pl.Expr:
@@ -162,10 +162,10 @@ def sign_column(text: pl.Expr, purpose: str, key: Key | None) -> pl.Expr:
     if key is None:
         plain: pl.Expr = (pl.lit(f"feedback_etl {purpose}:") + text).chash.sha2_256()  # type: ignore[attr-defined]
         return plain
-    return hmac_sha256(text, _derive_key(key, purpose))
+    return hmac_sha256(text, derive_key(key, purpose))
 
 
-def _derive_key(key: Key, purpose: str) -> str:
+def derive_key(key: Key, purpose: str) -> str:
     """Derive the text of a key for one purpose: the HMAC of the purpose's name."""
     return hmac.new(key.text.encode(), f"feedback_etl {purpose}".encode(), hashlib.sha256).hexdigest()
 

@@ -6,7 +6,8 @@ import polars as pl
 
 from feedback_etl.columns import SUBJECT_HASH
 from feedback_etl.data_files.csv_files import scan_text
-from feedback_etl.data_files.row_filter import PSEUDONYM
+from feedback_etl.data_files.row_filter import LINKED, PSEUDONYM
+from feedback_etl.exports.links import read_links
 from feedback_etl.exports.rewrite import read_pseudonyms
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.manifest import DataFile, Manifest
@@ -21,6 +22,19 @@ def hash_owners(owners: Owners, key: Key | None) -> pl.LazyFrame:
     """Return the pseudonyms of analyses under a key with their users: the columns `analysis_hash` and `person`."""
     frame = pl.LazyFrame(owners, schema={PSEUDONYM: pl.String, "person": pl.String}, orient="row")
     return frame.with_columns(hash_id(PSEUDONYM, key=key, unkeyed=key is None, domain="analysis_id")).unique(PSEUDONYM)
+
+
+def hash_export_owners(storage: Storage, manifest: Manifest, owners: Owners, key: Key | None) -> pl.LazyFrame:
+    """Return the pseudonyms in the data of an export with their users, as `hash_owners` does.
+
+    Raises:
+        ExportFileError: The links of a shared export, which say whose its rows are, are missing or were changed.
+    """
+    analyses, links = hash_owners(owners, key), read_links(storage, manifest)
+    if links is None:
+        return analyses
+    rows = links.lazy().join(analyses, left_on=LINKED, right_on=PSEUDONYM, how="left")
+    return rows.select(PSEUDONYM, "person")
 
 
 def measure_remaining_k(
@@ -62,7 +76,7 @@ def add_small_classes(
     erased = set[str]().union(*(pseudonyms for file, pseudonyms in unwanted if file.kind == "pairs"))
     small, rows = _find_small_classes(scan_text(storage, manifest), manifest, erased, owners)
     by_path = {file.path: pseudonyms for file, pseudonyms in unwanted}
-    for file in pairs if small else ():
+    for file in [*pairs, *manifest.all("links")] if small else ():
         if present := small & read_pseudonyms(storage, file):
             if file.path in by_path:
                 by_path[file.path] |= present

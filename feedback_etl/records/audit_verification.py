@@ -13,6 +13,7 @@ from feedback_etl.records.key_binding import name_keys
 from feedback_etl.records.layout import STATE_KINDS
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.records.manifest_verification import LogEvidence, Problem, find_manifest_problems
+from feedback_etl.records.tombstone_seals import find_unsealed
 from feedback_etl.records.tombstones import TombstoneFile, TombstoneState
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.location import StorageLike, open_storage
@@ -105,14 +106,12 @@ def verify_exports(
 
 
 def _verify_tombstones(
-    tombstones: TombstoneFile, records: Iterable[Record], by_id: Mapping[str, Key]
+    tombstones: TombstoneFile, records: Sequence[Record], by_id: Mapping[str, Key]
 ) -> tuple[list[Problem], bool]:
     """Return the problems of the tombstones, and whether they are signed."""
-    state = TombstoneState.from_records(records)
     try:
-        tombstones.require_state(state)
-        unsealed = [Problem(text, is_certain=False) for text in tombstones.find_unsealed(state, by_id)]
-        return unsealed, tombstones.are_signed
+        tombstones.require_state(TombstoneState.from_records(records))
+        return list(find_unsealed(tombstones, records, by_id)), tombstones.are_signed
     except ExportFileError as error:
         return [Problem(str(error))], False
 

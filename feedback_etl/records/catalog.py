@@ -59,12 +59,7 @@ def _read(storage: Storage, name: str) -> Manifest | None:
 
 
 def replace_manifest(storage: Storage, manifest: Manifest, signer: Key | None) -> None:
-    """Replace the manifest of an export by its next revision; in a folder, the caller has acquired its lock.
-
-    Args:
-        storage: The storage of the export.
-        manifest: The manifest, which is changed.
-        signer: The key that signs it; None for a folder of unkeyed exports.
+    """Replace the manifest of an export by its next revision, signed by `signer`; the caller has locked a folder.
 
     Raises:
         OSError: It cannot be written.

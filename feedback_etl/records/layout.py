@@ -7,6 +7,7 @@
       .feedback_etl/feedback_training_20251025_120000.rows    digests of the rows that an incremental export read
       .feedback_etl/feedback_training_20251025_120000.pending.parquet    rows of a series that wait for k people
       .feedback_etl/feedback_training_20251025_120000.members.parquet    people of its equivalence classes, as digests
+      .feedback_etl/feedback_training_20251025_120000.links    the analysis of each row of a shared export
 
 A second export of the same second is called `..._1`. While a file is being written it has the same name with a dot
 before it and `.tmp` after it.
@@ -16,6 +17,7 @@ An export in parts, which several machines have written or an object store conta
       feedback_training_20251025_120000/part-00000.parquet             a range of time each, in their order
       rejected/feedback_training_20251025_120000/part-00000.csv
       .feedback_etl/feedback_training_20251025_120000/part-00000.rows    digests of the rows of an incremental export
+      .feedback_etl/feedback_training_20251025_120000/part-00000.links    the analyses of the rows of a shared part
       .feedback_etl/feedback_training_20251025_120000/part-00000.arrow    spooled rows, with `--k`, until the commit
 """
 
@@ -33,8 +35,6 @@ REJECTED_FOLDER = "rejected"
 STEM = re.compile(rf"{PREFIX}\d{{8}}_\d{{6}}(_\d+)?(?!\d)")
 """The beginning of the names of the files and folders of an export."""
 
-ROW_KINDS = frozenset({"pairs", "rejected", "pending"})
-"""The kinds of files that contain rows of people; the others contain digests of such rows."""
 STATE_KINDS = frozenset({"rows", "members", "pending"})
 """The kinds of files of the state of a series, which the next export of the series supersedes."""
 
@@ -100,7 +100,7 @@ def earlier_seen_rows_path(stem: str) -> str:
 
 
 def small_classes_path(stem: str) -> str:
-    """Return the path of the list of small equivalence classes, whose spooled rows are suppressed."""
+    """Return the path of the list of small equivalence classes, whose spooled rows are suppressed or generalised."""
     return f"{STATE_FOLDER}/{stem}/small_classes.arrow"
 
 
@@ -124,6 +124,16 @@ def members_path(stem: str) -> str:
     return f"{STATE_FOLDER}/{stem}.members.parquet"
 
 
+def links_path(stem: str) -> str:
+    """Return the path of the links of a shared export in the folder."""
+    return f"{STATE_FOLDER}/{stem}.links"
+
+
+def links_part_path(stem: str, number: int) -> str:
+    """Return the path of the links of a part in the folder."""
+    return f"{STATE_FOLDER}/{stem}/part-{number:05}.links"
+
+
 def spool_path(stem: str) -> str:
     """Return the path of spooled rows in the folder; they exist under its staged name only."""
     return f"{STATE_FOLDER}/{stem}.spool"
@@ -132,7 +142,7 @@ def spool_path(stem: str) -> str:
 def export_paths(stem: str) -> list[str]:
     """Return all paths in the folder that an export may use."""
     data = (f"{stem}{suffix}" for suffix in DATA_SUFFIXES)
-    state = (seen_rows_path(stem), members_path(stem), pending_path(stem), spool_path(stem))
+    state = (seen_rows_path(stem), links_path(stem), members_path(stem), pending_path(stem), spool_path(stem))
     return [*data, rejected_path(stem), *state, manifest_path(stem)]
 
 
@@ -162,6 +172,6 @@ def is_path_of_export(path: str, stem: str) -> bool:
     own = {
         (): name == stem or name.startswith(f"{stem}."),
         (REJECTED_FOLDER,): name == f"{stem}_rejected.csv",
-        (STATE_FOLDER,): name in {f"{stem}.rows", f"{stem}.pending.parquet", f"{stem}.members.parquet"},
+        (STATE_FOLDER,): name.removeprefix(f"{stem}.") in ("rows", "links", "members.parquet", "pending.parquet"),
     } | dict.fromkeys([(stem,), (REJECTED_FOLDER, stem), (STATE_FOLDER, stem)], name.startswith("part-"))
     return own.get(tuple(folders), False) and "\0" not in name

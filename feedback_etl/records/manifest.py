@@ -1,95 +1,36 @@
 """The manifest of an export describes its files and proves that they are complete. It is published last."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, field
-from datetime import datetime
-from typing import Annotated, Any, NotRequired, Self
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, NonNegativeInt, TypeAdapter, model_validator, with_config
+from pydantic import Field, NonNegativeInt, model_validator
 from pydantic.dataclasses import dataclass
-from typing_extensions import TypedDict
 
 from feedback_etl.columns import ExtraColumn
 from feedback_etl.errors import ExportFileError
 from feedback_etl.privacy.keys import Key, get_key_id
 from feedback_etl.records.canonical_json import compute_mac, hash_settings, load_unique
 from feedback_etl.records.layout import is_path_of_export, manifest_path
+from feedback_etl.records.manifest_fields import STRICT, Increment, Replacement, RiskSummary, Settings, Time, or_empty
 
 SCHEMA_VERSION = 1
 ADOPTED = "adopted"
 """The mode of an export whose file existed before its manifest."""
+COUNTED_KINDS = ("pairs", "rejected", "pending")
+"""The kinds of files whose rows are counted; the others are not data, but serve later runs."""
 ABANDONED = "abandoned"
 """The mode of an abort marker: a manifest that prevents an export from committing under its name."""
 
-_STRICT = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
-_STRICT_PARTIAL = ConfigDict(strict=True, extra="allow", hide_input_in_errors=True)
 
-
-def _require_naive_time(text: str) -> str:
-    if datetime.fromisoformat(text).tzinfo is not None:
-        raise ValueError("a time of a manifest has no offset")
-    return text
-
-
-_Time = Annotated[str, AfterValidator(_require_naive_time)]
-
-
-@with_config(_STRICT)
-class Increment(TypedDict):
-    """The state of an incremental series after an export, for the next one; see `incremental.IncrementalState`."""
-
-    number: int
-    known_since: _Time | None
-    counted: list[Annotated[tuple[_Time | None, _Time, NonNegativeInt], Field(strict=False)]]  # lists in JSON
-
-
-@with_config(_STRICT)
-class Replacement(TypedDict):
-    """Rows, size in bytes and digest of the content that is about to replace a file."""
-
-    rows: int
-    bytes: int
-    sha256: str
-
-
-@with_config(_STRICT_PARTIAL)
-class _Settings(TypedDict):
-    """Declare the settings that readers of an export use; the others are only compared."""
-
-    overridden: NotRequired[dict[str, str]]
-    extra_columns: NotRequired[Sequence[ExtraColumn]]
-    age_edges: NotRequired[Sequence[int]]
-
-
-@with_config(_STRICT_PARTIAL)
-class _RiskSummary(TypedDict):
-    """Declare the measures of risk that the checklist reads; see `k_anonymity.summarize`."""
-
-    k: int
-    at_least: bool
-    quasi_identifiers: Sequence[str]
-    stale: bool
-
-
-def _or_empty(model: type) -> AfterValidator:
-    """Return a validator of an object that is empty or matches this model."""
-    adapter: TypeAdapter[Any] = TypeAdapter(model)
-
-    def validate(value: dict[str, Any]) -> dict[str, Any]:
-        _ = value and adapter.validate_python(value)
-        return value  # as it was written, so that digests of it stay equal
-
-    return AfterValidator(validate)
-
-
-@dataclass(config=_STRICT)
+@dataclass(config=STRICT)
 class DataFile:
     """Describe a file of an export.
 
     Attributes:
         path: The path in the folder.
-        kind: "pairs", "rejected"; or "rows" (digests of rows that were read), "pending" or "members" of a series.
+        kind: "pairs", "rejected", "links" (the analysis of each row); of the state of a series "rows" (digests of the
+            rows that were read), "pending" and "members".
         rows, bytes, sha256: The number of rows, the size, and the digest as 64 hex characters.
         becoming: The rows, size and digest of the content that is about to replace it; empty if there is none.
         etag: The ETag of an object; "" in a folder.
@@ -100,7 +41,7 @@ class DataFile:
     rows: NonNegativeInt
     bytes: NonNegativeInt
     sha256: str
-    becoming: Annotated[dict[str, Any], _or_empty(Replacement)] = field(default_factory=dict)
+    becoming: Annotated[dict[str, Any], or_empty(Replacement)] = field(default_factory=dict)
     etag: str = ""
 
     @property
@@ -110,7 +51,7 @@ class DataFile:
         return [(self.bytes, self.sha256), *replacement]
 
 
-@dataclass(config=_STRICT)
+@dataclass(config=STRICT)
 class Manifest:
     """Describe an export.
 
@@ -141,10 +82,10 @@ class Manifest:
 
     stem: str
     mode: str
-    created_at: _Time
+    created_at: Time
     run: str
-    window: Annotated[list[_Time | None], Field(min_length=2, max_length=2)]
-    settings: Annotated[dict[str, Any], _or_empty(_Settings)]
+    window: Annotated[list[Time | None], Field(min_length=2, max_length=2)]
+    settings: Annotated[dict[str, Any], or_empty(Settings)]
     statistics: dict[str, Any]
     columns: list[str]
     files: list[DataFile]
@@ -153,9 +94,9 @@ class Manifest:
     source: str
     tools: dict[str, str]
     audit_head: str
-    chain: Annotated[dict[str, Any], _or_empty(Increment)] = field(default_factory=dict)
+    chain: Annotated[dict[str, Any], or_empty(Increment)] = field(default_factory=dict)
     consent: list[str] = field(default_factory=list)
-    risk: Annotated[dict[str, Any], _or_empty(_RiskSummary)] = field(default_factory=dict)
+    risk: Annotated[dict[str, Any], or_empty(RiskSummary)] = field(default_factory=dict)
     erased_rows: NonNegativeInt = 0
     pruned_at: str = ""
     revision: NonNegativeInt = 0
@@ -187,10 +128,21 @@ class Manifest:
         return dict(self.settings.get("overridden", {}))
 
     @property
-    def pseudonyms(self) -> str | None:
-        """Return the key id, or the application's function, that made the pseudonyms; None if unkeyed.
+    def recipient(self) -> str:
+        """Return the recipient of a shared export; "" for others."""
+        return str(self.settings.get("recipient", ""))
 
-        No key recomputes pseudonyms of an application's own function, so no person can be found there by id.
+    @property
+    def pseudonyms(self) -> str | None:
+        """Return what made the pseudonyms in the data: those of exports with an equal one can be compared."""
+        return f"{self.lookup_key} for {self.recipient}" if self.recipient else self.lookup_key
+
+    @property
+    def lookup_key(self) -> str | None:
+        """Return the key id, or the application's function, by which analyses are found; None if unkeyed.
+
+        In a shared export they are found by its links. No key recomputes pseudonyms of an application's own function,
+        so no person can be found there by id.
         """
         return self.overridden.get("hash_id", self.key_id)
 

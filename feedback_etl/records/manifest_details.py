@@ -31,6 +31,7 @@ class ManifestDetails(NamedTuple):
     risk: dict[str, Any] = {}  # noqa: RUF012
     extra: Sequence[ExtraColumn] = ()
     is_state_new: bool = False
+    rows_digest: str = ""
 
 
 class CommittedFiles(NamedTuple):
@@ -56,26 +57,26 @@ class ExportRun(NamedTuple):
     key: Key | None
 
 
-def build_manifest(facts: ManifestDetails, run: ExportRun, files: list[DataFile], audit_head: str) -> Manifest:
+def build_manifest(details: ManifestDetails, run: ExportRun, files: list[DataFile], audit_head: str) -> Manifest:
     """Build the manifest of an export, signed by its key."""
     manifest = Manifest(
         stem=run.stem,
-        mode=facts.mode,
+        mode=details.mode,
         created_at=run.now.replace(microsecond=0).isoformat(),
         run=run.id,
-        window=[end.isoformat() if end else None for end in facts.window or (None, None)],
-        settings=facts.settings,
-        statistics=facts.statistics,
-        columns=training_columns(facts.extra),
+        window=[end.isoformat() if end else None for end in details.window or (None, None)],
+        settings=details.settings,
+        statistics=details.statistics,
+        columns=training_columns(details.extra),
         files=files,
         key_id=get_key_id(run.key),
-        scheme=_scheme(facts, run.key),
-        source=facts.source,
+        scheme=_scheme(details, run.key),
+        source=details.source,
         tools={name: version(name) for name in _TOOLS},
         audit_head=audit_head,
-        chain=facts.chain,
-        consent=list(facts.consent),
-        risk=facts.risk,
+        chain=details.chain,
+        consent=list(details.consent),
+        risk=details.risk,
     )
     manifest.sign(run.key)
     return manifest
@@ -103,8 +104,8 @@ def build_abort_marker(started: Record, audit_head: str) -> Manifest:
     )
 
 
-def _scheme(facts: ManifestDetails, key: Key | None) -> str:
-    if own := facts.settings.get("overridden", {}).get("hash_id"):
+def _scheme(details: ManifestDetails, key: Key | None) -> str:
+    if own := details.settings.get("overridden", {}).get("hash_id"):
         return f"by {own}"
     return describe_scheme(key)
 

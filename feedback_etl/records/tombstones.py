@@ -4,7 +4,8 @@
 nothing can be added to a file, `.feedback_etl/tombstones/` has an object for each erasure and key. A digest is an HMAC
 under a key that is derived for this purpose alone, so that it is no pseudonym and nothing in an export equals it. An
 erasure writes a complete set under each key that it knows; a holder of one of these keys can determine from raw rows
-who was erased. The last line of each set is its seal, a MAC over the lines before it.
+who was erased. The last line of each set is its seal: a MAC over the lines before it and the head that the audit log of
+the folder had, so that the set is of no use in another folder. The log may be moved with it, and the folder renamed.
 
 Without a key the digests are plain SHA-256, and anyone who can list the ids can determine who was erased.
 """
@@ -116,7 +117,7 @@ class TombstoneFile:
 
     @cached_property
     def _records(self) -> list[Tombstone]:
-        return [record for record in map(self._parse, self.content.splitlines()) if record is not None]
+        return [record for _, record in self.list_lines()]
 
     def _parse(self, line: bytes) -> Tombstone | None:
         """Return the tombstone of a line; None if a crash tore it: that erasure was not done, and is run again."""
@@ -197,23 +198,10 @@ class TombstoneFile:
                 "another folder (--output)."
             )
 
-    def find_unsealed(self, state: TombstoneState, by_id: Mapping[str, Key]) -> list[str]:
-        """Return a problem for each set of tombstones after the recorded state that its key has not sealed.
-
-        Sets of unavailable keys are not verified; a set without a key has no seal.
-        """
-        sets: dict[tuple[str, str], list[tuple[bytes, Tombstone]]] = {}
-        for line in self.content[state.bytes :].splitlines():
-            record = self._parse(line)
-            if record and record["key_id"] in by_id:
-                sets.setdefault((record["erasure"], str(record["key_id"])), []).append((line, record))
-        return [
-            f"{self.path} has lines of the erasure {erasure} that its key has not sealed: it was interrupted, or they "
-            "were added. Run the erasure again"
-            for (erasure, key_id), lines in sets.items()
-            if (lines[-1][1]["kind"], lines[-1][1]["digest"])
-            != ("seal", _compute_seal((line for line, _ in lines[:-1]), by_id[key_id]))
-        ]
+    def list_lines(self, start: int = 0) -> list[tuple[bytes, Tombstone]]:
+        """Return the lines from a position on that are not torn."""
+        parsed = ((line, self._parse(line)) for line in self.content[start:].splitlines())
+        return [(line, record) for line, record in parsed if record is not None]
 
 
 def _signers(records: Iterable[Tombstone]) -> dict[str, set[str | None]]:
@@ -224,15 +212,23 @@ def _signers(records: Iterable[Tombstone]) -> dict[str, set[str | None]]:
     return signers
 
 
-def _compute_seal(lines: Iterable[bytes], key: Key) -> str:
-    """Compute the MAC over the lines of a set of tombstones: 64 hex characters."""
-    return sign(key, "tombstones", b"\n".join(lines))
+def compute_seal(lines: Iterable[bytes], key: Key, head: str = "") -> str:
+    """Compute the MAC over the lines of a set and a head of the audit log (without it, as earlier versions did)."""
+    return sign(key, "tombstones", b"\n".join([*lines, *([head.encode()] if head else [])]))
 
 
-def add_tombstones(
-    folder: StorageLike, erasure: str, users: Iterable[str], pseudonyms: Iterable[str], key: Key | None
+def add_tombstones(  # noqa: PLR0913  one call
+    folder: StorageLike, erasure: str, users: Iterable[str], pseudonyms: Iterable[str], key: Key | None, *, head: str
 ) -> None:
     """Append the tombstones of an erasure under a key; they are durable when this returns.
+
+    Args:
+        folder: The folder.
+        erasure: The id of the erasure.
+        users: The ids of users.
+        pseudonyms: The pseudonyms of analyses under this key.
+        key: The key of the digests; None for plain ones.
+        head: The MAC of a record of the folder's audit log, which binds them to the folder.
 
     Raises:
         OSError: They cannot be written.
@@ -245,6 +241,6 @@ def add_tombstones(
         return json.dumps({"erasure": erasure, "kind": kind, "digest": digest, "key_id": key_id}).encode()
 
     lines = [encode(kind, digest) for kind, digest in digests]
-    lines += [encode("seal", _compute_seal(lines, key))] if key and lines else []
+    lines += [encode("seal", compute_seal(lines, key, head))] if key and lines else []
     if lines:
         open_storage(folder).append_lines(TOMBSTONES, b"\n".join(lines) + b"\n")

@@ -35,14 +35,7 @@ class Stack(NamedTuple):
 
 
 def bars(title: str, description: str, items: Sequence[Bar], *, marks: Sequence[tuple[float, str]] = ()) -> Markup:
-    """Draw horizontal bars, one below the other.
-
-    Args:
-        title: Title of the chart.
-        description: Description of the chart, in a sentence.
-        items: Bars from top to bottom.
-        marks: Values to mark with a line, such as thresholds, with their labels.
-    """
+    """Draw horizontal bars, one below the other, and labelled lines at the values of `marks`, such as thresholds."""
     plot_width = _WIDTH - _LABELS - _FIGURES
     longest = max([bar.value for bar in items] + [value for value, _ in marks], default=0) or 1
     height = len(items) * _LINE
@@ -71,14 +64,7 @@ def _bar(item: Bar, top: float, length: float) -> Markup:
 
 
 def stacks(title: str, description: str, items: Sequence[Stack], tones: Sequence[str]) -> Markup:
-    """Draw stacked columns, from left to right.
-
-    Args:
-        title: Title of the chart.
-        description: Description of the chart, in a sentence.
-        items: Columns from left to right.
-        tones: CSS class of the colour of each series, from bottom to top.
-    """
+    """Draw stacked columns from left to right; `tones` are the CSS classes of the series, from bottom to top."""
     highest = 2 * round_width(max((sum(stack.values) for stack in items), default=0) / 2 or 1)
     shapes = [_grid(highest * share, _y(share)) for share in (0, 0.5, 1)]
     step = (_WIDTH - _AXIS) / max(len(items), 1)

@@ -10,6 +10,7 @@ from feedback_etl.database import tables
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.posix import replace_private_file, temporary_path
+from feedback_etl.transform.age_hierarchy import is_generalized
 from feedback_etl.transform.row_schema import row_schema
 
 
@@ -23,7 +24,8 @@ def contracts(extra_columns: Sequence[ExtraColumn] = (), age_edges: Sequence[int
 
 def manifest_schema(manifest: Manifest) -> dict[str, Any]:
     """Return the JSON Schema of a row of an export, as its manifest describes it."""
-    return row_schema(manifest.extra_columns, manifest.settings.get("age_edges", AGE_EDGES), manifest.overridden)
+    edges, generalized = manifest.settings.get("age_edges", AGE_EDGES), is_generalized(manifest.settings)
+    return row_schema(manifest.extra_columns, edges, manifest.overridden, generalized=generalized)
 
 
 def write_contracts(

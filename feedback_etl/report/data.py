@@ -17,11 +17,11 @@ from feedback_etl.records.manifest import Manifest
 from feedback_etl.report.columns import Column, list_columns
 from feedback_etl.report.distribution import Distribution, distribution
 from feedback_etl.report.drift import Drift, can_drift, drift
-from feedback_etl.report.rows import Export, Rows
+from feedback_etl.report.rows import Rows, read_columns
 from feedback_etl.report.selection import Selection, refresh_exports, select_exports
 from feedback_etl.storage.location import open_storage
 from feedback_etl.storage.urls import is_object_store
-from feedback_etl.training.committed_export import may_share_pairs
+from feedback_etl.training.committed_export import CommittedExport, may_share_pairs
 
 _PERSON = "subject_hash"
 _SIZES = ((1, 1), (2, 2), (3, 3), (4, 4), (5, 9), (10, 19), (20, 49), (50, None))
@@ -76,7 +76,7 @@ class ReportData(NamedTuple):
     verdicts: dict[str, VerificationResult]
 
 
-def collect_data(exports: Sequence[Export], keys: Iterable[Key], created_at: datetime) -> ReportData:
+def collect_data(exports: Sequence[CommittedExport], keys: Iterable[Key], created_at: datetime) -> ReportData:
     """Collect the data of a report on exports, the oldest first.
 
     Only a few columns of all rows are in memory at a time.
@@ -106,14 +106,14 @@ def collect_data(exports: Sequence[Export], keys: Iterable[Key], created_at: dat
     )
 
 
-def _columns(exports: Sequence[Export]) -> dict[str, Column]:
+def _columns(exports: Sequence[CommittedExport]) -> dict[str, Column]:
     """Return the columns of all exports by name, as in the newest; a column that one export hides is hidden."""
     columns = [column for export in exports for column in list_columns(export.manifest)]
     hidden = {column.name for column in columns if column.kind == "hidden"}
     return {column.name: column for column in columns if column.kind == "hidden" or column.name not in hidden}
 
 
-def _drift(compared: Sequence[Export], columns: Mapping[str, Column]) -> list[Drift]:
+def _drift(compared: Sequence[CommittedExport], columns: Mapping[str, Column]) -> list[Drift]:
     """Measure the drift in the columns that two exports have in common; empty without two exports."""
     if not compared:
         return []
@@ -121,21 +121,20 @@ def _drift(compared: Sequence[Export], columns: Mapping[str, Column]) -> list[Dr
     common = {*before.manifest.columns} & {*now.manifest.columns}
     comparable = [column for name, column in columns.items() if name in common and can_drift(column)]
     names = [column.name for column in comparable]
-    return drift(before.read(names), now.read(names), comparable)
+    return drift(read_columns(before, names), read_columns(now, names), comparable)
 
 
-def _overlap(compared: Sequence[Export]) -> float | None:
+def _overlap(compared: Sequence[CommittedExport]) -> float | None:
     """Return the overlap of two windows; exports of one series share no row, and adopted files have no window."""
-    exports = [export.committed for export in compared]
-    if not exports or not all(export.manifest.window[1] for export in exports) or not may_share_pairs(*exports):
+    if not compared or not all(export.manifest.window[1] for export in compared) or not may_share_pairs(*compared):
         return 0.0
-    (start, end), (newer_start, newer_end) = (export.window for export in exports)
+    (start, end), (newer_start, newer_end) = (export.window for export in compared)
     if newer_start == datetime.min:
         return None
     return (min(end, newer_end) - max(start, newer_start)) / (newer_end - newer_start)
 
 
-def find_report_exports(locations: Iterable[str | Path]) -> list[Export]:
+def find_report_exports(locations: Iterable[str | Path]) -> list[CommittedExport]:
     """Find the exports of folders, prefixes of object stores and data files, the oldest first.
 
     Raises:
@@ -147,7 +146,7 @@ def find_report_exports(locations: Iterable[str | Path]) -> list[Export]:
     return sorted(distinct.values(), key=lambda export: (export.manifest.created_at, export.manifest.stem))
 
 
-def _list_exports(location: str | Path) -> list[Export]:
+def _list_exports(location: str | Path) -> list[CommittedExport]:
     """List the exports of a folder or prefix, or the export of a data file."""
     path = Path(location)
     is_file = path.name.endswith(DATA_SUFFIXES) and not is_object_store(str(location))
@@ -155,17 +154,19 @@ def _list_exports(location: str | Path) -> list[Export]:
         raise UsageError(f"There is no file {path}.")
     storage = open_storage(path.parent if is_file else location)
     require_storage(storage)
-    exports = [Export(storage, manifest) for manifest in list_exports(storage).exports]
-    if not is_file and not exports:
-        raise ExportFileError(f"{storage} contains no exports; create one with `feedback-etl export`.")
-    if is_file and not (exports := [export for export in exports if export.paths == [path.name]]):
+    manifests = list_exports(storage).exports
+    if is_file:
+        manifests = [manifest for manifest in manifests if not manifest.pruned_at and manifest.data == path.name]
+    if is_file and not manifests:
         raise ExportFileError(
             f"{path} is not a data file with a manifest. Create one with `feedback-etl adopt FILE`, or name a folder."
         )
-    return exports
+    if not manifests:
+        raise ExportFileError(f"{storage} contains no exports; create one with `feedback-etl export`.")
+    return [CommittedExport.from_manifest(storage, manifest) for manifest in manifests]
 
 
-def _quasi_identifiers(exports: Sequence[Export]) -> Sequence[str]:
+def _quasi_identifiers(exports: Sequence[CommittedExport]) -> Sequence[str]:
     """Return the quasi-identifiers of the newest export with a measured risk."""
     risks: list[dict[str, Any]] = [export.manifest.risk for export in reversed(exports) if export.manifest.risk]
     return risks[0]["quasi_identifiers"] if risks else QUASI_IDENTIFIERS

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
-from feedback_etl.report.rows import Export
+from feedback_etl.training.committed_export import CommittedExport
 from feedback_etl.training.export_catalog import refresh
 
 _REASONS = {
@@ -27,24 +27,24 @@ class Selection(NamedTuple):
         reasons: Differences of these from the newest one, with their numbers; an export can have several.
     """
 
-    combined: Sequence[Export]
-    compared: Sequence[Export]
+    combined: Sequence[CommittedExport]
+    compared: Sequence[CommittedExport]
     excluded: int
     reasons: dict[str, int]
 
 
-def refresh_exports(exports: Sequence[Export]) -> list[Export]:
+def refresh_exports(exports: Sequence[CommittedExport]) -> list[CommittedExport]:
     """Return the exports whose files exist, with their current manifests.
 
     Raises:
         ExportFileError: A file is missing, truncated or changed.
     """
     with ThreadPoolExecutor() as pool:
-        refreshed = pool.map(partial(refresh, verify=False), [export.committed for export in exports if export.paths])
-        return [Export(export.storage, export.manifest) for export in refreshed if export]
+        with_files = [export for export in exports if export.files and not export.manifest.pruned_at]
+        return [export for export in pool.map(partial(refresh, verify=False), with_files) if export]
 
 
-def select_exports(exports: Sequence[Export]) -> Selection:
+def select_exports(exports: Sequence[CommittedExport]) -> Selection:
     """Select the exports that can be combined with the newest, so that no person and no pair counts twice.
 
     Args:
@@ -52,7 +52,7 @@ def select_exports(exports: Sequence[Export]) -> Selection:
     """
     if not exports:
         return Selection([], [], 0, {})
-    newest, kinds = exports[-1], [export.committed.kind for export in exports]
+    newest, kinds = exports[-1], [export.kind for export in exports]
     combined = [export for export, kind in zip(exports, kinds, strict=True) if kind == kinds[-1]]
     same_folder = [export for export in combined if str(export.storage) == str(newest.storage)]
     differences = {

@@ -18,7 +18,7 @@ from feedback_etl.options.keywords import DatabaseKeywords, ExportKeywords
 from feedback_etl.options.output import OutputOptions
 from feedback_etl.options.privacy import PrivacyOptions
 from feedback_etl.options.read import ReadOptions
-from feedback_etl.privacy.k_anonymity import MAX_K
+from feedback_etl.privacy.anonymity_policy import MAX_K
 from feedback_etl.settings.file import read_settings_file
 from feedback_etl.settings.messages import (
     NO_DATABASE,
@@ -63,8 +63,11 @@ class Settings(BaseSettings):
     )
     pseudonym_length: int = Field(PrivacyOptions.pseudonym_length, ge=16, le=32, multiple_of=16, description="16 or 32")
     k: int | None = Field(None, ge=1, le=MAX_K, description="minimum number of people in an equivalence class")
-    on_small_class: Literal["suppress", "fail"] = PrivacyOptions.on_small_class
+    on_small_class: Literal["suppress", "generalize", "fail"] = PrivacyOptions.on_small_class
     max_suppressed: float = Field(PrivacyOptions.max_suppressed, ge=0, le=1, description="maximum suppressed share")
+    l: int | None = Field(None, ge=1, le=MAX_K, description="minimum different answers in a class")  # noqa: E741
+    t: float | None = Field(None, ge=0, le=1, description="maximum distance of the answers in a class from all")
+    hierarchies: dict[str, dict[str, list[str]]] = Field({}, description="coarser values by column and value")
     quasi_identifiers: tuple[str, ...] = QUASI_IDENTIFIERS
     age_edges: tuple[int, ...] = AGE_EDGES
     columns: dict[str, ColumnSettings] = Field({}, description="extra columns that the query yields")

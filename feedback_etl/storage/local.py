@@ -6,17 +6,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path, PurePosixPath
 
-from feedback_etl.errors import FolderLockedError
 from feedback_etl.storage.base import LOCK_TIMEOUT, ConflictError, FileInfo, Storage, Version
 from feedback_etl.storage.errors import refuse_links
-from feedback_etl.storage.locks import acquire_lock, lock_folder
+from feedback_etl.storage.locks import lock_folder, open_locked
 from feedback_etl.storage.posix import (
     create_private_file,
     fsync_directory,
     hash_file,
     link_exclusive,
-    make_private_folder,
-    open_private_file,
     open_regular_file,
     read_regular_file,
     replace_private_file,
@@ -186,12 +183,10 @@ class LocalStorage(Storage):
     @contextmanager
     def _open_locked(self, name: str, timeout: float) -> Iterator[WholeFile]:
         path = self.path / name
-        self.refuse_links(name)
-        make_private_folder(path.parent)
         is_new = not path.exists()
-        with open_private_file(path) as file:
-            if not acquire_lock(file.fileno(), timeout):
-                raise FolderLockedError(f"{path} has been held by another process for {timeout:g} s; run again.")
+        with open_locked(
+            path, timeout, f"{path} has been held by another process for {timeout:g} s; run again."
+        ) as file:
             if is_new:
                 fsync_directory(path.parent)
             yield file

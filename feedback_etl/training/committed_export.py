@@ -9,7 +9,7 @@ import polars as pl
 from feedback_etl.columns import AGE_EDGES
 from feedback_etl.records.manifest import DataFile, Manifest
 from feedback_etl.storage.base import Storage
-from feedback_etl.transform.expressions import age_ranges
+from feedback_etl.transform.age_hierarchy import exported_age_ranges
 
 
 class ExportKind(NamedTuple):
@@ -29,7 +29,7 @@ class ExportKind(NamedTuple):
 
 
 class CommittedExport(NamedTuple):
-    """An export whose files exist.
+    """An export of a folder with its storage; its files exist unless it was pruned.
 
     Attributes:
         storage: Storage of the export.
@@ -70,7 +70,7 @@ class CommittedExport(NamedTuple):
     @property
     def age_type(self) -> pl.DataType:
         """Return the type of its age ranges: text where the application names them itself."""
-        return pl.String() if "bucket_age" in self.manifest.overridden else age_ranges(self.age_edges)
+        return pl.String() if "bucket_age" in self.manifest.overridden else exported_age_ranges(self.manifest.settings)
 
     def get_setting(self, name: str, default: str) -> str:
         """Return a setting of the export; the default if the manifest does not contain it."""

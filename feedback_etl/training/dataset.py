@@ -47,7 +47,7 @@ def scan_training(
     the newest that has one. This deduplication reads the columns of the pair, and is skipped if the windows of the
     exports do not overlap. With truncated times, equal rows of one file are different
     feedback, and all are kept; so are those of an application that recognises duplicates itself. If the application
-    names age ranges itself, `age_range` is text.
+    names age ranges itself, `age_range` is text; where small classes were generalised, its type has wider ranges too.
 
     Files are checked now and read when the frame is collected. Polars reads only the columns that are needed; the order
     of the rows is deterministic. To use the frame elsewhere:
@@ -100,8 +100,8 @@ def scan_training(
     with ThreadPoolExecutor() as pool:
         current = [export for export in pool.map(partial(refresh, verify=verify), committed) if export]
     clusters = _cluster_by_window(require_exports(current, exports))
-    age_range_as_text = len({export.kind.age_edges for export in current}) > 1
-    frames = [_scan_cluster(cluster, age_range_as_text=age_range_as_text) for cluster in clusters]
+    age_type = _common_age_type(current)
+    frames = [_scan_cluster(cluster, age_type) for cluster in clusters]
     return pl.concat(frames, how="diagonal_relaxed")
 
 
@@ -174,11 +174,20 @@ def _cluster_by_window(exports: Sequence[CommittedExport]) -> list[list[Committe
     return clusters
 
 
-def _scan_cluster(cluster: Sequence[CommittedExport], *, age_range_as_text: bool) -> pl.LazyFrame:
+def _common_age_type(exports: Sequence[CommittedExport]) -> pl.DataType:
+    """Return the type of the age ranges of several exports: text if their edges differ, else the one with most."""
+    if len({export.kind.age_edges for export in exports}) > 1:
+        return pl.String()
+    return max((export.age_type for export in exports), key=lambda dtype: len(getattr(dtype, "categories", ())))
+
+
+def _scan_cluster(cluster: Sequence[CommittedExport], age_type: pl.DataType) -> pl.LazyFrame:
     """Scan exports that can have pairs in common, and keep the newest copy of each pair."""
-    frames, key = [_scan(export) for export in sort_by_recency(cluster)], list(PAIR_KEY)
-    if age_range_as_text:
-        frames = [frame.with_columns(pl.col("age_range").cast(pl.String)) for frame in frames]
+    key = list(PAIR_KEY)
+    frames = [
+        _scan(export).with_columns(pl.col("age_range").cast(age_type)) if export.age_type != age_type else _scan(export)
+        for export in sort_by_recency(cluster)
+    ]
     if len(frames) == 1:
         return frames[0]
     if any(export.precision != "exact" or "pair_hash" in export.manifest.overridden for export in cluster):

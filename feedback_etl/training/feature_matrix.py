@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Literal
 
@@ -60,7 +60,7 @@ def features(
     | `conditions_other` | 1 if the pair has a condition that the vocabulary lacks |
     | `conditions_missing` | 1 if the pair has no condition |
     | `rule=NAME`, `rules_other`, `rules_missing` | likewise for rules |
-    | `age` | 1 for the youngest range of the vocabulary, 2 for the next, ...; 0 if missing |
+    | `age` | 1 for the youngest range of the vocabulary, 2 for the next, ...; the mean for a wider one; 0 if missing |
     | `age_missing` | 1 if it is null or not in the vocabulary |
     | `timeframe_days` | with "timeframe", `2_weeks` is 14; a month has 30 days, a year 365; 0 if missing |
     | `timeframe_missing` | with "timeframe", 1 if it is null or has another form |
@@ -116,7 +116,7 @@ def features(
     parsed = frame.select(
         pl.col(_LISTS).cast(pl.String).str.split(","),
         *map(_days, timeframe),
-        _rank("age_range", fitted.age_ranges),
+        _rank("age_range", fitted.rank_ranges()),
         *(pl.col(name).cast(pl.Datetime("us")) for name in time),  # the cast converts to UTC
         *map(numeric_rating, ratings),
     )
@@ -182,10 +182,9 @@ def _days(column: str) -> pl.Expr:
     return text.str.extract(_TIMEFRAME, 1).cast(pl.Int64) * unit
 
 
-def _rank(column: str, names: Sequence[str]) -> pl.Expr:
-    """Return the position of a name among all, from 1; null for other values."""
-    ranks = range(1, len(names) + 1)
-    return pl.col(column).cast(pl.String).replace_strict(names, ranks, default=None, return_dtype=pl.Int64)
+def _rank(column: str, ranks: Mapping[str, float]) -> pl.Expr:
+    """Return the rank of a name; null for other values."""
+    return pl.col(column).cast(pl.String).replace_strict(ranks, default=None, return_dtype=pl.Float64)
 
 
 def _with_missing(column: str, name: str, missing: str) -> list[pl.Expr]:

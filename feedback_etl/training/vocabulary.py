@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -14,6 +15,7 @@ from feedback_etl.columns import require_pairs
 from feedback_etl.errors import ExportFileError, UsageError, ValidationError
 from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.posix import replace_private_file, temporary_path
+from feedback_etl.transform.age_hierarchy import all_age_ranges
 from feedback_etl.transform.dataframes import Frame, to_polars
 from feedback_etl.transform.expressions import AGE_RANGE
 
@@ -108,13 +110,29 @@ class Vocabulary(pydantic.BaseModel):
         Raises:
             ValidationError: An age range overlaps a known one.
         """
-        unknown = [name for name in _list_ranges(frame) if name not in self.age_ranges]
+        ranks = self.rank_ranges()
+        unknown = [name for name in _list_ranges(frame) if name not in ranks]
         known_bounds = [_parse_bounds(name) for name in self.age_ranges if _RANGE.fullmatch(name)]
         if any(low < end and start < high for low, high in map(_parse_bounds, unknown) for start, end in known_bounds):
             raise ValidationError(
                 f"age_range contains other ranges than the vocabulary ({', '.join(self.age_ranges)}). Fit it to rows "
                 "of exports with the same age_edges."
             )
+
+    def rank_ranges(self) -> dict[str, float]:
+        """Return the position of each age range, from 1; a wider one has the mean of those that it joins.
+
+        >>> Vocabulary().rank_ranges()["25-50"]
+        3.5
+        """
+        ranks = {name: float(rank) for rank, name in enumerate(self.age_ranges, 1)}
+        ranges = [name for name in self.age_ranges if _RANGE.fullmatch(name)]
+        for first, last in combinations(ranges, 2):
+            low, high = re.findall("^[0-9]+", first), re.findall("[0-9]+$", last)
+            if low or high:
+                joined = f"{low[0]}-{high[0]}" if low and high else f"{low[0]}+" if low else f"<{high[0]}"
+                ranks.setdefault(joined, (ranks[first] + ranks[last]) / 2)
+        return ranks
 
     def save(self, path: str | Path) -> None:
         """Write the vocabulary as a JSON file that only its owner can read (0600); an existing file is replaced.
@@ -158,16 +176,28 @@ def _learn_ranges(pairs: pl.LazyFrame) -> tuple[str, ...]:
     """Return the age ranges of the type or else of the rows, from the youngest to the oldest."""
     dtype = pairs.collect_schema().get("age_range", pl.Null())
     if isinstance(dtype, pl.Enum):
-        return tuple(dtype.categories)
+        return _without_wider(dtype.categories.to_list())
     labels = _list_labels(pairs)
-    if labels <= {*_AGE_RANGES}:
+    if labels <= {*all_age_ranges().categories}:
         return _AGE_RANGES
     if custom := [label for label in labels if not _RANGE.fullmatch(label)]:
         raise ValidationError(
             f"age_range contains {len(custom):,} values that are no ranges such as <18, 18-25 or 50+. Pass custom "
             "labels from the youngest to the oldest: Vocabulary.fit(pairs, age_ranges=(...))."
         )
-    return tuple(sorted(labels, key=_parse_bounds))
+    return _without_wider(sorted(labels, key=_parse_bounds))
+
+
+def _without_wider(labels: Sequence[str]) -> tuple[str, ...]:
+    """Return the labels without ranges that contain another one, as those of generalised rows do."""
+    if not all(map(_RANGE.fullmatch, labels)):
+        return tuple(labels)
+    bounds = list(map(_parse_bounds, labels))
+    return tuple(
+        label
+        for label, own in zip(labels, bounds, strict=True)
+        if not any(own != other and own[0] <= other[0] and other[1] <= own[1] for other in bounds)
+    )
 
 
 def _list_labels(pairs: pl.LazyFrame) -> set[str]:

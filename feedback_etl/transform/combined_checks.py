@@ -21,7 +21,7 @@ def combine_checks(schema: pa.DataFrameSchema) -> pa.DataFrameSchema:
     """Return a schema that accepts the same frames, with the patterns and ranges of all columns as a single check.
 
     pandera collects each check of a column by itself, and repeats part of the work for each. The combined check takes
-    about two thirds of the time for 131,072 rows of twelve columns, but does not tell which column breaks which rule.
+    about two thirds of the time for 131,072 rows of twelve columns, but does not report which column breaks which rule.
     """
     conditions = [
         _EXPRESSIONS[str(check.name)](_values_to_check(name), check.statistics).all()

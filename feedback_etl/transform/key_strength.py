@@ -128,7 +128,9 @@ def _longest_sequence(text: str, start: int) -> int:
     if not any(text[start : start + _MIN_SEQUENCE] in sequence for sequence in list_sequences()):
         return 0
     lengths = range(_MIN_SEQUENCE, len(text) - start + 1)
-    return max((n for n in lengths if any(text[start : start + n] in each for each in list_sequences())), default=0)
+    return max(
+        (n for n in lengths if any(text[start : start + n] in sequence for sequence in list_sequences())), default=0
+    )
 
 
 def _longest_repetition(context: str, start: int) -> int:

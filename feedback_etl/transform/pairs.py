@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import polars as pl
 import polars.selectors as cs
 
+from feedback_etl.clock import to_naive_utc
 from feedback_etl.columns import RATINGS, TRAINING_COLUMNS
 from feedback_etl.errors import ValidationError
 from feedback_etl.transform.expressions import iso_timestamp
@@ -79,10 +80,6 @@ def _create_series(name: str, values: list[Any], dtype: Any) -> pl.Series:
     if dtype != _TIME:
         series = pl.Series(name, values, dtype=dtype, strict=True)
         return series.replace("", None) if dtype == pl.String else series
-    return pl.Series(name, [_parse_utc(value) for value in values], dtype=pl.Datetime("us")).dt.replace_time_zone("UTC")
-
-
-def _parse_utc(text: str) -> datetime:
-    """Parse an ISO 8601 text to a naive UTC datetime."""
-    time = datetime.fromisoformat(text)
-    return time if time.tzinfo is None else time.astimezone(UTC).replace(tzinfo=None)
+    return pl.Series(
+        name, [to_naive_utc(datetime.fromisoformat(value)) for value in values], dtype=pl.Datetime("us")
+    ).dt.replace_time_zone("UTC")

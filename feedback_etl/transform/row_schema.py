@@ -13,10 +13,15 @@ TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?$"
 
 
 def row_schema(
-    extra_columns: Sequence[ExtraColumn] = (), age_edges: Sequence[int] = AGE_EDGES, overridden: Collection[str] = ()
+    extra_columns: Sequence[ExtraColumn] = (),
+    age_edges: Sequence[int] = AGE_EDGES,
+    overridden: Collection[str] = (),
+    *,
+    generalized: bool = False,
 ) -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of one row of an export, where an empty field is null."""
-    columns = training_schema(tuple(extra_columns), tuple(age_edges), frozenset(overridden)).columns
+    rules = (tuple(extra_columns), tuple(age_edges), frozenset(overridden))
+    columns = training_schema(*rules, generalized=generalized).columns
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "TrainingPair",

@@ -8,6 +8,7 @@ import pandera.polars as pa
 import polars as pl
 
 from feedback_etl.columns import AGE_EDGES, IMAGE_URL, SUBJECT_HASH, ExtraColumn
+from feedback_etl.transform.age_hierarchy import all_age_ranges
 from feedback_etl.transform.column_transforms import with_age_ranges
 from feedback_etl.transform.combined_checks import combine_checks
 from feedback_etl.transform.dataframes import Frame, collect_if_lazy, lazy_like, to_polars
@@ -16,6 +17,7 @@ from feedback_etl.transform.failure_cases import Model, failure_cases, model_fai
 from feedback_etl.transform.formulas import CONTROL_CHARACTERS, is_formula
 
 _RANGE = "Range of the age in years, half-open"
+_WIDER_RANGE = f"{_RANGE}; wider ranges belong to small equivalence classes."
 _OWN_LABEL = "Range of the age, a label of the application's own."
 _OWN_PSEUDONYM = "Pseudonym of recommendation_feedbacks.analysis_id, made by the application itself."
 PSEUDONYM_PATTERN = "^([0-9a-f]{16}){1,2}$"
@@ -89,8 +91,10 @@ def training_schema(
     extra_columns: tuple[ExtraColumn, ...] = (),
     age_edges: tuple[int, ...] = AGE_EDGES,
     overridden: frozenset[str] = frozenset(),
+    *,
+    generalized: bool = False,
 ) -> pa.DataFrameSchema:
-    """Return `TrainingPair` with the requested age ranges and extra columns.
+    """Return `TrainingPair` with the requested age ranges and extra columns; generalised exports have wider ranges.
 
     Where an application overrides `bucket_age` or `hash_id`, labels or pseudonyms may be any text but a formula.
     """
@@ -98,6 +102,8 @@ def training_schema(
     if "bucket_age" in overridden:
         checks = _own_text_checks("age_range")
         schema = schema.update_column("age_range", dtype=pl.String, checks=checks, description=_OWN_LABEL)
+    elif generalized:
+        schema = schema.update_column("age_range", dtype=all_age_ranges(age_edges), description=_WIDER_RANGE)
     elif age_edges != AGE_EDGES:
         schema = schema.update_column("age_range", dtype=age_ranges(age_edges), description=f"{_RANGE}.")
     if "hash_id" in overridden:
@@ -120,9 +126,9 @@ def _refuse_formulas(formulas: pl.Expr) -> pa.Check:
 
 @lru_cache
 def _combined_schema(
-    extra_columns: tuple[ExtraColumn, ...], age_edges: tuple[int, ...], overridden: frozenset[str]
+    extra_columns: tuple[ExtraColumn, ...], age_edges: tuple[int, ...], overridden: frozenset[str], *, generalized: bool
 ) -> pa.DataFrameSchema:
-    return combine_checks(training_schema(extra_columns, age_edges, overridden))
+    return combine_checks(training_schema(extra_columns, age_edges, overridden, generalized=generalized))
 
 
 def _create_column(column: ExtraColumn) -> pa.Column:
@@ -134,13 +140,14 @@ def _create_column(column: ExtraColumn) -> pa.Column:
     return pa.Column(column.column_type.dtype, checks, nullable=True, description=description)
 
 
-def validate(
+def validate(  # noqa: PLR0913  public, flat
     frame: Frame,
     *,
     extra_columns: Sequence[ExtraColumn] = (),
     age_edges: Sequence[int] = AGE_EDGES,
     row_model: Model | None = None,
     overridden: Collection[str] = (),
+    generalized: bool = False,
 ) -> Frame:
     """Return the frame if it satisfies `TrainingPair`.
 
@@ -151,6 +158,7 @@ def validate(
         row_model: A custom pandera model that the frame must satisfy as well; it does not change the frame.
         overridden: The functions that the application overrides: "bucket_age", whose labels may then be any text but a
             formula, and "hash_id", whose pseudonyms may be.
+        generalized: Whether age ranges may be wider ones, as in an export with `on_small_class="generalize"`.
 
     Returns:
         The same frame; for a lazy frame, a lazy frame of the validated rows.
@@ -163,10 +171,11 @@ def validate(
     """
     table = collect_if_lazy(to_polars(frame))
     rules = (tuple(extra_columns), tuple(age_edges), frozenset(overridden))
-    typed = table if "bucket_age" in overridden else with_age_ranges(table, age_ranges(age_edges))
-    cases = failure_cases(_combined_schema(*rules), typed)
-    if not cases.is_empty():  # the combined check does not tell which rule is broken
-        cases = failure_cases(training_schema(*rules), typed)
+    ranges = all_age_ranges(age_edges) if generalized else age_ranges(age_edges)
+    typed = table if "bucket_age" in overridden else with_age_ranges(table, ranges)
+    cases = failure_cases(_combined_schema(*rules, generalized=generalized), typed)
+    if not cases.is_empty():  # the combined check does not report which rule is broken
+        cases = failure_cases(training_schema(*rules, generalized=generalized), typed)
     if row_model is not None:
         cases = pl.concat([cases, model_failure_cases(row_model, table)], how="diagonal_relaxed")
     require_none(cases, table)

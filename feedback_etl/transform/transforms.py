@@ -40,7 +40,7 @@ PAIR_KEY = ("analysis_hash", "recommendation_id", "feedback_timestamp")
 RAW_KEY = ("analysis_id", "recommendation_id", "created_at")
 """The same for raw rows: `anonymize` maps these columns to `PAIR_KEY`, one to one."""
 
-_TRUNCATED = dict(zip(get_args(TimestampPrecision), ("", "1m", "1h", "1d", "1w", "1mo", "1q"), strict=True))
+TRUNCATED = dict(zip(get_args(TimestampPrecision), ("", "1m", "1h", "1d", "1w", "1mo", "1q"), strict=True))
 _JOINED = {"conditions_analyzed": "conditions_joined", "rules_applied": "rules_joined"}
 
 
@@ -75,9 +75,9 @@ def anonymize(  # noqa: PLR0913  public, flat
 
     Args:
         frame: The canonical raw columns, as `load_feedback` returns them; times are naive UTC or have a time zone.
-        now: The time of the export, UTC (a naive time is taken as UTC); cut to seconds it becomes export_date.
+        now: The time of the export, UTC (a naive time is interpreted as UTC); cut to seconds it becomes export_date.
         key: The pseudonym key: a `Key` or its text.
-        unkeyed: Use plain SHA-256, which anybody who can list the ids can invert.
+        unkeyed: Use plain SHA-256, which anyone who can list the ids can invert.
         hash_recommendation_id: Pseudonymise the recommendation as well.
         extra_columns: Extra columns of the frame, which follow the twelve.
         age_edges: The ages at which a new range begins.
@@ -100,10 +100,10 @@ def anonymize(  # noqa: PLR0913  public, flat
     recommendation = pl.col("recommendation_id").cast(pl.String)
     if hash_recommendation_id:
         recommendation = hash_id("recommendation_id", key=key, unkeyed=unkeyed)
-    known = frame.select(*RAW_COLUMNS, *(column.name for column in raw_extra_columns(extra_columns)))
+    raw = frame.select(*RAW_COLUMNS, *(column.name for column in raw_extra_columns(extra_columns)))
     for column, joined in _JOINED.items():
-        known = _add_joined(known, column, joined)
-    pairs: Frame = known.select(
+        raw = _add_joined(raw, column, joined)
+    pairs: Frame = raw.select(
         analysis_hash=hash_id("analysis_id", key=key, unkeyed=unkeyed),
         recommendation_id=recommendation,
         **{name: _whole(pl.col(name)) for name in RATINGS},
@@ -150,7 +150,7 @@ def coarsen(frame: Frame, precision: TimestampPrecision, *, also: Sequence[str] 
     if not is_coarse(precision):
         return frame
     require_pairs(frame, ["feedback_timestamp"], times=also)
-    coarse: Frame = frame.with_columns(pl.col("feedback_timestamp", *also).dt.truncate(_TRUNCATED[precision]))
+    coarse: Frame = frame.with_columns(pl.col("feedback_timestamp", *also).dt.truncate(TRUNCATED[precision]))
     return coarse
 
 
@@ -160,8 +160,8 @@ def is_coarse(precision: TimestampPrecision) -> bool:
     Raises:
         UsageError: There is no such precision: a mistake must not leave times exact.
     """
-    if precision not in [*_TRUNCATED]:
-        raise UsageError(f"`timestamp_precision` must be one of {', '.join(_TRUNCATED)}.")
+    if precision not in [*TRUNCATED]:
+        raise UsageError(f"`timestamp_precision` must be one of {', '.join(TRUNCATED)}.")
     return precision != "exact"
 
 

@@ -1,0 +1,65 @@
+"""Links of a shared export: the analysis of each row, whose own pseudonym no key finds.
+
+They stay in the state folder (0600), are removed with the rows, and let erasure and the checklist find people.
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import polars as pl
+
+from feedback_etl.data_files.row_filter import LINKED, PSEUDONYM
+from feedback_etl.errors import ExportFileError
+from feedback_etl.records.manifest import DataFile, Manifest
+from feedback_etl.storage.base import Storage
+from feedback_etl.storage.posix import hash_file
+
+LINKED_KINDS = ("pairs", "links")
+"""The kinds of files of a shared export that contain the pseudonyms of its rows."""
+
+Share = Callable[[Iterable[pl.DataFrame], int], Iterable[tuple[pl.DataFrame, pl.DataFrame]]]
+"""Prepares rows for a recipient, given their number or a greater one: yields rows with their links."""
+
+_SCHEMA = {PSEUDONYM: pl.String, LINKED: pl.String}
+
+
+def read_links(storage: Storage, manifest: Manifest) -> pl.DataFrame | None:
+    """Return the links of an export, empty after pruning; None if the export is not shared.
+
+    Raises:
+        ExportFileError: A file of them is missing, or differs from the manifest.
+    """
+    if not manifest.recipient:
+        return None
+    files = manifest.all("links")
+    existing = storage.stat_files(file.path for file in manifest.files if file.kind in LINKED_KINDS)
+    return join_links(_read_file(storage, file) for file in (files if existing else ()))
+
+
+def join_links(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    """Return the links of all parts as one frame."""
+    return pl.concat([pl.DataFrame(schema=_SCHEMA), *frames])
+
+
+def scan_links(path: Path) -> pl.DataFrame:
+    """Return the links in a file."""
+    return pl.read_csv(path, schema=_SCHEMA)
+
+
+def _read_file(storage: Storage, file: DataFile) -> pl.DataFrame:
+    try:
+        with storage.local_copy(file.path) as path:
+            if (path.stat().st_size, hash_file(path)) in file.versions:
+                return scan_links(path)
+    except FileNotFoundError:
+        pass
+    raise ExportFileError(
+        f"{storage.uri(file.path)}, which contains the analyses of the rows of a shared export, is missing or was "
+        "changed: people cannot be found there. Restore it from a backup, or prune the export."
+    )
+
+
+def find_rows(links: pl.DataFrame, is_wanted: Callable[[str], bool]) -> set[str]:
+    """Return the pseudonyms of the rows of the analyses that a function recognises by their pseudonyms."""
+    analyses = [analysis for analysis in links[LINKED].unique() if is_wanted(analysis)]
+    return {*links.filter(pl.col(LINKED).is_in(analyses))[PSEUDONYM]}

@@ -1,0 +1,42 @@
+"""Write the parts of a shared export: the coordinator orders the rows of all of them by their pseudonyms."""
+
+from collections.abc import Iterator, Sequence
+
+import polars as pl
+
+from feedback_etl.data_files.file_formats import FileFormat
+from feedback_etl.exports.part_writer import PartWriter
+from feedback_etl.pipeline.release import release_pairs
+from feedback_etl.pipeline.request import ExportRequest
+from feedback_etl.pipeline.shared_files import open_spooled_part
+from feedback_etl.pipeline.tasks import TaskResult
+from feedback_etl.privacy.sharing import RowPseudonyms
+from feedback_etl.records.layout import links_part_path, parse_part_number, part_path
+from feedback_etl.records.manifest import DataFile
+
+
+def write_shared_parts(
+    request: ExportRequest, stem: str, spooled: Sequence[DataFile], changes: pl.DataFrame, pseudonyms: RowPseudonyms
+) -> Iterator[TaskResult]:
+    """Write the spooled rows in the order of their pseudonyms, a range of these a part, without small classes.
+
+    Parts in the order of time would give the time of a row to the range of its part.
+    """
+    storage, form = request.storage, request.output.file_format
+    frames = _read_spooled(request, spooled, changes)
+    rows = sum(file.rows for file in spooled)
+    for number, (part, linked) in enumerate(pseudonyms.prepare(frames, rows)):
+        with (
+            PartWriter(storage, part_path(stem, number, form.suffix), form, request.metadata) as pairs,
+            PartWriter(storage, links_part_path(stem, number), FileFormat()) as links,
+        ):
+            pairs.append(part)
+            links.append(linked)
+            files = [*links.publish("links"), *pairs.publish("pairs")]
+            yield TaskResult(number, files, None, escaped_texts=pairs.escaped_texts)
+
+
+def _read_spooled(request: ExportRequest, spooled: Sequence[DataFile], changes: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    for file in sorted(spooled, key=lambda file: parse_part_number(file.path)):
+        with open_spooled_part(request.storage, file) as frames:
+            yield from (release_pairs(frame, changes, request.transform_options) for frame in frames)

@@ -1,0 +1,116 @@
+"""Decide which rows of an export are published unchanged, generalised or suppressed, from its class table alone."""
+
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from feedback_etl.errors import ValidationError
+from feedback_etl.privacy.anonymity_policy import KAnonymityPolicy
+from feedback_etl.privacy.class_table import CLASS, ClassTable
+from feedback_etl.privacy.generalization import generalize_classes, original
+from feedback_etl.privacy.information_loss import measure_loss
+from feedback_etl.privacy.k_anonymity import ClassCounter, drop_small_classes, summarize
+from feedback_etl.transform.age_hierarchy import all_age_ranges
+
+_IS_DROPPED = "is dropped"
+
+
+class ReleasePlan(NamedTuple):
+    """What happens to the rows of an export.
+
+    Attributes:
+        changes: Equivalence classes that are not published as they are, by quasi-identifiers. With generalised ones,
+            the column "is dropped", and for each quasi-identifier "original NAME", where NAME is the published value.
+        classes: Published classes: the quasi-identifiers, `people` and `rows`.
+        suppressed: Number of suppressed rows.
+        measures: Further measures for the report: `generalization` and `diversity`, if there are any.
+    """
+
+    changes: pl.DataFrame
+    classes: pl.DataFrame
+    suppressed: int
+    measures: dict[str, Any]
+
+    def summarize(self, policy: KAnonymityPolicy) -> dict[str, Any]:
+        """Summarize the published classes for the report and the manifest."""
+        return summarize(self.classes, policy, policy.max_counted_people) | self.measures
+
+
+def plan_release(counter: ClassCounter, policy: KAnonymityPolicy) -> ReleasePlan:
+    """Plan the release of counted rows.
+
+    Raises:
+        ValidationError: The policy does not allow small classes or so many suppressed rows, or no row would remain.
+    """
+    plan = _plan(counter, policy)
+    rows = plan.suppressed + int(plan.classes["rows"].sum())
+    if violation := policy.violation(plan.suppressed, rows):
+        by_time = "; `recipient` always adds feedback_timestamp"
+        raise ValidationError(
+            f"Nothing was exported: {plan.suppressed:,} of {rows:,} rows belong to equivalence classes of fewer than "
+            f"{policy.k} people with equal {', '.join(policy.quasi_identifiers)}{policy.describe_diversity()}, and "
+            f"{violation}. Set fewer quasi_identifiers or age_edges to make classes larger"
+            f"{by_time if 'feedback_timestamp' in policy.quasi_identifiers else ''}."
+        )
+    return plan
+
+
+def _plan(counter: ClassCounter, policy: KAnonymityPolicy) -> ReleasePlan:
+    if not counter.has_rows or not (policy.generalizes or policy.measured_columns):
+        classes = counter.classes()
+        is_small = pl.col("people") < (policy.k or 0)
+        small = classes.filter(is_small)
+        return ReleasePlan(small, classes.filter(~is_small), int(small["rows"].sum()), {})
+    table = ClassTable(counter.table(), policy, counter.cap)
+    if not policy.generalizes:
+        kept = _drop_violations(table, table.classes)
+        small = table.classes.join(kept, on=CLASS, how="anti")
+        return ReleasePlan(small, table.count_people(kept), int(small["rows"].sum()), _diversity(table, kept))
+    classes = generalize_classes(table, policy)
+    kept = _drop_violations(table, classes)
+    dropped, published = ~classes[CLASS].is_in(kept[CLASS].implode()), table.count_people(kept)
+    loss = measure_loss(classes, dropped, policy, published.height)
+    is_same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(original(name))) for name in table.names)
+    changes = classes.select(*table.names, *map(original, table.names), dropped.alias(_IS_DROPPED))
+    measures = {"generalization": loss} | _diversity(table, kept)
+    suppressed = int(classes["rows"].filter(dropped).sum())
+    return ReleasePlan(changes.filter(pl.col(_IS_DROPPED) | ~is_same), published, suppressed, measures)
+
+
+def _drop_violations(table: ClassTable, classes: pl.DataFrame) -> pl.DataFrame:
+    """Return the classes that satisfy the requirements; without some, the distribution for t is another."""
+    while (is_wrong := table.find_violations(classes)).any():
+        classes = classes.filter(~is_wrong)
+    return classes
+
+
+def _diversity(table: ClassTable, kept: pl.DataFrame) -> dict[str, Any]:
+    diversity = table.measure_diversity(kept)
+    return {"diversity": diversity} if diversity else {}
+
+
+def apply_changes(pairs: pl.DataFrame, changes: pl.DataFrame, policy: KAnonymityPolicy) -> pl.DataFrame:
+    """Return the rows as they are published, in their order; null equals null.
+
+    If the policy generalises, age ranges are of the dtype `all_age_ranges`, unless the application names them itself.
+    """
+    names = list(dict.fromkeys(policy.quasi_identifiers))
+    if not policy.generalizes:
+        return drop_small_classes(pairs, changes, names)
+    if "age_range" in pairs.columns and not policy.has_own_ages:
+        pairs = pairs.with_columns(pl.col("age_range").cast(pl.String).cast(all_age_ranges(policy.age_edges)))
+    if changes.is_empty():
+        return pairs
+    originals = [pl.col(original(name)).cast(pairs.schema[name]) for name in names]
+    published = [pl.col(name).cast(pairs.schema[name]).alias(f"published {name}") for name in names]
+    joined = pairs.join(
+        changes.select(*originals, *published, _IS_DROPPED),
+        left_on=names,
+        right_on=[original(name) for name in names],
+        how="left",
+        nulls_equal=True,
+        maintain_order="left",
+    )
+    is_changed = pl.col(_IS_DROPPED).is_not_null()
+    values = [pl.when(is_changed).then(f"published {name}").otherwise(name).alias(name) for name in names]
+    return joined.filter(~pl.col(_IS_DROPPED).fill_null(value=False)).with_columns(values).select(pairs.columns)

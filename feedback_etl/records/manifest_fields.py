@@ -1,0 +1,71 @@
+"""Fields of a manifest that are objects themselves, and the configuration that all of them are validated with."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any, NotRequired
+
+from pydantic import AfterValidator, ConfigDict, Field, NonNegativeInt, TypeAdapter, with_config
+from typing_extensions import TypedDict
+
+from feedback_etl.columns import ExtraColumn
+
+STRICT = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
+PARTIAL = ConfigDict(strict=True, extra="allow", hide_input_in_errors=True)
+
+
+def _require_naive_time(text: str) -> str:
+    if datetime.fromisoformat(text).tzinfo is not None:
+        raise ValueError("a time of a manifest has no offset")
+    return text
+
+
+Time = Annotated[str, AfterValidator(_require_naive_time)]
+
+
+@with_config(STRICT)
+class Increment(TypedDict):
+    """The state of an incremental series after an export, for the next one; see `incremental.IncrementalState`."""
+
+    number: int
+    known_since: Time | None
+    counted: list[Annotated[tuple[Time | None, Time, NonNegativeInt], Field(strict=False)]]  # lists in JSON
+
+
+@with_config(STRICT)
+class Replacement(TypedDict):
+    """Rows, size in bytes and digest of the content that is about to replace a file."""
+
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@with_config(PARTIAL)
+class Settings(TypedDict):
+    """Declare the settings that readers of an export use; the others are only compared."""
+
+    overridden: NotRequired[dict[str, str]]
+    extra_columns: NotRequired[Sequence[ExtraColumn]]
+    age_edges: NotRequired[Sequence[int]]
+    recipient: NotRequired[str]
+
+
+@with_config(PARTIAL)
+class RiskSummary(TypedDict):
+    """Declare the measures of risk that the checklist reads; see `k_anonymity.summarize`."""
+
+    k: int
+    at_least: bool
+    quasi_identifiers: Sequence[str]
+    stale: bool
+
+
+def or_empty(model: type) -> AfterValidator:
+    """Return a validator of an object that is empty or matches this model."""
+    adapter: TypeAdapter[Any] = TypeAdapter(model)
+
+    def validate(value: dict[str, Any]) -> dict[str, Any]:
+        _ = value and adapter.validate_python(value)
+        return value  # as it was written, so that digests of it stay equal
+
+    return AfterValidator(validate)
