@@ -144,6 +144,14 @@ Lookback = Annotated[
         rich_help_panel=SERIES,
     ),
 ]
+MaxPending = Annotated[
+    str,
+    typer.Option(
+        "--max-pending",
+        help="How long rows of an incremental series may wait for k people, for example 90d.",
+        metavar="DURATION",
+    ),
+]
 NewSeries = Annotated[
     bool,
     typer.Option(

@@ -172,7 +172,7 @@ def _finish(
     details = details._replace(statistics=report.to_statistics(), risk=report.risk)
     published = export.commit(sorted(files, key=by_number), details)
     if request.series is not None and files:
-        request.series.delete_seen_rows(request.storage)
+        request.series.delete_state(request.storage)
     report.audit_head = export.audit_head
     report.export_filename, report.rejected_filename = published.pairs or "", published.rejected or ""
     return report

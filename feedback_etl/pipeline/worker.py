@@ -177,7 +177,9 @@ def write_part(
         PartWriter(storage, rejected_part_path(export.stem, number), FileFormat(), {}) as rejected,
         PartWriter(storage, seen_rows_part_path(export.stem, number), FileFormat(), {}) as seen_rows,
     ):
-        process_batches(processor, frames, write=pairs.append, write_rejected=rejected.append)
+        process_batches(
+            processor, frames, write=lambda batch: pairs.append(batch.pairs), write_rejected=rejected.append
+        )
         if processor.seen_rows is not None:
             seen_rows.append(processor.seen_rows.take_new_rows())
         written = pairs.publish("pairs")
