@@ -1,9 +1,7 @@
 """k over an incremental series: rows of small equivalence classes wait until k people of the series share them."""
 
 import csv
-import random
 from collections import defaultdict
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -228,30 +226,6 @@ def test_full_export_beside_a_series_repeats_no_pair(app: Database, folder: Path
         add(app, day, (day, "a"))
         export_night(app, folder, day)
     assert fe.training.scan_training(folder).collect().height == 3
-
-
-def nights(seed: int) -> Iterator[tuple[int, list[tuple[int, str]]]]:
-    """Yield days with the rows of each: users and timeframes."""
-    draw = random.Random(seed)
-    for day in range(1, draw.randint(4, 9)):
-        yield day, [(user, draw.choice("abcd")) for user in draw.sample(range(1, 13), draw.randint(0, 4))]
-
-
-@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(n, marks=pytest.mark.slow) for n in range(4, 60))])
-def test_recount_of_all_files_of_a_series(app: Database, folder: Path, seed: int) -> None:
-    """No class has fewer than k people, and whoever shares a class with k people has left."""
-    read: list[tuple[int, int, str]] = []
-    for day, people in nights(seed):
-        add(app, day, *people)
-        read += [(day, user, timeframe) for user, timeframe in people]
-        report = export_night(app, folder, day)
-        in_class = defaultdict[str, set[int]](set)
-        for _, user, timeframe in read:
-            in_class[timeframe].add(user)
-        left = {pseudonym(day * 100 + user): frame for day, user, frame in read if len(in_class[frame]) >= K}
-        assert published(folder) == left
-        assert all(count >= K for count in count_people(folder).values())
-        assert report.pending_records == len(read) - len(left)
 
 
 def test_summary_says_that_rows_wait(app: Database, folder: Path) -> None:

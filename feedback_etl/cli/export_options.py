@@ -150,6 +150,7 @@ MaxPending = Annotated[
         "--max-pending",
         help="How long rows of an incremental series may wait for k people, for example 90d.",
         metavar="DURATION",
+        rich_help_panel=SERIES,
     ),
 ]
 NewSeries = Annotated[

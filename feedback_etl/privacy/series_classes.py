@@ -111,7 +111,8 @@ def plan_series_release(series: SeriesClasses) -> SeriesPlan:
         generalized = _generalize_expired(series, waiting)
         changes = generalized.select(*names, *map(original, names), IS_DROPPED)
         leaving = generalized.filter(~pl.col(IS_DROPPED))
-        measures["generalization"] = _measure_loss(published, leaving, policy)
+        if published.height or leaving.height:
+            measures["generalization"] = _measure_loss(published, leaving, policy)
         waiting = generalized.filter(IS_DROPPED).select(*(pl.col(original(name)).alias(name) for name in names), "rows")
         published = _unite(published, leaving, names)
     earlier = select_classes(series.pending, waiting, names)
@@ -139,15 +140,16 @@ def _generalize_expired(series: SeriesClasses, waiting: pl.DataFrame) -> pl.Data
     """
     names = series.names
     pending, new = (select_classes(rows, waiting, names) for rows in (series.pending, series.new))
-    counter = series.create_counter(among_new=new, stored=(pending,))
-    if not counter.has_rows:
+    expired = series.select_expired(pending)
+    if waiting.is_empty() or (expired.is_empty() and series.max_pending):
         return _as_unchanged(waiting, names).with_columns(pl.lit(value=True).alias(IS_DROPPED))
+    counter = series.create_counter(among_new=new, stored=(pending,))
     table = ClassTable(counter.table(), series.policy, counter.cap)
     classes = generalize_classes(table, series.policy)
     kept = drop_violations(table, classes)
     if series.max_pending:
-        expired = series.select_expired(pending).select(pl.col(name).alias(original(name)) for name in names).unique()
-        joined = kept.join(expired, on=expired.columns, how="semi", nulls_equal=True).select(names).unique()
+        originals = expired.select(pl.col(name).alias(original(name)) for name in names).unique()
+        joined = kept.join(originals, on=originals.columns, how="semi", nulls_equal=True).select(names).unique()
         kept = kept.join(joined, on=names, how="semi", nulls_equal=True)
     people = table.count_people(kept).drop("rows")
     is_dropped = ~pl.col(CLASS).is_in(kept[CLASS].implode())
@@ -168,7 +170,7 @@ def _measure_loss(published: pl.DataFrame, leaving: pl.DataFrame, policy: KAnony
         [_as_unchanged(published, names).select(columns), leaving.select(columns)], how="vertical_relaxed"
     )
     nothing = pl.repeat(value=False, n=classes.height, eager=True)
-    return measure_loss(classes, nothing, policy, classes.select(names).n_unique() if classes.height else 0)
+    return measure_loss(classes, nothing, policy, classes.select(names).n_unique())
 
 
 def _unite(published: pl.DataFrame, leaving: pl.DataFrame, names: list[str]) -> pl.DataFrame:

@@ -125,6 +125,16 @@ def members_path(stem: str) -> str:
     return f"{STATE_FOLDER}/{stem}.members.parquet"
 
 
+def pending_part_path(stem: str, number: int) -> str:
+    """Return the path of the pending rows of a part in the folder."""
+    return f"{STATE_FOLDER}/{stem}/part-{number:05}.pending.parquet"
+
+
+def members_part_path(stem: str) -> str:
+    """Return the path of the members of the equivalence classes in the folder, of an export in parts."""
+    return f"{STATE_FOLDER}/{stem}/part-00000.members.parquet"
+
+
 def links_path(stem: str) -> str:
     """Return the path of the links of a shared export in the folder."""
     return f"{STATE_FOLDER}/{stem}.links"
