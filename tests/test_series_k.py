@@ -2,6 +2,7 @@
 
 import csv
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,13 @@ from series_model import pseudonym
 
 import feedback_etl as fe
 from feedback_etl.cli.summary import format_summary
+from feedback_etl.compliance import check as compliance
+from feedback_etl.compliance.item import ChecklistItem
 from feedback_etl.errors import ExportFileError, UsageError, ValidationError
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import list_manifests
 from feedback_etl.results import ExportReport
+from feedback_etl.settings.model import load_settings
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 K = 3
@@ -65,7 +69,7 @@ def export_night(app: Database, folder: Path, day: int, **options: Any) -> Expor
 def published(folder: Path) -> dict[str, str]:
     """Return the timeframe of each pseudonym in the data files, read without the package."""
     rows: dict[str, str] = {}
-    for path in folder.glob("feedback_training_*.csv"):
+    for path in folder.rglob("feedback_training_*.csv"):
         with path.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 assert row["analysis_hash"] not in rows
@@ -84,7 +88,7 @@ def count_people(folder: Path) -> dict[str, int]:
 
 def pending_files(folder: Path) -> list[Path]:
     """Return the files of pending rows."""
-    return sorted((folder / ".feedback_etl").glob("*.pending.parquet"))
+    return sorted((folder / ".feedback_etl").rglob("*.pending.parquet"))
 
 
 def test_row_leaves_when_k_people_share_its_class(app: Database, folder: Path) -> None:
@@ -234,3 +238,100 @@ def test_summary_says_that_rows_wait(app: Database, folder: Path) -> None:
     lines = [*format_summary(export_night(app, folder, 1), 1)]
     assert "Nothing exported: all new rows wait until k people of the series share their equivalence class." in lines
     assert "pending    1 wait until k people of the series share their equivalence class" in lines
+
+
+def check_k(app: Database, folder: Path) -> ChecklistItem:
+    """Return the item `k` of the checklist."""
+    settings = load_settings(output_dir=folder, database_url=app.url)
+    with pytest.MonkeyPatch.context() as patch:  # the other tests try a million ids
+        patch.setattr(compliance, "_TESTS", [test for test in compliance._TESTS if test.name == "k"])
+        (item,) = compliance.check(settings, keys=[Key(KEY)], now=NOW)
+    return item
+
+
+def test_k_of_a_series_is_checked_and_kept_over_its_exports(app: Database, folder: Path) -> None:
+    """Three people are in three files: none of them alone has k; of two that remain, nothing does."""
+    add(app, 1, (1, "a"), (2, "a"), (3, "a"), (4, "b"))
+    add(app, 2, (5, "a"), (6, "b"))
+    add(app, 3, (7, "b"))
+    for day in (1, 2, 3):
+        export_night(app, folder, day)
+    assert check_k(app, folder).status == "ok"
+    fe.privacy.erase(folder, user_ids=[1], database=app.url, keys=[Key(KEY)])
+    assert check_k(app, folder).status == "ok"  # the second file has one person of the class, the first one two
+    assert "k of the series of " in check_k(app, folder).detail
+    fe.privacy.erase(folder, user_ids=[2], database=app.url, keys=[Key(KEY)])
+    item = check_k(app, folder)
+    assert (item.status, item.remedy) == ("failed", f"feedback-etl erase --keep-k --output {folder}")
+    assert " is 2 for age_range, conditions_detected, timeframe since people were erased or exports pr" in item.detail
+    result = fe.privacy.erase(folder, keep_k=True, database=app.url, keys=[Key(KEY)])
+    assert (result.suppressed, count_people(folder)) == (2, {"b": 3})
+    assert check_k(app, folder).status == "ok"
+    add(app, 4, (8, "a"), (9, "b"))
+    report = export_night(app, folder, 4)
+    assert (report.exported_records, report.pending_records) == (1, 1)  # those who were suppressed do not count
+
+
+def test_k_of_a_series_is_measured_again_after_an_export_was_pruned(app: Database, folder: Path) -> None:
+    """The others are fewer than k then, and `erase --keep-k` removes them."""
+    add(app, 1, (1, "a"), (2, "a"), (3, "a"), (4, "b"), (5, "b"), (6, "b"))
+    first = export_night(app, folder, 1)
+    add(app, 2, (7, "a"))
+    export_night(app, folder, 2)
+    fe.exports.prune(folder, exports=[Path(first.export_filename).name], key=Key(KEY))
+    assert (check_k(app, folder).status, count_people(folder)) == ("failed", {"a": 1})
+    fe.privacy.erase(folder, keep_k=True, database=app.url, keys=[Key(KEY)])
+    assert (check_k(app, folder).status, count_people(folder)) == ("ok", {})
+
+
+def test_new_series_reports_the_rows_that_wait_in_the_old_one(app: Database, folder: Path) -> None:
+    """It reads those of its window again; the old ones leave when their series continues."""
+    add(app, 1, (1, "a"), (2, "b"))
+    export_night(app, folder, 1)
+    report = export_night(app, folder, 2, quasi_identifiers=["age_range"], new_series=True)
+    assert (report.exported_records, report.pending_records) == (0, 2)
+    assert report.advice.endswith("; 2 rows of those wait until their series continues, or prune removes them")
+    assert [series.pending_records for series in fe.exports.list_series(folder)] == [2, 2]
+    add(app, 3, (3, "a"), (4, "a"))
+    assert export_night(app, folder, 3).exported_records == 3
+
+
+@pytest.mark.parametrize("limit", [{"l": 2}, {"t": 0.5}], ids=str)
+def test_series_refuses_limits_of_answers(app: Database, folder: Path, limit: dict[str, Any]) -> None:
+    """They would be those of a part of the rows."""
+    with pytest.raises(UsageError, match=r"^`l` and `t` are measured over all rows of one export"):
+        export_night(app, folder, 1, **limit)
+
+
+def test_rows_that_wait_too_long_are_generalised_with_others_that_wait(app: Database, folder: Path) -> None:
+    """Two of the first day and one of the tenth leave without a timeframe; rows of large classes stay as they are."""
+    options: dict[str, Any] = {"on_small_class": "generalize", "max_pending": "10d"}
+    add(app, 1, (1, "a"), (2, "b"), (3, "c"), (4, "c"), (5, "c"))
+    assert export_night(app, folder, 1, **options).pending_records == 2
+    add(app, 10, (6, "d"))
+    assert export_night(app, folder, 10, **options).exported_records == 0
+    report = export_night(app, folder, 11, **options)
+    assert (report.exported_records, report.suppressed_records, report.pending_records) == (3, 0, 0)
+    assert report.risk["generalization"]["columns"]["timeframe"] == {"generalized": 0, "emptied": 3}
+    assert count_people(folder) == {"": 3, "c": 3}
+    add(app, 12, (7, "e"))
+    assert export_night(app, folder, 12, **options).pending_records == 1
+    assert pending_files(folder)[0].exists()
+
+
+def test_no_row_waits_if_none_may(app: Database, folder: Path) -> None:
+    """With a duration of 0 small classes are generalised the same night."""
+    add(app, 1, (1, "a"), (2, "b"), (3, "c"), (4, "c"), (5, "c"), (6, "d"))
+    options: dict[str, Any] = {"on_small_class": "generalize", "max_pending": "0d"}
+    report = export_night(app, folder, 1, **options)
+    assert (report.exported_records, report.pending_records, count_people(folder)) == (6, 0, {"": 3, "c": 3})
+
+
+def test_workers_spool_rows_with_their_people(app: Database, folder: Path) -> None:
+    """An executor counts the classes of the series as well."""
+    with ThreadPoolExecutor(2) as executor:
+        for day, expected in ((1, (0, 2)), (2, (3, 1))):
+            add(app, day, *[(day * 2, "a"), (day * 2 + 1, "a" if day == 1 else "b")])
+            report = export_night(app, folder, day, executor=executor)
+            assert (report.exported_records, report.pending_records) == expected
+    assert pending_files(folder)[0].stat().st_mode & 0o777 == 0o600

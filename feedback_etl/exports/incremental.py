@@ -24,12 +24,12 @@ from feedback_etl.data_files.seen_rows import read_seen_rows
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.canonical_json import hash_settings
-from feedback_etl.records.catalog import list_manifests
+from feedback_etl.records.catalog import find_latest_increments, list_manifests
 from feedback_etl.records.layout import STATE_KINDS
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.records.series_runs import SeriesRun, list_runs
 from feedback_etl.records.series_settings import list_changes
-from feedback_etl.records.window_counts import MAX_COUNTED_WINDOWS, WindowCount, parse_time, read_window_counts
+from feedback_etl.records.window_counts import WindowCount, format_window_counts, parse_time, read_window_counts
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.errors import explain_write_errors
 
@@ -50,6 +50,7 @@ class IncrementalState(NamedTuple):
         others: The settings of the other series of the storage, the newest last; empty for a series that has begun.
         pending, members: With k, the rows that wait, and the people of its equivalence classes; see
             `privacy.series_rows`. Frames without columns if there are none.
+        pending_elsewhere: The number of rows that wait in those other series.
     """
 
     settings: Mapping[str, Any]
@@ -62,6 +63,7 @@ class IncrementalState(NamedTuple):
     others: tuple[Mapping[str, Any], ...] = ()
     pending: pl.DataFrame = pl.DataFrame()
     members: pl.DataFrame = pl.DataFrame()
+    pending_elsewhere: int = 0
 
     @property
     def last(self) -> Manifest | None:
@@ -129,9 +131,19 @@ class IncrementalState(NamedTuple):
         digest = hash_settings(settings)
         starts = [record for record in AuditLog(storage).records() if record.get("chain") == digest]
         attempts = tuple(parse_time(record["begins"]) for record in starts)
-        others = {manifest.settings_digest: manifest.settings for manifest in increments} if not attempts else {}
-        read_until = max((run.until for run in _list_runs(storage, settings)), default=None)
-        return cls(settings, (), None, (), read_seen_rows(storage, ()), read_until, attempts, tuple(others.values()))
+        latest = find_latest_increments(increments).values()
+        others = [] if attempts else sorted(latest, key=lambda manifest: manifest.created_at)
+        return cls(
+            settings=settings,
+            links=(),
+            known_since=None,
+            counted=(),
+            seen_rows=read_seen_rows(storage, ()),
+            read_until=max((run.until for run in _list_runs(storage, settings)), default=None),
+            attempts=attempts,
+            others=tuple(manifest.settings for manifest in others),
+            pending_elsewhere=sum(file.rows for manifest in others for file in manifest.all("pending")),
+        )
 
     def list_pruned_windows(self) -> list[tuple[datetime, datetime]]:
         """Return the windows of `created_at` of the exports whose files were pruned."""
@@ -186,17 +198,10 @@ class IncrementalState(NamedTuple):
             known_since: From when on it remembers rows.
             counts: The row counts of the windows of `counted`, and of the one from `start` to `known_since`.
         """
-        windows = [*((each.start, each.end) for each in self.counted)]
-        if known_since is not None and (start is None or start < known_since):
-            windows.append((start, known_since))
-        counted = [
-            [start.isoformat() if start else None, end.isoformat(), rows]
-            for (start, end), rows in zip(windows, counts, strict=True)
-        ]
         return {
             "number": self.number + 1,
             "known_since": known_since.isoformat() if known_since else None,
-            "counted": counted[-MAX_COUNTED_WINDOWS:],
+            "counted": format_window_counts(self.counted, start, known_since, counts),
         }
 
     def delete_state(self, storage: Storage) -> None:

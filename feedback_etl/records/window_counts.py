@@ -33,6 +33,27 @@ def read_window_counts(last: Manifest, runs: Sequence[SeriesRun]) -> Iterator[Wi
         yield WindowCount(parse_time(start), datetime.fromisoformat(end), max(rows, counts.get((start, end), rows)))
 
 
+def format_window_counts(
+    counted: Sequence[WindowCount], start: datetime | None, known_since: datetime | None, counts: Sequence[int]
+) -> list[list[str | int | None]]:
+    """Return the counts of older windows for the manifest of the next export.
+
+    Args:
+        counted: The older windows.
+        start: The start of the window of the export.
+        known_since: From when on it remembers rows.
+        counts: The row counts of the older windows, and of the one from `start` to `known_since`.
+    """
+    windows = [(each.start, each.end) for each in counted]
+    if known_since is not None and (start is None or start < known_since):
+        windows.append((start, known_since))
+    formatted: list[list[str | int | None]] = [
+        [start.isoformat() if start else None, end.isoformat(), rows]
+        for (start, end), rows in zip(windows, counts, strict=True)
+    ]
+    return formatted[-MAX_COUNTED_WINDOWS:]
+
+
 def parse_time(text: str | None) -> datetime | None:
     """Return the time of a text in a manifest or a record; None for None."""
     return datetime.fromisoformat(text) if text else None
