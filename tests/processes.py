@@ -4,15 +4,19 @@
 """
 
 import contextlib
+import fcntl
 import functools
 import io
 import os
+import pty
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import sysconfig
 import tempfile
+import termios
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -58,6 +62,22 @@ def feedback_etl(*arguments: str | Path, env: Mapping[str, str] | None = None) -
         code = _exit_code(arguments, app, patch)
     texts = [stream.buffer.getvalue().decode() for stream in (out, err)]
     return Finished(arguments, code or 0, *texts)
+
+
+def on_terminal(*arguments: str | Path, columns: int = 80, env: Mapping[str, str] | None = None) -> tuple[int, str]:
+    """Run a command on a pseudo-terminal of this width; return its exit code and its output."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    words = [COMMAND, *map(str, arguments)]
+    variables = environment({"TERM": "xterm", **(env or {})})
+    with subprocess.Popen(words, stdin=slave, stdout=slave, stderr=slave, env=variables) as process:
+        os.close(slave)
+        screen = b""
+        with contextlib.suppress(OSError):  # Linux reports this when the other end is closed
+            while part := os.read(master, 4096):
+                screen += part
+        os.close(master)
+        return process.wait(PATIENCE_SECONDS), screen.decode().replace("\r\n", "\n")
 
 
 def python(code: str, *arguments: object, umask: int = -1, injections: tuple[str, ...] = ()) -> Finished:

@@ -26,6 +26,7 @@ HEAVY = {
 
 LAYERS = [
     {"clock", "errors", "lazy_names", "plurals"},
+    {"schema"},
     {"columns"},
     {"storage", "transform"},
     {"data_files", "database", "exports", "options", "privacy", "records", "results"},

@@ -4,13 +4,11 @@ import csv
 import hashlib
 import json
 import os
-import pty
 import re
 import shlex
 import subprocess
 import sys
 import warnings
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from typing import Any
 import pytest
 import typer
 from databases import Database, Row, opened
-from processes import COMMAND, PATIENCE_SECONDS, Here, environment, feedback_etl, feedback_etl_process
+from processes import COMMAND, Here, environment, feedback_etl, feedback_etl_process, on_terminal
 from pseudonym_keys import KEY, OTHER_KEY
 
 from feedback_etl import __version__
@@ -211,19 +209,6 @@ class TestExport:
         code, screen = on_terminal("export", "--database-url", application)
         assert (code, default_key_path().exists()) == (2, False)
         assert "The key of earlier exports is retired, and there is no other." in screen
-
-
-def on_terminal(*arguments: str) -> tuple[int, str]:
-    """Run a command on a pseudo-terminal; return its exit code and its output."""
-    master, slave = pty.openpty()
-    with subprocess.Popen([COMMAND, *arguments], stdin=slave, stdout=slave, stderr=slave, env=environment()) as process:
-        os.close(slave)
-        screen = b""
-        with suppress(OSError):  # Linux reports this when the other end is closed
-            while part := os.read(master, 4096):
-                screen += part
-        os.close(master)
-        return process.wait(PATIENCE_SECONDS), screen.decode().replace("\r\n", "\n")
 
 
 @pytest.mark.usefixtures("configured")

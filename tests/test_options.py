@@ -19,6 +19,7 @@ from feedback_etl.options.output import OutputOptions
 from feedback_etl.options.privacy import PrivacyOptions
 from feedback_etl.options.quality import QualityOptions
 from feedback_etl.options.read import ReadOptions
+from feedback_etl.schema.source import SourceTable
 from feedback_etl.settings.model import Settings, load_settings
 from feedback_etl.transform import failure_cases
 
@@ -27,7 +28,11 @@ GROUPS = (ReadOptions, QualityOptions, PrivacyOptions, OutputOptions)
 
 def declared(kind: type) -> dict[str, Any]:
     """Return the options of a group or TypedDict with their types; those for type checkers alone are looked up here."""
-    names: dict[str, Any] = {"ExtraColumn": columns.ExtraColumn, "Model": failure_cases.Model}
+    names: dict[str, Any] = {
+        "ExtraColumn": columns.ExtraColumn,
+        "Model": failure_cases.Model,
+        "SourceTable": SourceTable,
+    }
     with patch.multiple(keywords, create=True, **names):
         return get_type_hints(kind, vars(sys.modules[kind.__module__]) | names)
 
@@ -61,7 +66,18 @@ def test_settings_share_the_defaults(tmp_path: Any, monkeypatch: pytest.MonkeyPa
 
 
 def test_functions_take_options_beside_their_own_arguments_only() -> None:
-    own = {"database", "options", "key", "unkeyed", "now", "executor", "overrides", "on_progress", "keywords"}
+    own = {
+        "database",
+        "options",
+        "key",
+        "unkeyed",
+        "now",
+        "executor",
+        "overrides",
+        "on_progress",
+        "on_phase",
+        "keywords",
+    }
     for function in (fe.export_feedback, fe.load_training, fe.load_feedback, fe.plan):
         parameters = {*inspect.signature(function).parameters}
         if function is fe.load_training:

@@ -77,7 +77,7 @@ PRIVACY = (
 def test_every_setting_has_three_sources(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command line, FEEDBACK_ETL_<NAME> and the file, for each field."""
     text = {"database_url", "db_schema", "output_dir", "key_file"}
-    schema = {"query", "age_edges", "columns", "row_model", "allow_row_security", "formulas", "cursor"}
+    schema = {"query", "source", "age_edges", "columns", "row_model", "allow_row_security", "formulas", "cursor"}
     timeouts = {"connect_timeout", "read_timeout", "lock_timeout", "batch_size"}
     assert set(Settings.model_fields) == {*text, *timeouts, "retired_keys", *schema, *PRIVACY, *RECORD}
     write("feedback-etl.toml", "\n".join([*(f'{name} = "file"' for name in text), "connect_timeout = 3"]))
@@ -126,6 +126,7 @@ def test_defaults() -> None:
         transfers=None,
         data_protection_officer=None,
         query=None,
+        source=None,
         age_edges=(18, 25, 35, 50),
         columns={},
         row_model=None,
@@ -301,8 +302,8 @@ def test_project_table_that_is_no_table_is_refused() -> None:
 
 
 _NAMES = (
-    "database_url, db_schema, allow_row_security, query, output_dir, connect_timeout, read_timeout, batch_size, "
-    "cursor, lock_timeout, timestamp_precision, pseudonym_length, k, on_small_class, max_suppressed, l, t, "
+    "database_url, db_schema, allow_row_security, query, source, output_dir, connect_timeout, read_timeout, "
+    "batch_size, cursor, lock_timeout, timestamp_precision, pseudonym_length, k, on_small_class, max_suppressed, l, t, "
     "hierarchies, quasi_identifiers, age_edges, columns, formulas, row_model, retention_days, controller, contact, "
     "purpose, legal_basis, recipients, transfers, data_protection_officer, opt_in_column, opt_out_column, key_file, "
     "retired_keys"

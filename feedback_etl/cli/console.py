@@ -3,7 +3,6 @@
 import json
 import signal
 import sys
-import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -16,7 +15,8 @@ from feedback_etl.cli.termination import exit_on_signals
 from feedback_etl.errors import ExportFileError, FeedbackError
 from feedback_etl.storage.whole_files import write_whole
 
-_PROGRESS_INTERVAL_SECONDS = 0.2
+INTERRUPTED = 128 + signal.SIGINT
+"""Exit code after Ctrl-C."""
 
 
 def escape_control(text: str) -> str:
@@ -30,6 +30,11 @@ def escape_control(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def has_terminal() -> bool:
+    """Return whether stderr is a terminal."""
+    return sys.stderr is not None and sys.stderr.isatty()  # None if it was closed
 
 
 def echo_err(line: str) -> None:
@@ -75,7 +80,9 @@ def run_app(run: Callable[[], None]) -> None:
     try:
         with exit_on_signals():
             run()
-    except SystemExit:
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            echo_err("Interrupted; unfinished files were removed.")
         raise
     except FeedbackError as error:
         echo_err(f"error: {name_options(str(error), run)}")
@@ -92,22 +99,3 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: object, *
     """Print a warning of this package; drop those of libraries, whose texts may contain values."""
     if category.__module__.startswith("feedback_etl."):
         echo_err(f"warning: {message}")
-
-
-def create_progress_line() -> Callable[[int, int], None] | None:
-    """Return a callback that shows the progress of an export; None if stderr is not a terminal."""
-    if sys.stderr is None or not sys.stderr.isatty():  # None if it was closed
-        return None
-    start = last_shown = time.monotonic()
-
-    def show(rows: int, total: int) -> None:
-        nonlocal last_shown
-        now = time.monotonic()
-        if rows < total and now - last_shown < _PROGRESS_INTERVAL_SECONDS:
-            return
-        last_shown = now
-        rate = rows / max(now - start, 1e-3)
-        line = f"{rows:,} of {total:,} rows, {rate:,.0f} rows/s, {(total - rows) / max(rate, 1):.0f} s left"
-        typer.echo(f"\r{line if rows < total else '':<78}\r", nl=False, err=True)
-
-    return show

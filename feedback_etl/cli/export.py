@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from feedback_etl.cli import export_options
-from feedback_etl.cli.console import create_progress_line, echo_err, print_json
+from feedback_etl.cli.console import echo_err, print_json
 from feedback_etl.cli.keys import resolve_export_key
 from feedback_etl.cli.options import (
     AllowRowSecurity,
@@ -32,6 +32,7 @@ from feedback_etl.cli.options import (
     require_effective,
     require_one_start,
 )
+from feedback_etl.cli.progress import show_progress
 from feedback_etl.cli.summary import print_summary
 from feedback_etl.database.reader_pool import prestart
 from feedback_etl.database.window import window_of_days
@@ -164,16 +165,18 @@ def _run_export(
     settings: "Settings", options: "ExportOptions", *, unkeyed: bool, executor: str | None, quiet: bool
 ) -> "ExportReport":
     """Export with the active key, on this machine or on the cluster of --executor."""
-    from feedback_etl.pipeline.export import export_feedback
+    database = settings.require_database_url()
+    key = None if unkeyed else resolve_export_key(settings)
+    with show_progress(quiet=quiet) as progress, _connect_executor(executor) as cluster:
+        from feedback_etl.pipeline.export import export_feedback
 
-    with _connect_executor(executor) as cluster:
         return export_feedback(
-            settings.require_database_url(),
+            database,
             options=options,
-            key=None if unkeyed else resolve_export_key(settings),
+            key=key,
             unkeyed=unkeyed,
             executor=cluster,
-            on_progress=None if quiet else create_progress_line(),
+            **progress._asdict(),
         )
 
 

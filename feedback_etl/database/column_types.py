@@ -2,15 +2,16 @@
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SAWarning
 
-from feedback_etl.columns import ExtraColumn
 from feedback_etl.database.raw_types import raw_types
 from feedback_etl.errors import SourceError
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
+from feedback_etl.schema.model import FeedbackSchema
 
 _MYSQL = {
     1: "tinyint",
@@ -91,13 +92,13 @@ def _describe_columns(inspector: sa.Inspector, table: str, db_schema: str | None
     }
 
 
-def check_types(dialect: str, types: Mapping[str, str], extra: Sequence[ExtraColumn] = ()) -> None:
+def check_types(dialect: str, types: Mapping[str, str], schema: FeedbackSchema = CLASSIC_SCHEMA) -> None:
     """Refuse columns of a wrong type.
 
     Raises:
         SourceError: The message names each column, its type and the expected one.
     """
-    expected = raw_types(extra)
+    expected = raw_types(schema)
     wrong = {
         column: name
         for column, name in types.items()

@@ -67,7 +67,8 @@ def open_connection(
         UsageError: The URL is not valid, or its database is not supported.
         SourceError: The database cannot be reached.
     """
-    connect_timeout, has_query = options.connect_timeout, options.query is not None
+    connect_timeout = options.connect_timeout
+    has_query = options.query is not None or options.source is not None
     settings = () if options.allow_row_security else (EVERY_ROW,)
     with open_binds(_unwrap(database)) as (own, other, bind_options):
         db_schema = _translate_schema(options, bind_options.get("schema_translate_map") or {})

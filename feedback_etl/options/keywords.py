@@ -9,6 +9,7 @@ from feedback_etl.database.window import Time
 
 if TYPE_CHECKING:
     from feedback_etl.columns import ExtraColumn
+    from feedback_etl.schema.source import SourceTable
     from feedback_etl.transform.failure_cases import Model
 
 
@@ -22,6 +23,7 @@ class DatabaseKeywords(TypedDict, total=False):
     """Keywords of `ReadOptions` that describe the database."""
 
     query: str | None
+    source: "SourceTable | None"
     db_schema: str | None
     opt_in_column: str
     opt_out_column: str

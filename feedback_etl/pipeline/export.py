@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Unpack
 from feedback_etl.clock import parse_lookback, resolve_now
 from feedback_etl.database.connect import Database
 from feedback_etl.database.cursor_name import CREATED_AT
-from feedback_etl.database.read import Progress
+from feedback_etl.database.read import PhaseListener, Progress
 from feedback_etl.database.watermark import WatermarkRequest
 from feedback_etl.database.window import Window
 from feedback_etl.errors import AllRejectedError
@@ -48,6 +48,7 @@ def export_feedback(  # noqa: PLR0913  public, flat
     executor: "Executor | None" = None,
     overrides: Overrides | None = None,
     on_progress: Progress | None = None,
+    on_phase: PhaseListener | None = None,
     **keywords: Unpack[ExportKeywords],
 ) -> ExportReport:
     """Export the feedback of a window as a pseudonymised, deduplicated, validated CSV file.
@@ -68,6 +69,7 @@ def export_feedback(  # noqa: PLR0913  public, flat
             are then texts of any form, and the manifest records which functions were replaced.
         on_progress: Called with the number of rows read so far and of all rows, which are counted first for it (with an
             executor, those of a large table are estimated).
+        on_phase: Called with the name of each phase as it begins, such as "connecting" or "reading rows".
         keywords: Options by name, such as `days_back=90` or `k=5`, which replace those in `options`: see the groups
             `ReadOptions`, `QualityOptions`, `PrivacyOptions` and `OutputOptions` in `feedback_etl.options`.
 
@@ -92,7 +94,8 @@ def export_feedback(  # noqa: PLR0913  public, flat
     require_usable_polars()
     options = (options or ExportOptions()).with_keywords(**keywords)
     now = resolve_now(now)
-    storage, selection = open_storage(options.output.output_dir), select(database, options, now, on_progress)
+    storage = open_storage(options.output.output_dir)
+    selection = select(database, options, now, on_progress, on_phase)
     key = resolve_key(key, unkeyed=unkeyed, pseudonym_length=options.privacy.pseudonym_length)
     if options.output.recipient is not None:
         require_shareable_key(key)

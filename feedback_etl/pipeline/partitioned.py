@@ -152,6 +152,7 @@ def _finish(
     """Check the limits, release the rows of large enough equivalence classes, and publish the parts."""
     options, window = request.transform_options, request.selection.window
     export, context, _ = execution
+    request.selection.report_phase("publishing")
     processor.check_limits(window, source.excluded)
     shared, series_release = request.create_row_pseudonyms(), SeriesRelease.begin(request)
     if series_release is not None:

@@ -157,9 +157,9 @@ class ExportRequest:
     @property
     def candidate_settings(self) -> list[dict[str, Any]]:
         """The settings with the normalised query; then with its text, by which earlier versions identified a series."""
-        query = self.selection.options.query
+        query, source = self.selection.options.query, self.selection.options.source
         if not query:
-            return [self._settings(None)]
+            return [self._settings(source.to_text() if source else None)]
         normalized = normalize_query(find_dialect(self.selection.database), query)
         return [self._settings(text) for text in dict.fromkeys((normalized, query))]
 

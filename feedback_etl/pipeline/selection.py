@@ -2,15 +2,19 @@
 
 from datetime import datetime
 
-from feedback_etl.columns import raw_extra_columns
 from feedback_etl.database.connect import Database
-from feedback_etl.database.read import Progress, ReadRequest
+from feedback_etl.database.read import PhaseListener, Progress, ReadRequest
 from feedback_etl.errors import UsageError
 from feedback_etl.options.export import ExportOptions
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
 
 
 def select(
-    database: Database, options: ExportOptions, now: datetime, on_progress: Progress | None = None
+    database: Database,
+    options: ExportOptions,
+    now: datetime,
+    on_progress: Progress | None = None,
+    on_phase: PhaseListener | None = None,
 ) -> ReadRequest:
     """Return the selection of rows that an export at `now` (naive UTC) reads.
 
@@ -18,12 +22,13 @@ def select(
         UsageError: The window ends after `now`, or extra columns have no query that yields them.
     """
     read, extra_columns = options.read, options.privacy.extra_columns
-    if extra_columns and read.query is None:
+    if extra_columns and read.query is None and read.source is None:
         raise UsageError(f"The default tables have no column {extra_columns[0].name}: extra columns require a query.")
     return ReadRequest(
         database,
         window=read.window(now),
         options=read,
         on_progress=on_progress,
-        extra_columns=raw_extra_columns(options.privacy.all_extra_columns),
+        on_phase=on_phase,
+        schema=CLASSIC_SCHEMA.with_extra_columns(options.privacy.all_extra_columns),
     )

@@ -11,11 +11,11 @@ from functools import lru_cache
 import polars as pl
 
 from feedback_etl import __version__
-from feedback_etl.columns import add_cursor, raw_extra_columns
 from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.data_files.seen_rows import SeenRows, read_seen_rows
 from feedback_etl.database.batches import read_job
 from feedback_etl.database.connect import open_connection
+from feedback_etl.database.cursor import with_cursor
 from feedback_etl.database.reader_client import ReaderJob
 from feedback_etl.errors import KeyUnusableError, SourceError, UsageError
 from feedback_etl.exports.part_writer import PartWriter
@@ -40,6 +40,7 @@ from feedback_etl.records.layout import (
 )
 from feedback_etl.records.manifest import DataFile
 from feedback_etl.records.tombstones import TombstoneFile, Tombstones
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.settings.keys import find_active_key
 from feedback_etl.settings.model import Settings, load_settings
 from feedback_etl.storage.base import STATE_FOLDER, Storage
@@ -122,9 +123,9 @@ def run_task_with(secrets: Secrets, task: Task) -> TaskResult:
     if isinstance(task, ReleaseTask):
         return release_part(storage, options, task)
     job = ReaderJob(secrets.url, list(export.prepare), [task.query], export.batch_size)
-    extra = raw_extra_columns(options.extra_columns)
-    extra = extra if export.series is None else add_cursor(extra, export.series.cursor.column)
-    frames = read_job(job, extra, read_timeout=export.read_timeout)
+    schema = CLASSIC_SCHEMA.with_extra_columns(options.extra_columns)
+    schema = schema if export.series is None else with_cursor(schema, export.series.cursor.column)
+    frames = read_job(job, schema, read_timeout=export.read_timeout)
     return write_part(storage, options, task, frames, create_processor(export, options))
 
 

@@ -45,6 +45,7 @@ def write_export(selection: ReadRequest, request: ExportRequest) -> ExportReport
             processor = _create_processor(options, files.tombstones, seen_rows)
             write = _choose_writer(files, options, release)
             process_batches(processor, stream.batches, write=write, write_rejected=files.write_rejected)
+            selection.report_phase("publishing")
             processor.check_limits(window, stream.excluded)
             shared = request.create_row_pseudonyms()
             if release is not None:

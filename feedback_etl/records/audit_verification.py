@@ -12,13 +12,18 @@ from feedback_etl.records.catalog import find_latest_increments, list_manifests
 from feedback_etl.records.key_binding import name_keys
 from feedback_etl.records.layout import STATE_KINDS
 from feedback_etl.records.manifest import Manifest
-from feedback_etl.records.manifest_verification import LogEvidence, Problem, find_manifest_problems
+from feedback_etl.records.manifest_verification import (
+    UNAVAILABLE_KEY,
+    LogEvidence,
+    Problem,
+    find_manifest_problems,
+)
 from feedback_etl.records.tombstone_seals import find_unsealed
 from feedback_etl.records.tombstones import TombstoneFile, TombstoneState
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.location import StorageLike, open_storage
 
-_UNAVAILABLE = "it is signed with an unavailable key: pass it with --key-file"
+_UNAVAILABLE = f"it {UNAVAILABLE_KEY}"
 
 
 class VerificationResult(NamedTuple):
@@ -45,6 +50,11 @@ class VerificationResult(NamedTuple):
     def tampering(self) -> list[str]:
         """Return the problems that are not `uncertain`."""
         return [problem for problem in self.problems if problem not in self.uncertain]
+
+    @property
+    def unverified(self) -> list[str]:
+        """Return those of the `uncertain` problems that an unavailable key causes."""
+        return [problem for problem in self.uncertain if problem.endswith(UNAVAILABLE_KEY)]
 
     @property
     def is_protected(self) -> bool:

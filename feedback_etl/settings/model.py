@@ -19,6 +19,8 @@ from feedback_etl.options.output import OutputOptions
 from feedback_etl.options.privacy import PrivacyOptions
 from feedback_etl.options.read import ReadOptions
 from feedback_etl.privacy.anonymity_policy import MAX_K
+from feedback_etl.schema.source import SourceTable
+from feedback_etl.schema.source_declaration import SourceSettings
 from feedback_etl.settings.file import read_settings_file, require_trusted_model
 from feedback_etl.settings.messages import (
     NO_DATABASE,
@@ -52,6 +54,7 @@ class Settings(BaseSettings):
     db_schema: str | None = None
     allow_row_security: bool = Field(False, description="read only the rows that row-level security shows")
     query: Path | None = Field(None, description="file with a SELECT instead of the default tables")
+    source: SourceSettings | None = Field(None, description="table or query that contains the feedback")
     output_dir: Path = Path(OutputOptions.output_dir)
     connect_timeout: float = Field(ReadOptions.connect_timeout, gt=0, le=60, description="seconds to connect")
     read_timeout: float = Field(ReadOptions.read_timeout, gt=0, description="seconds to wait for the next row")
@@ -111,10 +114,18 @@ class Settings(BaseSettings):
         configured: dict[str, Any] = {name: getattr(self, name) for name in option_names() if name in self._configured}
         if self.query and "query" not in keywords:
             configured["query"] = read_query_file(self.query)
+        configured["source"] = None if keywords.get("query") else self._source_table
         if self.row_model and "row_model" not in keywords:
             require_trusted_model(self.row_model)
             configured["row_model"] = load_model(self.row_model)
         return ExportOptions.from_keywords(**configured | dict(keywords))
+
+    @property
+    def _source_table(self) -> SourceTable | None:
+        """The declared source; None for the default tables and for a query that yields the raw columns."""
+        from feedback_etl.database.custom_query import read_query_file
+
+        return self.source.to_source({}, {}, read_query_file) if self.source else None
 
     @property
     def _configured(self) -> set[str]:
@@ -127,6 +138,7 @@ class Settings(BaseSettings):
 
         keywords: Any = {name: getattr(self, name) for name in DatabaseKeywords.__annotations__}
         keywords["query"] = read_query_file(self.query) if self.query else None
+        keywords["source"] = self._source_table
         return cast("DatabaseKeywords", keywords)
 
     def require_database_url(self) -> str:

@@ -29,7 +29,7 @@ FORMULA = "formula"
 """The reason for rejecting texts that spreadsheet programs run, where formulas are to be rejected."""
 
 
-def _number_faults(column: str, least: int, greatest: int) -> dict[str, pl.Expr]:
+def _number_faults(column: str, least: float, greatest: float) -> dict[str, pl.Expr]:
     number = pl.col(column).cast(pl.Float64)
     return {
         f"{column}_out_of_range": ~number.is_between(least, greatest),

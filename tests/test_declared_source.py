@@ -1,0 +1,157 @@
+"""A declared table is read with its own names, types, joins and lists, as plain SQL and Python would read it."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import polars as pl
+import pytest
+import sqlalchemy as sa
+from databases import new_mysql_database, new_postgres_database
+
+from feedback_etl.database.batches import open_batches
+from feedback_etl.database.connect import open_connection
+from feedback_etl.database.inspection import inspect_source
+from feedback_etl.database.window import Window
+from feedback_etl.errors import SourceError, UsageError
+from feedback_etl.options.read import ReadOptions
+from feedback_etl.schema.feedback_columns import ListColumn, Rating
+from feedback_etl.schema.model import FeedbackSchema
+from feedback_etl.schema.source import ElementTable, Join, SourceTable
+
+DIALECTS = ("sqlite", "postgresql", "mysql", "duckdb")
+SCHEMA = FeedbackSchema(
+    ratings=(Rating(name="stars", min=1, max=5, step=0.5), Rating(name="again", type="boolean")),
+    lists=(ListColumn(raw_name="tags", name="tags", reason="tags_not_a_list"),),
+    item=None,
+    dedup_key=("analysis_id", "created_at"),
+)
+TABLES = """
+CREATE TABLE "People" ("No" integer PRIMARY KEY, "may use" boolean);
+CREATE TABLE "Order" ("Id" integer PRIMARY KEY, person integer, "select" numeric(3,1), again boolean, "at" timestamp);
+CREATE TABLE labels (order_id integer, label varchar(40));
+INSERT INTO "People" VALUES (1, true), (2, false), (3, NULL);
+INSERT INTO "Order" VALUES (10, 1, 4.5, true, '2025-10-01 10:00:00'), (11, 2, 3, NULL, '2025-10-02 10:00:00'),
+    (12, 3, 2, false, '2025-10-03 10:00:00'), (13, 1, NULL, false, '2025-10-04 10:00:00'),
+    (14, 9, 1, true, '2025-10-05 10:00:00');
+INSERT INTO labels VALUES (10, 'b, c'), (10, 'a "quoted"'), (10, NULL), (11, 'x'), (99, 'y');
+"""
+MYSQL_TABLES = TABLES.replace('"', "`").replace("`quoted`", '"quoted"').replace("timestamp", "datetime(6)")
+SOURCE = SourceTable(
+    table="Order",
+    columns=(
+        ("feedback_id", "Id"),
+        ("user_id", "person"),
+        ("created_at", "at"),
+        ("stars", "select"),
+        ("consent", "may use"),
+    ),
+    join=Join("People", (("person", "No"),)),
+    elements=(("tags", ElementTable(Join("labels", (("Id", "order_id"),)), "label")),),
+)
+EVERYTHING = Window(None, datetime(2026, 1, 1))
+
+
+@pytest.fixture(scope="module")
+def urls(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+    """A database of each dialect with the tables."""
+    folder = tmp_path_factory.mktemp("declared")
+    with (
+        new_postgres_database(request.getfixturevalue("postgres_admin")) as postgres,
+        new_mysql_database(request.getfixturevalue("mysql_admin")) as mysql,
+    ):
+        urls = {
+            "sqlite": f"sqlite:///{folder}/shop.db",
+            "postgresql": postgres,
+            "mysql": mysql,
+            "duckdb": f"duckdb:///{folder}/shop.duckdb",
+        }
+        for dialect, url in urls.items():
+            execute(url, MYSQL_TABLES if dialect == "mysql" else TABLES)
+        yield urls
+
+
+def execute(url: str, script: str) -> None:
+    """Execute statements."""
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        for statement in filter(str.strip, script.split(";\n")):
+            connection.exec_driver_sql(statement)
+    engine.dispose()
+
+
+def read(url: str, source: SourceTable, schema: FeedbackSchema = SCHEMA, window: Window = EVERYTHING) -> pl.DataFrame:
+    """Return the raw rows of a declared source."""
+    options = ReadOptions(source=source)
+    with open_connection(url, options) as connection:
+        relation = inspect_source(connection, query=source, schema=schema)
+        with open_batches(connection, relation, window, options) as batches:
+            return pl.concat(batches, how="vertical_relaxed")
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_declared_columns_are_read_by_their_raw_names(urls: dict[str, str], dialect: str) -> None:
+    """Names that must be quoted, a consent of a joined table, and the sorted elements of a list."""
+    rows = read(urls[dialect], SOURCE)
+    assert rows.columns == ["feedback_id", "user_id", "analysis_id", "stars", "again", "tags", "created_at"]
+    assert [(*row[:5], json.loads(row[5]), row[6]) for row in rows.rows()] == [
+        (10, 1, 10, 4.5, True, ['a "quoted"', "b, c"], datetime(2025, 10, 1, 10)),
+        (13, 1, 13, None, False, [], datetime(2025, 10, 4, 10)),
+    ]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_window_of_a_declared_source_is_half_open(urls: dict[str, str], dialect: str) -> None:
+    """Also where its time is read from the joined rows."""
+    window = Window(datetime(2025, 10, 1, 10), datetime(2025, 10, 4, 10))
+    assert read(urls[dialect], SOURCE, window=window)["feedback_id"].to_list() == [10]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_query_with_other_names_is_declared(urls: dict[str, str], dialect: str) -> None:
+    """Its columns are renamed, and others are not read."""
+    query = "SELECT 1 AS n, 4.5 AS mark, CAST('2025-10-01 10:00:00' AS {}) AS t, 'secret' AS mail"
+    types = {"sqlite": "text", "mysql": "datetime"}
+    query = query.format(types.get(dialect, "timestamp"))
+    source = SourceTable(query=query, columns=(("feedback_id", "n"), ("created_at", "t"), ("stars", "mark")))
+    schema = FeedbackSchema(ratings=SCHEMA.ratings[:1], item=None, dedup_key=SCHEMA.dedup_key)
+    assert read(urls[dialect], source, schema).rows() == [(1, None, 1, 4.5, datetime(2025, 10, 1, 10))]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"table": "Orders"}, r"no table Orders, which \[source\] names. Its tables are: Order, People, labels"),
+        (
+            {"columns": (*SOURCE.columns, ("created_at", "sent"))},
+            "Order has no column sent, .*for created_at .it has Id",
+        ),
+        ({"join": Join("People", (("person", "Nr"),))}, r"People has no column Nr, .* for \[source.join\]"),
+        ({"join": Join("labels", (("Id", "order_id"),))}, "labels has several rows with the same order_id"),
+        (
+            {"elements": (("tags", ElementTable(Join("tags", (("Id", "x"),)), "t")),)},
+            "no table tags, .*lists.tags",
+        ),
+    ],
+)
+def test_what_the_database_lacks_is_named(urls: dict[str, str], changes: dict[str, Any], message: str) -> None:
+    """With the key of the declaration, before a row is read."""
+    with pytest.raises(SourceError, match=message):
+        read(urls["sqlite"], replace(SOURCE, **changes))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"columns": SOURCE.columns}, "either a table or a query"),
+        ({"table": "t", "query": "SELECT 1", "columns": SOURCE.columns}, "either a table or a query"),
+        ({"query": "SELECT 1", "columns": SOURCE.columns, "join": SOURCE.join}, "join it in the query"),
+        ({"table": "t"}, "must name the column of feedback_id and created_at"),
+    ],
+)
+def test_contradictory_sources_are_refused(source: dict[str, Any], message: str) -> None:
+    """With a sentence."""
+    with pytest.raises(UsageError, match=message):
+        SourceTable(**source)
