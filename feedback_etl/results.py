@@ -68,7 +68,8 @@ class ExportReport(FeedbackProcessingStats):
         late_records: Rows that arrived later than the lookback allows, in windows that are not read again.
         changed_records: Rows, among those to export, that were exported before and have changed since, by `cursor`. A
             row that arrived late and was changed since may be counted too.
-        advice: How to make a long export faster, or a note that a new incremental series began; "" otherwise.
+        advice: How to make a long export faster, a note that a new incremental series began, or why the lineage was not
+            reported; "" otherwise.
     """
 
     rejected_filename: str = ""

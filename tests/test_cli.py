@@ -129,7 +129,7 @@ class TestExport:
             "pending_records": 0,
             "execution_time_seconds": figures["execution_time_seconds"],
             "export_filename": str(path),
-            "rejected_filename": f"ml/feedback_training/rejected/{path.stem}_rejected.csv",
+            "rejected_filename": f"ml/feedback_training/rejected/{path.stem}_rejected.txt",
             "rejected_reasons": {"helpful_rating_out_of_range": 1},
             "implausible_ages": 0,
             "withheld_image_urls": 0,

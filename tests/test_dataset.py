@@ -36,6 +36,7 @@ from feedback_etl.transform.training_schema import TrainingPair
 HOUR = timedelta(hours=1)
 START = datetime(2025, 10, 1)
 CANARY = "canary-4711"
+TRAINING_DOCS = Path(__file__).parents[1] / "docs" / "training.md"
 
 
 def write_export(
@@ -549,6 +550,39 @@ class TestConversions:
         write_export(tmp_path, feedback_at(1, 2))
         tensor = fitted_features(scan_training(tmp_path).collect()).to_torch()
         assert tensor.dtype == torch.float32
+
+    def test_globs_of_other_programs_find_the_pairs_alone(
+        self, sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """All files below the folder whose names end with `.csv`: no list of rejected rows."""
+        import datasets
+        import duckdb
+
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
+        sqlite_database.fill(**people(3, each=4))
+        report = exported(sqlite_database, tmp_path / "exports")
+        assert Path(report.rejected_filename).read_text().startswith("feedback_id,analysis_hash,reasons\n")
+        pattern = f"{tmp_path}/exports/**/*.csv"
+        loaded = datasets.load_dataset("csv", data_files=pattern, cache_dir=str(tmp_path / "cache"))
+        counts = [
+            loaded["train"].num_rows,
+            duckdb.connect().execute(f"SELECT count(*) FROM '{pattern}'").fetchall()[0][0],
+            pl.read_csv(pattern).height,
+            sum(pl.read_csv(path).height for path in (tmp_path / "exports").rglob("*.csv")),
+        ]
+        assert counts == 4 * [report.exported_records]
+
+    def test_pandas_parses_the_times_by_the_documented_line(self, tmp_path: Path) -> None:
+        """With a fraction of a second and without one in the same file."""
+        import pandas as pd
+
+        line = next(line for line in TRAINING_DOCS.read_text().splitlines() if "pd.read_csv(" in line)
+        file = write_export(tmp_path, feedback_at(1, 2 + 0.25 / 3600))
+        names: dict[str, Any] = {"pd": pd, "file": file, "times": ["feedback_timestamp", "export_date"]}
+        exec(line, names)
+        times = names["table"]["feedback_timestamp"]
+        assert times.dtype.kind == "M"
+        assert times.dt.microsecond.to_list() == [0, 250_000]
 
     def test_to_hugging_face(self, tmp_path: Path) -> None:
         """A data set of the same rows."""

@@ -82,7 +82,7 @@ class TestExport:
         assert body == {
             "status": "exported",
             "filename": f"{manifest.stem}.csv",
-            "rejected_filename": f"rejected/{manifest.stem}_rejected.csv",
+            "rejected_filename": f"rejected/{manifest.stem}_rejected.txt",
             "total_feedback_records": 3,
             "exported_records": 2,
             "anonymized_records": 2,

@@ -39,7 +39,7 @@ SPECIAL_FILES = [
     ".feedback_etl/lock",
     ".feedback_etl/tombstones.jsonl",
     f".feedback_etl/{STEM}.rows",
-    f"rejected/{STEM}_rejected.csv",
+    f"rejected/{STEM}_rejected.txt",
     f"{STEM}/part-00000.csv",
     "copy.csv",
     "feedback_training_20240101_000000.manifest.json",

@@ -88,7 +88,7 @@ def count_people(folder: Path) -> dict[str, int]:
 
 def pending_files(folder: Path) -> list[Path]:
     """Return the files of pending rows."""
-    return sorted((folder / ".feedback_etl").rglob("*.pending.parquet"))
+    return sorted((folder / ".feedback_etl").rglob("*.pending"))
 
 
 def test_row_leaves_when_k_people_share_its_class(app: Database, folder: Path) -> None:
@@ -211,7 +211,7 @@ def test_missing_pending_rows_are_an_error(app: Database, folder: Path) -> None:
     add(app, 1, (1, "a"))
     export_night(app, folder, 1)
     pending_files(folder)[0].unlink()
-    with pytest.raises(ExportFileError, match=r"pending\.parquet is missing or was changed"):
+    with pytest.raises(ExportFileError, match=r"\.pending is missing or was changed"):
         export_night(app, folder, 2)
 
 

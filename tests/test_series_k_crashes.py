@@ -118,7 +118,7 @@ def kill_at_each(app: Database, tmp_path: Path, numbers: Iterator[int]) -> int:
         require_done(open_storage(folder))
         assert not [path for path in (folder / ".feedback_etl").iterdir() if path.name.startswith(".")]
         export_night(app, folder, 3)  # which deletes what a killed run has left of the state before
-        assert len(list(folder.rglob("*.pending.parquet"))) == 1
+        assert len(list(folder.rglob("*.pending"))) == 1
     return kills
 
 

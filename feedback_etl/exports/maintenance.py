@@ -17,7 +17,7 @@ from feedback_etl.records.audit_records import list_unfinished
 from feedback_etl.records.audit_verification import require_untampered
 from feedback_etl.records.catalog import find_latest_increments, list_manifests, mark_pruned
 from feedback_etl.records.key_binding import bind_key
-from feedback_etl.records.layout import DATA_SUFFIXES, REJECTED_FOLDER, STEM, part_folders
+from feedback_etl.records.layout import REJECTED_FOLDER, STEM, contains_rows, part_folders
 from feedback_etl.records.manifest import DataFile, Manifest
 from feedback_etl.records.manifest_details import summarize_revisions
 from feedback_etl.storage.base import LOCK_TIMEOUT, Storage
@@ -65,7 +65,7 @@ def _list_exports(storage: Storage) -> ExportListing:
         folder for stem in _without_manifest(storage, exports) for folder in (stem, f"{REJECTED_FOLDER}/{stem}")
     }
     paths = {entry for folder in folders for entry in _paths_in(storage, folder)}
-    unmanaged = [path for path, name in paths if name.endswith(DATA_SUFFIXES) and name not in ours]
+    unmanaged = [path for path, name in paths if contains_rows(name) and name not in ours]
     return ExportListing(exports, sorted(unmanaged))
 
 

@@ -81,3 +81,5 @@ class ExportKeywords(TrainingKeywords, total=False):
     allow_new_key: bool
     recipient: str | None
     allow_overlap: bool
+    lineage: str | None
+    lineage_hosts: bool

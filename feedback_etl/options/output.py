@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 from feedback_etl.clock import parse_lookback
 from feedback_etl.database.cursor_name import CREATED_AT, require_cursor
@@ -43,6 +44,9 @@ class OutputOptions:
         recipient: Who gets the data outside the organisation, a name such as "acme-research". The preset for shared
             data applies then (`options.sharing`), and each row has a pseudonym of its own, of a key for the recipient.
         allow_overlap: Share a window again of which the recipient got a part, with other options or other rows.
+        lineage: Where OpenLineage events go: the URL of a server, a file that they are appended to, or "openlineage"
+            for what openlineage-python is configured for (`OPENLINEAGE_URL`, `openlineage.yml`). None sends no events.
+        lineage_hosts: The events contain the host of the database and the name of this machine.
     """
 
     output_dir: str | Path = "ml/feedback_training"
@@ -60,6 +64,8 @@ class OutputOptions:
     allow_new_key: bool = False
     recipient: str | None = None
     allow_overlap: bool = False
+    lineage: str | None = None
+    lineage_hosts: bool = False
 
     def __post_init__(self) -> None:
         parse_lookback(self.lookback)
@@ -75,6 +81,13 @@ class OutputOptions:
             )
         if self.allow_overlap and self.recipient is None:
             raise UsageError("`allow_overlap` has no effect without `recipient`.")
+        if self.lineage is not None and "@" in urlsplit(self.lineage).netloc:
+            raise UsageError(
+                "`lineage` must not contain a password: set it to openlineage, and OPENLINEAGE_URL and "
+                "OPENLINEAGE_API_KEY in the environment."
+            )
+        if self.lineage_hosts and self.lineage is None:
+            raise UsageError("`lineage_hosts` has no effect without `lineage`.")
         for name in ("new_series", "backfill"):
             if getattr(self, name) and not self.incremental:
                 raise UsageError(f"`{name}` has no effect without `incremental`.")

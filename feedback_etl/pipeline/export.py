@@ -108,7 +108,7 @@ def export_feedback(  # noqa: PLR0913  public, flat
         executor=executor,
     )
     try:
-        report = _run(request.with_bound_key())
+        report = _run_with_lineage(request.with_bound_key())
     except AllRejectedError as error:
         error.report.execution_time_seconds = round(time.perf_counter() - started, 3)
         raise
@@ -122,6 +122,16 @@ def export_feedback(  # noqa: PLR0913  public, flat
         report.errors,
     )
     return report
+
+
+def _run_with_lineage(request: ExportRequest) -> ExportReport:
+    if request.output.lineage is None:
+        return _run(request)
+    from feedback_etl.pipeline.lineage import LineageRun
+
+    with LineageRun(request) as lineage:
+        lineage.report = _run(request)
+    return lineage.report
 
 
 def _run(request: ExportRequest) -> ExportReport:

@@ -47,9 +47,9 @@ def describe_error(
 
 
 def describe_unknown(shown_name: str, name: str, known: Iterable[str]) -> str:
-    """Return a clause about an unknown setting, with the most similar known name if there is one."""
-    near = get_close_matches(name, list(known), 1, 0.75)
-    return f"{shown_name} is not a setting" + (f" (did you mean {near[0]}?)" if near else "")
+    """Return a clause about an unknown setting, with the most similar known names if there are any."""
+    near = get_close_matches(name, list(known), 3, 0.6)
+    return f"{shown_name} is not a setting" + (f" (did you mean {' or '.join(near)}?)" if near else "")
 
 
 def list_unknown_variables(environment: Mapping[str, str], known: Iterable[str]) -> list[str]:

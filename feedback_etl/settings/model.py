@@ -5,6 +5,7 @@
 """
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Unpack, cast
 
@@ -21,7 +22,7 @@ from feedback_etl.options.read import ReadOptions
 from feedback_etl.privacy.anonymity_policy import MAX_K
 from feedback_etl.schema.source import SourceTable
 from feedback_etl.schema.source_declaration import SourceSettings
-from feedback_etl.settings.file import read_settings_file, require_trusted_model
+from feedback_etl.settings.file import SettingsFile, read_settings_file, require_trusted_model
 from feedback_etl.settings.messages import (
     NO_DATABASE,
     PREFIX,
@@ -78,6 +79,8 @@ class Settings(BaseSettings):
         OutputOptions.formulas, description="texts in CSV that spreadsheets would run"
     )
     row_model: str | None = Field(None, description="pandera model that batches must also satisfy, as file.py:Model")
+    lineage: str | None = Field(None, description="server or file for OpenLineage events, or openlineage")
+    lineage_hosts: bool = Field(OutputOptions.lineage_hosts, description="name hosts in OpenLineage events")
     retention_days: int | None = Field(None, ge=1, description="retention period of exports in days")
     controller: str | None = Field(None, description="controller of the processing, for the record of processing")
     contact: str | None = None
@@ -182,24 +185,42 @@ def load_settings(**flags: Any) -> Settings:
         example = '["age_range", "timeframe"]'
         problems.append(f"{PREFIX}{name.upper()} must be a list or a table in JSON, for example {example}")
     except ValidationError as error:
-        problems = [describe_error(entry["loc"], entry["msg"], known, flags) for entry in error.errors()] + problems
+        problems = [
+            describe_error(entry["loc"], entry["msg"], known, flags) + _describe_position(entry["loc"], flags)
+            for entry in error.errors()
+        ] + problems
     if problems:
-        hint = f" Settings are: {', '.join(known)}." if "is not a setting" in "".join(problems) else ""
+        is_listed = any("is not a setting" in problem and "did you mean" not in problem for problem in problems)
+        hint = " Remove what is not a setting: `feedback-etl config` then lists all settings." if is_listed else ""
         raise UsageError(f"The settings are invalid: {'; '.join(problems)}.{hint}")
     return settings
 
 
+def _describe_position(location: Sequence[str | int], flags: Mapping[str, object]) -> str:
+    """Return the variable, or the file and the line, of an invalid setting in brackets; "" for a flag."""
+    keys = [str(key) for key in location]
+    keys[0] = keys[0].removeprefix(PREFIX.lower())
+    file = read_settings_file()
+    match _find_source(keys[0], flags, file):
+        case "the command line":
+            return ""
+        case source if source == str(file.path):
+            return f" ({file.describe_position(*keys)})"
+        case source:
+            return f" ({source})"
+
+
 def find_sources(**flags: Any) -> dict[str, str]:
     """Return the source of each setting's active value, in words; flags that are None are ignored."""
-    variables = {name.upper() for name, value in os.environ.items() if value}
-    path, file_values = read_settings_file()
-    sources = {}
-    for name in Settings.model_fields:
-        names = [f"{PREFIX}{name.upper()}", *(["DATABASE_URL"] if name == "database_url" else [])]
-        if flags.get(name) is not None:
-            sources[name] = "the command line"
-        elif variable := next((variable for variable in names if variable in variables), None):
-            sources[name] = variable
-        else:
-            sources[name] = str(path) if name in file_values else "default"
-    return sources
+    file = read_settings_file()
+    return {name: _find_source(name, flags, file) for name in Settings.model_fields}
+
+
+def _find_source(name: str, flags: Mapping[str, object], file: SettingsFile) -> str:
+    variables = {variable.upper() for variable, value in os.environ.items() if value}
+    names = [f"{PREFIX}{name.upper()}", *(["DATABASE_URL"] if name == "database_url" else [])]
+    if flags.get(name) is not None:
+        return "the command line"
+    if variable := next((variable for variable in names if variable in variables), None):
+        return variable
+    return str(file.path) if name in file.values else "default"
