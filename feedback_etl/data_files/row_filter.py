@@ -21,7 +21,7 @@ PSEUDONYM = "analysis_hash"
 LINKED = "linked_hash"
 """In the links of a shared export, the pseudonym that the analysis of a row has within the organisation."""
 _PARQUET = (".parquet", ".pending", ".members")
-"""Suffixes of Parquet files. Those of the state of a series have others, so that `**/*.parquet` finds the pairs alone."""
+"""Suffixes of Parquet files; the state of a series has others, so that a glob of `.parquet` finds the pairs alone."""
 _BLOCK_RECORDS = 10_000
 _CODECS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
 
