@@ -64,10 +64,13 @@ def feedback_etl(*arguments: str | Path, env: Mapping[str, str] | None = None) -
     return Finished(arguments, code or 0, *texts)
 
 
-def on_terminal(*arguments: str | Path, columns: int = 80, env: Mapping[str, str] | None = None) -> tuple[int, str]:
-    """Run a command on a pseudo-terminal of this width; return its exit code and its output."""
+def on_terminal(
+    *arguments: str | Path, columns: int = 80, env: Mapping[str, str] | None = None, typed: str = ""
+) -> tuple[int, str]:
+    """Run a command on a pseudo-terminal on which a text is typed; return its exit code and its output."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    os.write(master, typed.encode())
     words = [COMMAND, *map(str, arguments)]
     variables = environment({"TERM": "xterm", **(env or {})})
     with subprocess.Popen(words, stdin=slave, stdout=slave, stderr=slave, env=variables) as process:

@@ -634,7 +634,7 @@ class TestHelp:
         """A new command must be added here."""
         names = {"export", "preview", "demo", "keys", "keys new", "keys show", "keys list", "keys retire"}
         names |= {"list", "adopt", "erase", "prune", "audit", "audit show", "audit verify", "risk", "check", "config"}
-        names |= {"report", "contracts", "help", "notebooks", "plan", "status"}
+        names |= {"report", "contracts", "help", "init", "notebooks", "plan", "status"}
         assert set(COMMANDS) == {"feedback-etl", *(f"feedback-etl {name}" for name in names)}
 
     @pytest.mark.parametrize("name", COMMANDS)

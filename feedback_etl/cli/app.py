@@ -14,6 +14,7 @@ from feedback_etl.cli import (
     erase,
     export,
     folder,
+    init,
     keys,
     plan,
     preview,
@@ -57,6 +58,7 @@ app.add_typer(audit.audit_app, name="audit")
 app.command(cls=GroupedCommand, epilog="Example: feedback-etl export --days 90 --output ml/feedback_training")(
     export.export
 )
+app.command(epilog="Example: feedback-etl init sqlite:///shop.db --yes")(init.init)
 app.command(epilog="Example: feedback-etl preview --days 7 --rows 5")(preview.preview)
 app.command(epilog="Example: feedback-etl demo --rows 100000")(demo.demo)
 app.command("config", epilog="Example: feedback-etl config")(config.print_settings)
