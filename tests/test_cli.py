@@ -34,6 +34,8 @@ from feedback_etl.settings.messages import NO_DATABASE, NO_KEY
 
 KEY_ID = Key(KEY).id
 SETTINGS_ONLY = {
+    "schema",
+    "source",
     *("db_schema", "opt_in_column", "opt_out_column", "connect_timeout", "read_timeout", "batch_size", "lock_timeout"),
     *("quasi_identifiers", "hierarchies", "extra_columns", "age_edges", "idempotency_key"),
 }

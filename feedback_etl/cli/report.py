@@ -75,9 +75,9 @@ def write_contracts(
     indexes that exports need. Examples of a role that can only read and of a row model are written too. With
     --croissant, write Croissant metadata of the exports instead.
     """
-    from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH
     from feedback_etl.report.contracts import write_contracts as write_schemas
     from feedback_etl.report.croissant import write_croissant
+    from feedback_etl.schema.model import IMAGE_URL, SUBJECT_HASH
 
     settings = load_command_settings()
     if croissant and (include_image_urls or include_subject_hash):
@@ -87,7 +87,7 @@ def write_contracts(
     else:
         optional = {IMAGE_URL: include_image_urls, SUBJECT_HASH: include_subject_hash}
         columns = [*settings.extra_columns, *(column for column, is_included in optional.items() if is_included)]
-        target = folder or Path("schemas")
-        paths = list(map(str, write_schemas(target, columns, settings.age_edges)))
+        edges = settings.age_edges if "age_edges" in settings.model_fields_set else None
+        paths = list(map(str, write_schemas(folder or Path("schemas"), columns, edges, settings.feedback_schema)))
     for path in paths:
         print_lines(path)

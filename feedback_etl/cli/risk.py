@@ -11,9 +11,8 @@ from feedback_etl.cli.options import JsonOutput, load_command_settings
 from feedback_etl.plurals import pluralize
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from feedback_etl.columns import ExtraColumn
 
 _LABELS = {
     "rows": ("rows", "a row in several files counts once"),
@@ -76,16 +75,17 @@ def measure_risk(
     that is in several exports counts once.
     """
     from feedback_etl.cli.data_files import read_files
-    from feedback_etl.columns import RATING_FIELDS, SUBJECT_HASH, all_quasi_identifiers
     from feedback_etl.privacy.risk_measures import risk
+    from feedback_etl.schema.model import SUBJECT_HASH
 
     settings = load_command_settings()
-    table, repeated = read_files(files, numeric=sensitive or RATING_FIELDS)
-    extra_columns = [column for column in settings.extra_columns if column.name in table.columns]
+    table, repeated = read_files(files, numeric=sensitive or settings.feedback_schema.rating_names)
+    missing = {column.name for column in settings.extra_columns} - {*table.columns}
     if person is None and SUBJECT_HASH.name in table.columns:
         person = SUBJECT_HASH.name
-    known = quasi_identifier or list(all_quasi_identifiers(settings.quasi_identifiers, extra_columns))
-    sensitive = sensitive or _list_sensitive(table.columns, extra_columns)
+    known = quasi_identifier or [name for name in settings.known_columns if name not in missing]
+    answers = settings.declaration.schema.sensitive_columns
+    sensitive = sensitive or [name for name in answers if name in table.columns]
     measured = risk(table, quasi_identifiers=known, sensitive=sensitive, person=person).to_dict()
     if as_json:
         counted = {"counted": "people" if person else "rows", "person": person, "repeated_rows": repeated}
@@ -116,13 +116,3 @@ def _format_figures(measured: "Mapping[str, Any]", counted: str) -> Iterator[str
 def _format_figure(label: str, number: float, explanation: str) -> str:
     figure = f"{number:,}" if isinstance(number, int) else f"{number:.4g}"
     return f"{label:<16}{figure:>12}  {explanation}"
-
-
-def _list_sensitive(names: list[str], extra_columns: "Sequence[ExtraColumn]") -> list[str]:
-    """Return the ratings among the columns of a table, and its extra columns with the role "sensitive"."""
-    from feedback_etl.columns import RATING_FIELDS
-
-    return [
-        *(name for name in RATING_FIELDS if name in names),
-        *(column.name for column in extra_columns if column.role == "sensitive"),
-    ]

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH
 from feedback_etl.options.sharing import SHARED_PRECISIONS
 from feedback_etl.records.manifest import Manifest
+from feedback_etl.schema.model import IMAGE_URL, SUBJECT_HASH
 from feedback_etl.settings.model import Settings
 
 SET_DATABASE = "set FEEDBACK_ETL_DATABASE_URL"
@@ -82,8 +82,8 @@ class Remedies:
     def _list_options(self, manifest: Manifest) -> dict[str, Any]:
         """Return the options of a command that repeats an export, by name; None and False are left out."""
         used, settings, (start, end) = manifest.settings, self.settings, manifest.window
-        extra_columns = manifest.extra_columns
-        adds_time = _SHARED_TIME in used.get("quasi_identifiers", []) and _SHARED_TIME not in settings.quasi_identifiers
+        extra_columns = manifest.schema.extra_columns
+        adds_time = _SHARED_TIME in used.get("quasi_identifiers", []) and _SHARED_TIME not in settings.known_columns
         recipient = manifest.recipient or (_UNKNOWN_RECIPIENT if adds_time else None)
         usual = SHARED_PRECISIONS[0] if recipient else settings.timestamp_precision
         precision = used.get("timestamp_precision", usual)

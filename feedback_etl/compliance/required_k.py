@@ -6,7 +6,6 @@ from types import MappingProxyType
 
 import polars as pl
 
-from feedback_etl.columns import SUBJECT_HASH, all_quasi_identifiers
 from feedback_etl.compliance.application_database import fetch_settings_owners
 from feedback_etl.compliance.context import CheckContext
 from feedback_etl.compliance.data_files import ExportContents
@@ -18,6 +17,7 @@ from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.remaining_classes import concat_classes, hash_export_owners, measure_remaining_k
 from feedback_etl.privacy.risk_measures import linkage_risk
 from feedback_etl.records.manifest import Manifest
+from feedback_etl.schema.model import SUBJECT_HASH
 
 
 def check_k(context: CheckContext) -> ChecklistItem:
@@ -124,7 +124,7 @@ def _since(manifest: Manifest) -> str:
 def _find_k_problems(manifest: Manifest, required: int, remedies: Remedies) -> list[Finding]:
     """Return why the k of an export may be smaller than required."""
     risk, settings = manifest.risk, remedies.settings
-    names = all_quasi_identifiers(settings.quasi_identifiers, settings.extra_columns)
+    names = settings.known_columns
     remedy = remedies.replace(manifest, k=max(settings.k or 0, manifest.settings.get("k") or 0))
     if not risk or int(risk["k"]) < required:
         return [Finding(f"{_describe_k(manifest)}, and {required} is required", remedy)]

@@ -33,6 +33,9 @@ class ExportOptions:
     output: OutputOptions = field(default_factory=OutputOptions)
 
     def __post_init__(self) -> None:
+        from feedback_etl.transform.transforms import has_min_ratings
+
+        has_min_ratings(self.quality.min_feedback_fields, self.privacy.schema)
         if self.output.incremental and self.read.since is not None:
             raise UsageError("An incremental export continues where the last one ended: leave `since` and `until` out.")
         if self.output.incremental and self.output.cursor == CREATED_AT and {self.privacy.l, self.privacy.t} != {None}:

@@ -22,6 +22,7 @@ from feedback_etl.privacy.keys import get_key_id
 from feedback_etl.privacy.release_plan import ReleasePlan, plan_release
 from feedback_etl.records.tombstones import Tombstones, is_erased
 from feedback_etl.results import ExportReport
+from feedback_etl.schema.classic import declared_columns
 from feedback_etl.transform.batch import process_batch
 from feedback_etl.transform.duplicates import CustomDuplicateFilter, DuplicateFilter, RawDuplicateFilter
 from feedback_etl.transform.raw_schema import is_valid
@@ -31,8 +32,8 @@ from feedback_etl.transform.transforms import has_min_ratings
 class _SeriesDuplicateFilter(RawDuplicateFilter):
     """Remove duplicates within the run, and duplicates of rows in earlier exports of an incremental series."""
 
-    def __init__(self, seen_rows: SeenRows) -> None:
-        super().__init__()
+    def __init__(self, seen_rows: SeenRows, key: Sequence[str]) -> None:
+        super().__init__(key)
         self._seen_rows = seen_rows
 
     def filter_raw(self, valid: pl.DataFrame) -> pl.DataFrame:
@@ -58,7 +59,7 @@ class BatchProcessor:
         policy = options.k_policy
         self._people = ClassCounter([*policy.quasi_identifiers, *policy.measured_columns], policy.max_counted_people)
         self._plan: ReleasePlan | None = None
-        self._texts = FreeTextCounter(options.extra_columns, options.key)
+        self._texts = FreeTextCounter(declared_columns(options.schema), options.key)
         self._rejected = RejectedRows(options)
         self._counts: Counter[str] = Counter()
 
@@ -91,12 +92,10 @@ class BatchProcessor:
             raw = remaining
         if self.seen_rows is not None:
             options, read = self._options, raw.height
-            has_ratings = has_min_ratings(options.min_feedback_fields)
+            has_ratings = has_min_ratings(options.min_feedback_fields, options.schema)
             raw = self.seen_rows.filter_new_rows(
                 raw,
-                lambda rows: (
-                    has_ratings & is_valid(rows, options.extra_columns, reject_formulas=options.reject_formulas)
-                ),
+                lambda rows: has_ratings & is_valid(rows, options.schema, reject_formulas=options.reject_formulas),
             )
             self._counts["known_records"] += read - raw.height
         return raw
@@ -197,4 +196,8 @@ class BatchProcessor:
 def _create_duplicate_filter(options: TransformOptions, seen_rows: SeenRows | None) -> DuplicateFilter:
     if options.overrides.pair_hash is not None:
         return CustomDuplicateFilter(options.overrides.pair_hash)
-    return RawDuplicateFilter() if seen_rows is None else _SeriesDuplicateFilter(seen_rows)
+    return (
+        RawDuplicateFilter(options.schema.dedup_key)
+        if seen_rows is None
+        else _SeriesDuplicateFilter(seen_rows, options.schema.dedup_key)
+    )

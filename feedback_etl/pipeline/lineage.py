@@ -139,7 +139,7 @@ class _Events:
         from feedback_etl.transform.row_schema import row_schema
 
         options = self._request.transform_options
-        columns = row_schema(options.extra_columns, options.age_edges, options.overrides.names())["properties"]
+        columns = row_schema(options.schema, options.overrides.names())["properties"]
         fields = [
             schema_dataset.SchemaDatasetFacetFields(name, _name_type(column), column["description"])
             for name, column in columns.items()

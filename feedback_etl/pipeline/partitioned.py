@@ -166,7 +166,7 @@ def _finish(
     report = processor.build_report(window, source.excluded + (series_release.excluded if series_release else 0))
     require_all(written.files, report)
     report.escaped_texts = dict(sorted(written.escaped_texts.items()))
-    details = ManifestDetails("full", window, request.settings, source=source.dialect, extra=options.extra_columns)
+    details = ManifestDetails("full", window, request.settings, source=source.dialect, schema=options.schema)
     details = details._replace(rows_digest=shared.digest if shared else "")
     if request.series is not None and context.series is not None:
         details = add_increment(details, report, request, source.watermark)

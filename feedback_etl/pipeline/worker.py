@@ -16,6 +16,7 @@ from feedback_etl.data_files.seen_rows import SeenRows, read_seen_rows
 from feedback_etl.database.batches import read_job
 from feedback_etl.database.connect import open_connection
 from feedback_etl.database.cursor import with_cursor
+from feedback_etl.database.cursor_name import CREATED_AT
 from feedback_etl.database.reader_client import ReaderJob
 from feedback_etl.errors import KeyUnusableError, SourceError, UsageError
 from feedback_etl.exports.part_writer import PartWriter
@@ -40,7 +41,6 @@ from feedback_etl.records.layout import (
 )
 from feedback_etl.records.manifest import DataFile
 from feedback_etl.records.tombstones import TombstoneFile, Tombstones
-from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.settings.keys import find_active_key
 from feedback_etl.settings.model import Settings, load_settings
 from feedback_etl.storage.base import STATE_FOLDER, Storage
@@ -123,9 +123,8 @@ def run_task_with(secrets: Secrets, task: Task) -> TaskResult:
     if isinstance(task, ReleaseTask):
         return release_part(storage, options, task)
     job = ReaderJob(secrets.url, list(export.prepare), [task.query], export.batch_size)
-    schema = CLASSIC_SCHEMA.with_extra_columns(options.extra_columns)
-    schema = schema if export.series is None else with_cursor(schema, export.series.cursor.column)
-    frames = read_job(job, schema, read_timeout=export.read_timeout)
+    cursor = CREATED_AT if export.series is None else export.series.cursor.column
+    frames = read_job(job, with_cursor(options.schema, cursor), read_timeout=export.read_timeout)
     return write_part(storage, options, task, frames, create_processor(export, options))
 
 
@@ -139,7 +138,7 @@ def create_processor(
     if export.series is not None and seen_rows is None:
         file, since, cursor, _ = export.series
         seen = _read_seen_rows(export.destination, (file.path, file.sha256) if file else None)
-        seen_rows = SeenRows(seen, options.key, since, cursor)
+        seen_rows = SeenRows(seen, options.key, since, cursor, options.schema)
     return BatchProcessor(options, tombstones, seen_rows)
 
 

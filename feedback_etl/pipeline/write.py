@@ -59,7 +59,7 @@ def write_export(selection: ReadRequest, request: ExportRequest) -> ExportReport
                 window,
                 request.settings,
                 source=stream.dialect,
-                extra=options.extra_columns,
+                schema=options.schema,
                 rows_digest=shared.digest if shared else "",
             )
             if series is not None and seen_rows is not None:

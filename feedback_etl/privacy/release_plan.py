@@ -97,7 +97,7 @@ def apply_changes(pairs: pl.DataFrame, changes: pl.DataFrame, policy: KAnonymity
     if not policy.generalizes:
         return drop_small_classes(pairs, changes, names)
     if "age_range" in pairs.columns and not policy.has_own_ages:
-        pairs = pairs.with_columns(pl.col("age_range").cast(pl.String).cast(all_age_ranges(policy.age_edges)))
+        pairs = pairs.with_columns(pl.col("age_range").cast(pl.String).cast(all_age_ranges(policy.schema.age_edges)))
     if changes.is_empty():
         return pairs
     originals = [pl.col(original(name)).cast(pairs.schema[name]) for name in names]

@@ -7,12 +7,15 @@ from typing import Annotated, Any, Self
 from pydantic import Field, NonNegativeInt, model_validator
 from pydantic.dataclasses import dataclass
 
-from feedback_etl.columns import ExtraColumn
 from feedback_etl.errors import ExportFileError
 from feedback_etl.privacy.keys import Key, get_key_id
 from feedback_etl.records.canonical_json import compute_mac, hash_settings, load_unique
 from feedback_etl.records.layout import is_path_of_export, manifest_path
 from feedback_etl.records.manifest_fields import STRICT, Increment, Replacement, RiskSummary, Settings, Time, or_empty
+from feedback_etl.schema.classic import declared_columns
+from feedback_etl.schema.column_types import ExtraColumn
+from feedback_etl.schema.model import FeedbackSchema
+from feedback_etl.schema.record import read_schema
 
 SCHEMA_VERSION = 1
 ADOPTED = "adopted"
@@ -118,9 +121,14 @@ class Manifest:
         return hash_settings(self.settings)
 
     @property
-    def extra_columns(self) -> list[ExtraColumn]:
-        """Return the columns of the pairs after the twelve."""
-        return [ExtraColumn(*column) for column in self.settings.get("extra_columns", [])]
+    def schema(self) -> FeedbackSchema:
+        """Return the schema of the pairs."""
+        return read_schema(self.settings)
+
+    @property
+    def declared_columns(self) -> tuple[ExtraColumn, ...]:
+        """Return the columns of the pairs that were declared, beside those of the classic schema."""
+        return declared_columns(self.schema)
 
     @property
     def overridden(self) -> dict[str, str]:

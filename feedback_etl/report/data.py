@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from feedback_etl.columns import QUASI_IDENTIFIERS
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.privacy.keys import Key
@@ -169,7 +168,7 @@ def _list_exports(location: str | Path) -> list[CommittedExport]:
 def _quasi_identifiers(exports: Sequence[CommittedExport]) -> Sequence[str]:
     """Return the quasi-identifiers of the newest export with a measured risk."""
     risks: list[dict[str, Any]] = [export.manifest.risk for export in reversed(exports) if export.manifest.risk]
-    return risks[0]["quasi_identifiers"] if risks else QUASI_IDENTIFIERS
+    return risks[0]["quasi_identifiers"] if risks else exports[-1].manifest.schema.quasi_identifiers if exports else ()
 
 
 def _sizes(frame: pl.DataFrame, quasi_identifiers: list[str], person: str) -> list[ClassSize]:
