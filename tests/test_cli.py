@@ -128,6 +128,7 @@ class TestExport:
             "excluded_records": 0,
             "erased_records": 0,
             "known_records": 0,
+            "pending_records": 0,
             "execution_time_seconds": figures["execution_time_seconds"],
             "export_filename": str(path),
             "rejected_filename": f"ml/feedback_training/rejected/{path.stem}_rejected.txt",

@@ -20,6 +20,7 @@ def here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     ("options", "message"),
     [
         (["--lookback", "2h"], "--lookback has no effect without --incremental."),
+        (["--max-pending", "9d"], "--max-pending has no effect without --incremental and --k."),
         (["--workers", "2"], "--workers has no effect without --bulk or --executor."),
         (["--on-small-class", "fail"], "--on-small-class has no effect without --k."),
         (["--max-suppressed", "0.1"], "--max-suppressed has no effect without --k."),

@@ -80,6 +80,7 @@ def export(
     incremental: export_options.Incremental = False,
     cursor: export_options.Cursor = None,
     lookback: export_options.Lookback = str(OutputOptions.lookback),
+    max_pending: export_options.MaxPending = str(OutputOptions.max_pending),
     new_series: export_options.NewSeries = False,
     backfill: export_options.Backfill = False,
     format: FileFormat = OutputOptions.format,  # noqa: A002  as the option
@@ -127,6 +128,7 @@ def _require_effective_options(context: typer.Context, settings: "Settings") -> 
         context,
         {
             **dict.fromkeys(("cursor", "lookback", "new_series", "backfill"), ("--incremental", given["incremental"])),
+            "max_pending": ("--incremental and --k", given["incremental"] and (settings.k or share)),
             "formulas": ("--format csv", given["format"] == "csv"),
             "workers": ("--bulk or --executor", is_parallel),
             **dict.fromkeys(("on_small_class", "max_suppressed", "l", "t"), ("--k", settings.k or share)),

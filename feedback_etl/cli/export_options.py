@@ -144,6 +144,15 @@ Lookback = Annotated[
         rich_help_panel=SERIES,
     ),
 ]
+MaxPending = Annotated[
+    str,
+    typer.Option(
+        "--max-pending",
+        help="How long rows of an incremental series may wait for k people, for example 90d.",
+        metavar="DURATION",
+        rich_help_panel=SERIES,
+    ),
+]
 NewSeries = Annotated[
     bool,
     typer.Option(

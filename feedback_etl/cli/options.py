@@ -231,7 +231,7 @@ def open_existing_output(settings: "Settings") -> "Storage":
     Raises:
         UsageError: It does not exist, as where its name is mistyped.
     """
-    from feedback_etl.exports.maintenance import require_storage
+    from feedback_etl.storage.location import require_storage
 
     storage = open_output(settings)
     require_storage(storage)

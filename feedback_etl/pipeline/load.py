@@ -9,7 +9,6 @@ import polars as pl
 from feedback_etl.clock import resolve_now
 from feedback_etl.database.connect import Database
 from feedback_etl.database.read import PhaseListener, Progress, ReadRequest, open_feedback, retry_with_sqlalchemy
-from feedback_etl.exports.maintenance import require_storage
 from feedback_etl.options.export import ExportOptions, require_known
 from feedback_etl.options.keywords import ReadKeywords, TrainingKeywords
 from feedback_etl.pipeline.keys import available_keys, resolve_key
@@ -21,7 +20,7 @@ from feedback_etl.records.key_binding import bind_keys
 from feedback_etl.records.tombstone_seals import require_own
 from feedback_etl.records.tombstones import TombstoneFile, Tombstones, TombstoneState
 from feedback_etl.results import ExportReport
-from feedback_etl.storage.location import StorageLike, open_storage
+from feedback_etl.storage.location import StorageLike, open_storage, require_storage
 from feedback_etl.transform.fork_guard import require_usable_polars
 from feedback_etl.transform.timestamps import readable
 
