@@ -75,6 +75,7 @@ class ExportKeywords(TrainingKeywords, total=False):
     incremental: bool
     cursor: str
     lookback: str | timedelta
+    max_pending: str | timedelta
     new_series: bool
     backfill: bool
     lock_timeout: float

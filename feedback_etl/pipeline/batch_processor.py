@@ -4,18 +4,19 @@ The steps of a single batch and their order are in `transform.batch`.
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import polars as pl
 
 from feedback_etl.data_files.seen_rows import SeenRows
 from feedback_etl.database.window import Window
 from feedback_etl.errors import AllRejectedError, ValidationError
+from feedback_etl.pipeline.batch_results import BatchCounts, ProcessedBatch
 from feedback_etl.pipeline.rejected_rows import RejectedRows
 from feedback_etl.pipeline.release import validate_pairs
 from feedback_etl.pipeline.transform_options import TransformOptions
-from feedback_etl.privacy.free_text import FreeTextCounter, TextCounts
+from feedback_etl.privacy.free_text import FreeTextCounter
 from feedback_etl.privacy.k_anonymity import ClassCounter
 from feedback_etl.privacy.keys import get_key_id
 from feedback_etl.privacy.release_plan import ReleasePlan, plan_release
@@ -26,35 +27,6 @@ from feedback_etl.transform.batch import process_batch
 from feedback_etl.transform.duplicates import CustomDuplicateFilter, DuplicateFilter, RawDuplicateFilter
 from feedback_etl.transform.raw_schema import is_valid
 from feedback_etl.transform.transforms import has_min_ratings
-
-
-class ProcessedBatch(NamedTuple):
-    """A batch that is ready to be validated and written.
-
-    Attributes:
-        pairs: The training pairs.
-        rejected: Rejected rows of this batch and of earlier ones: feedback_id, analysis_hash, reasons. Pending rows are
-            returned with a later batch, or by `BatchProcessor.flush_rejected`.
-    """
-
-    pairs: pl.DataFrame
-    rejected: pl.DataFrame
-
-
-class BatchCounts(NamedTuple):
-    """Counts of a part of a run; the only values of rows that it contains are those of the quasi-identifiers.
-
-    Attributes:
-        counts: Numbers of rows and values, by the fields of `ExportReport`.
-        reasons: Rejected rows by reason.
-        classes: Equivalence classes with digests of their people; see `ClassCounter.to_digests`.
-        texts: Counts of the texts in declared columns.
-    """
-
-    counts: dict[str, int]
-    reasons: dict[str, int]
-    classes: bytes
-    texts: dict[str, TextCounts] = {}  # noqa: RUF012  it is not changed
 
 
 class _SeriesDuplicateFilter(RawDuplicateFilter):
@@ -107,7 +79,7 @@ class BatchProcessor:
             self._people.add(result.pairs, result.user_ids)
             self._texts.add(result.pairs)
             self._counts.update(result.counts, changed_records=self.seen_rows.take_changed() if self.seen_rows else 0)
-            return ProcessedBatch(result.pairs, self._rejected.add(result.rejected))
+            return ProcessedBatch(result.pairs, result.user_ids, self._rejected.add(result.rejected))
         except pl.exceptions.PolarsError as error:
             error_type = type(error).__name__  # its text may contain values
         raise ValidationError(f"A batch could not be processed ({error_type}); nothing was written.")
@@ -179,6 +151,15 @@ class BatchProcessor:
         self._plan = plan
         return plan.changes
 
+    def count_people(self) -> pl.DataFrame:
+        """Return the equivalence classes with digests of their people; see `ClassCounter.to_table`."""
+        return self._people.to_table(self._options.key)
+
+    def set_plan(self, plan: ReleasePlan, counts: Mapping[str, int]) -> None:
+        """Set the plan of a release whose classes were counted over a series, and add to the counts of the report."""
+        self._plan = plan
+        self._counts.update(counts)
+
     def take_counts(self) -> BatchCounts:
         """Return the counts since the last call, and reset them."""
         taken = BatchCounts(
@@ -203,7 +184,7 @@ class BatchProcessor:
         options, counts = self._options, dict[str, Any](self._counts)
         return ExportReport(
             **counts,
-            anonymized_records=self._counts["exported_records"] + self._counts["suppressed_records"],
+            anonymized_records=sum(self._counts[f"{name}_records"] for name in ("exported", "suppressed", "pending")),
             excluded_records=excluded,
             rejected_reasons=self._rejected.sort_reasons(),
             window=window,

@@ -81,6 +81,17 @@ class ExportRequest:
         return replace(self, transform_options=replace(self.transform_options, key=key))
 
     @property
+    def counts_series(self) -> bool:
+        """Whether the equivalence classes are counted over all exports of the incremental series.
+
+        Not where the application makes the pseudonyms, since it cannot be looked up whose rows wait; and not where
+        the series follows changes, since two versions of a row could wait.
+        """
+        options = self.transform_options
+        is_countable = options.overrides.hash_id is None and self.output.cursor == CREATED_AT
+        return self.output.incremental and options.k_policy.k is not None and is_countable
+
+    @property
     def is_partitioned(self) -> bool:
         """Whether the export is written in parts."""
         return self.executor is not None or self.storage.local_path() is None

@@ -20,7 +20,7 @@ from feedback_etl.schema.record import read_schema
 SCHEMA_VERSION = 1
 ADOPTED = "adopted"
 """The mode of an export whose file existed before its manifest."""
-COUNTED_KINDS = ("pairs", "rejected")
+COUNTED_KINDS = ("pairs", "rejected", "pending")
 """The kinds of files whose rows are counted; the others are not data, but serve later runs."""
 ABANDONED = "abandoned"
 """The mode of an abort marker: a manifest that prevents an export from committing under its name."""
@@ -32,7 +32,8 @@ class DataFile:
 
     Attributes:
         path: The path in the folder.
-        kind: "pairs", "rejected", "rows" (digests of the rows that were read) or "links" (the analysis of each row).
+        kind: "pairs", "rejected", "links" (the analysis of each row); of the state of a series "rows" (digests of the
+            rows that were read), "pending" and "members".
         rows, bytes, sha256: The number of rows, the size, and the digest as 64 hex characters.
         becoming: The rows, size and digest of the content that is about to replace it; empty if there is none.
         etag: The ETag of an object; "" in a folder.

@@ -16,7 +16,11 @@ _TOOLS = ("feedback-etl", "connectorx", "pandera", "polars", "polars-hash", "pya
 
 
 class ManifestDetails(NamedTuple):
-    """Contain the details of an export for its manifest; see `manifest.Manifest`."""
+    """Contain the details of an export for its manifest; see `manifest.Manifest`.
+
+    Attributes:
+        is_state_new: Whether the state of a series changes even where no row is exported or rejected.
+    """
 
     mode: str = "full"
     window: tuple[datetime | None, datetime] | None = None
@@ -27,6 +31,7 @@ class ManifestDetails(NamedTuple):
     consent: Sequence[str] = ()
     risk: dict[str, Any] = {}  # noqa: RUF012
     schema: FeedbackSchema = CLASSIC_SCHEMA
+    is_state_new: bool = False
     rows_digest: str = ""
 
 

@@ -12,14 +12,14 @@ from typing import Any
 
 from feedback_etl.database.window import parse_window
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.maintenance import list_exports, require_storage
+from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.plurals import pluralize
 from feedback_etl.records.manifest import DataFile, Manifest
 from feedback_etl.report.contracts import manifest_schema
 from feedback_etl.schema.classic import is_classic
 from feedback_etl.schema.model import SUBJECT_HASH
 from feedback_etl.storage.errors import explain_write_errors
-from feedback_etl.storage.location import open_storage
+from feedback_etl.storage.location import open_storage, require_storage
 from feedback_etl.training.committed_export import CommittedExport, may_share_pairs
 from feedback_etl.transform.row_schema import TIME
 
