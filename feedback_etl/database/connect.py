@@ -97,6 +97,18 @@ def find_dialect(database: Database) -> str:
         raise UsageError("The session is bound to no engine, or unusable; pass the engine itself.") from None
 
 
+def find_url(database: Database) -> sa.URL:
+    """Return the URL of a database without connecting; it may contain a password.
+
+    Raises:
+        UsageError: The URL is not valid.
+    """
+    bind = _unwrap(database)
+    if isinstance(bind, sa.URL):
+        return bind
+    return (bind.get_bind() if isinstance(bind, Session) else bind).engine.url
+
+
 @contextmanager
 def _open_bind(
     bind: sa.URL | sa.Engine | sa.Connection, connect_timeout: float, settings: tuple[str, ...], db_schema: str | None

@@ -1,6 +1,6 @@
 """Inspect the tables and columns of a database before any row is read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -16,6 +16,8 @@ from feedback_etl.database.cursor import with_cursor
 from feedback_etl.database.cursor_name import CREATED_AT
 from feedback_etl.database.declared import declared_relation
 from feedback_etl.database.driver_errors import invalid_query_error
+from feedback_etl.database.null_columns import type_null_columns
+from feedback_etl.database.query_errors import locate_error
 from feedback_etl.database.relation import (
     SourceRelation,
     add_consent,
@@ -30,7 +32,8 @@ from feedback_etl.database.statements import execute, fetch_count, fetch_rows, h
 from feedback_etl.errors import SourceError
 from feedback_etl.plurals import pluralize
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
-from feedback_etl.schema.model import CONSENT, IMAGE_OPT_IN, IMAGE_URL, RAW_IDS, FeedbackSchema
+from feedback_etl.schema.column_types import NAME
+from feedback_etl.schema.model import CONSENT, IMAGE_OPT_IN, IMAGE_URL, RAW_IDS, RESERVED, SUBJECT_HASH, FeedbackSchema
 from feedback_etl.schema.source import SourceTable
 
 _MAX_NAMES_SHOWN = 20
@@ -74,10 +77,11 @@ def inspect_source(
         elif query is None:
             relation = _inspect_default_tables(source, consent, wanted or CLASSIC_SCHEMA)
         else:
-            names, types = _describe_query(source, query, wanted)
-            relation = query_relation(source.dialect, query, names, types, wanted or CLASSIC_SCHEMA)
+            relation = _inspect_query(source, query, wanted)
     except SQLAlchemyError as error:
-        raise invalid_query_error(error, role) from None
+        text = query.query if isinstance(query, SourceTable) else query
+        position = locate_error(source, text, error) if text else ""
+        raise invalid_query_error(error, role, position) from None
     if source.dialect == "sqlite":
         unreadable = [_has_unreadable_times(source, relation, name) for name in dict.fromkeys((CREATED_AT, cursor))]
         relation = replace(relation, has_unreadable_times=any(unreadable))
@@ -94,7 +98,7 @@ def _inspect_declared(
     keys = {*RAW_IDS, *identifiers, CREATED_AT, cursor, *consent}
     relation = declared_relation(source, declaration, [*names, *consent], keys)
     _, types = _describe_columns(source, empty_select(relation))
-    return add_consent(replace(relation, types=types, schema=schema or CLASSIC_SCHEMA))
+    return add_consent(type_null_columns(source, replace(relation, types=types, schema=schema or CLASSIC_SCHEMA)))
 
 
 def _inspect_default_tables(
@@ -117,13 +121,12 @@ def _inspect_default_tables(
     return replace(relation, types=_describe_columns(source, empty_select(relation))[1])
 
 
-def _describe_query(
-    source: DatabaseConnection, query: str, schema: FeedbackSchema | None
-) -> tuple[list[str], dict[str, str]]:
+def _inspect_query(source: DatabaseConnection, query: str, schema: FeedbackSchema | None) -> SourceRelation:
     names, types = _describe_columns(source, empty_query_select(source.dialect, query))
     # SQLite renames the second of two columns with the same name to name:1.
     _check_names([name.partition(":")[0] if source.dialect == "sqlite" else name for name in names], schema)
-    return names, types
+    relation = query_relation(source.dialect, query, names, types, schema or CLASSIC_SCHEMA)
+    return add_consent(type_null_columns(source, relation))
 
 
 def _with_canonical_ids(source: DatabaseConnection, relation: SourceRelation) -> SourceRelation:
@@ -184,16 +187,28 @@ def _check_names(names: list[str], schema: FeedbackSchema | None) -> None:
     if problems := [f"{verb} {', '.join(columns)}" for verb, columns in wrong.items() if columns]:
         raise SourceError(
             f"The query {' and '.join(problems)}. It has to yield {', '.join(required)}, and optionally {CONSENT}."
+            f"{_suggest_declarations(wrong['yields the unexpected'], schema)}"
         )
+
+
+def _suggest_declarations(names: Sequence[str], schema: FeedbackSchema | None) -> str:
+    """Return a sentence that says how to declare extra columns; "" if none of the names can be declared."""
+    taken = {*RESERVED, IMAGE_URL.name, SUBJECT_HASH.name, *(schema.training_columns if schema else ())}
+    tables = [f"[columns.{name}]" for name in names if NAME.fullmatch(name) and name not in taken]
+    if not tables:
+        return ""
+    return f" To export another column, declare it with its role and type in feedback-etl.toml: {', '.join(tables)}."
 
 
 def _describe_columns(source: DatabaseConnection, sql: str) -> tuple[list[str], dict[str, str]]:
     """Return the names of the columns that a statement yields, and of their types (none on SQLite)."""
     result = execute(source, sql)
-    columns = [(str(column[0]), column[1]) for column in (result.cursor.description if result.cursor else ())]
+    description = [*(result.cursor.description if result.cursor else ())]
     result.close()
-    types = {} if source.dialect == "sqlite" else {name: type_name(source.dialect, code) for name, code in columns}
-    return [name for name, _ in columns], types
+    names = [str(name) for name, *_ in description]
+    if source.dialect == "sqlite":
+        return names, {}
+    return names, {str(name): type_name(source.dialect, code, length) for name, code, _, length, *_ in description}
 
 
 def _has_unreadable_times(source: DatabaseConnection, relation: SourceRelation, name: str) -> bool:

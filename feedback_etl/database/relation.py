@@ -167,7 +167,7 @@ def query_relation(
     types: Mapping[str, str],
     schema: FeedbackSchema = CLASSIC_SCHEMA,
 ) -> SourceRelation:
-    """Return a custom SELECT as a subquery that has the given columns.
+    """Return a custom SELECT as a subquery that has the given columns, with `consent` as the query yields it.
 
     Raises:
         UsageError: The text could end the subquery that contains it.
@@ -177,7 +177,7 @@ def query_relation(
         has_consent = is_true(sa.column(IMAGE_OPT_IN), types.get(IMAGE_OPT_IN, ""))
         columns[IMAGE_URL.name] = sa.case((has_consent, columns[IMAGE_URL.name]))
     query = sa.table(QUERY_PLACEHOLDER)
-    relation = SourceRelation(
+    return SourceRelation(
         dialect,
         columns,
         query,
@@ -187,7 +187,6 @@ def query_relation(
         schema=schema,
         types=types,
     )
-    return add_consent(relation)
 
 
 def add_consent(relation: SourceRelation) -> SourceRelation:
