@@ -7,6 +7,7 @@ hundreds of thousands of objects of the libraries. Together this saves a quarter
 import gc
 import os
 import resource
+import signal
 import sys
 from contextlib import suppress
 from typing import NoReturn
@@ -16,11 +17,13 @@ def main() -> NoReturn:
     """Run the command line and end the process with its exit code."""
     gc.disable()
     _disable_core_dumps()
-    from feedback_etl.cli.app import main as run
-
     code = 1
     try:
+        from feedback_etl.cli.app import main as run
+
         run()
+    except KeyboardInterrupt:  # before the command line handles signals
+        code = 128 + signal.SIGINT
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     for stream in (sys.stdout, sys.stderr):

@@ -51,6 +51,8 @@ function measure(frame) {
   return {
     series: colors.map((color, place) => contrast(color, background(series[place].parentElement))),
     neighbours: colors.slice(1).map((color, place) => contrast(color, colors[place])),
+    hidden: [...page.querySelectorAll(".scroll")].filter(each => each.scrollWidth > each.clientWidth).map(
+      each => each.getAttribute("aria-label")),
     needed: page.documentElement.scrollWidth, texts: texts.length, faintest: texts[0], cut: cut,
     requests: view.performance.getEntriesByType("resource").map(each => each.name),
     elements: page.querySelectorAll("img, script, iframe").length,

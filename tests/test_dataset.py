@@ -26,6 +26,7 @@ from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import list_manifests, replace_manifest
 from feedback_etl.records.manifest_details import ManifestDetails
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.storage.location import open_storage
 from feedback_etl.storage.posix import hash_file
 from feedback_etl.training.dataset import latest_export, open_dataset, scan_training
@@ -36,6 +37,8 @@ from feedback_etl.transform.training_schema import TrainingPair
 HOUR = timedelta(hours=1)
 START = datetime(2025, 10, 1)
 CANARY = "canary-4711"
+WITH_SUBJECTS = CLASSIC_SCHEMA.with_extra_columns([SUBJECT_HASH])
+TRAINING_DOCS = Path(__file__).parents[1] / "docs" / "training.md"
 
 
 def write_export(
@@ -274,7 +277,13 @@ class TestPeople:
         exports = [feedback_at(1, 2, 3, rating=1).with_columns(subject_hash=pl.lit("a") + hour)]
         exports += [feedback_at(2, 5, rating=2).with_columns(subject_hash=pl.lit("b") + hour)]
         for number, rows in enumerate(exports):
-            write_export(tmp_path, rows, number=number, form=forms[number], extra=[SUBJECT_HASH])
+            write_export(
+                tmp_path,
+                rows,
+                number=number,
+                form=forms[number],
+                schema=WITH_SUBJECTS,
+            )
         write_export(tmp_path, feedback_at(1, 2, 4, rating=3), number=2, form=forms[2])
         lazy = scan_training(tmp_path)
         frame = lazy.select("helpful_rating", "subject_hash", hour.alias("hour")).collect().sort("hour")
@@ -286,7 +295,7 @@ class TestPeople:
         """In their order: the first of equal rows has that of the first."""
         coarse: dict[str, Any] = {"timestamp_precision": "hour"}
         rows_of_two = feedback_at(1, 1, rating=1).with_columns(subject_hash=pl.Series(["a", "b"]))
-        write_export(tmp_path, rows_of_two, settings=coarse, extra=[SUBJECT_HASH])
+        write_export(tmp_path, rows_of_two, settings=coarse, schema=WITH_SUBJECTS)
         write_export(tmp_path, feedback_at(1, 1, 1, rating=2), number=1, settings=coarse)
         frame = scan_training(tmp_path).collect()
         assert frame.select("helpful_rating", "subject_hash").rows() == [(2, "a"), (2, "b"), (2, None)]
@@ -362,7 +371,15 @@ class TestRefusals:
             rows = feedback_at(number).with_columns(points=pl.lit(value))
             extra = [ExtraColumn("points", "insensitive", kind)]  # type: ignore[arg-type]
             settings = {"extra_columns": [list(column) for column in extra]}
-            write_export(tmp_path, rows, start=number, end=number + 1, number=number, extra=extra, settings=settings)
+            write_export(
+                tmp_path,
+                rows,
+                start=number,
+                end=number + 1,
+                number=number,
+                schema=CLASSIC_SCHEMA.with_extra_columns(extra),
+                settings=settings,
+            )
         with pytest.raises(UsageError, match=r"declare points with several types.*mixed=True"):
             scan_training(tmp_path)
         assert {*scan_training(tmp_path, mixed=True).collect()["points"]} == {"7", "seven"}
@@ -549,6 +566,39 @@ class TestConversions:
         write_export(tmp_path, feedback_at(1, 2))
         tensor = fitted_features(scan_training(tmp_path).collect()).to_torch()
         assert tensor.dtype == torch.float32
+
+    def test_globs_of_other_programs_find_the_pairs_alone(
+        self, sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """All files below the folder whose names end with `.csv`: no list of rejected rows."""
+        import datasets
+        import duckdb
+
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
+        sqlite_database.fill(**people(3, each=4))
+        report = exported(sqlite_database, tmp_path / "exports")
+        assert Path(report.rejected_filename).read_text().startswith("feedback_id,analysis_hash,reasons\n")
+        pattern = f"{tmp_path}/exports/**/*.csv"
+        loaded = datasets.load_dataset("csv", data_files=pattern, cache_dir=str(tmp_path / "cache"))
+        counts = [
+            loaded["train"].num_rows,
+            duckdb.connect().execute(f"SELECT count(*) FROM '{pattern}'").fetchall()[0][0],
+            pl.read_csv(pattern).height,
+            sum(pl.read_csv(path).height for path in (tmp_path / "exports").rglob("*.csv")),
+        ]
+        assert counts == 4 * [report.exported_records]
+
+    def test_pandas_parses_the_times_by_the_documented_line(self, tmp_path: Path) -> None:
+        """With a fraction of a second and without one in the same file."""
+        import pandas as pd
+
+        line = next(line for line in TRAINING_DOCS.read_text().splitlines() if "pd.read_csv(" in line)
+        file = write_export(tmp_path, feedback_at(1, 2 + 0.25 / 3600))
+        names: dict[str, Any] = {"pd": pd, "file": file, "times": ["feedback_timestamp", "export_date"]}
+        exec(line, names)
+        times = names["table"]["feedback_timestamp"]
+        assert times.dtype.kind == "M"
+        assert times.dt.microsecond.to_list() == [0, 250_000]
 
     def test_to_hugging_face(self, tmp_path: Path) -> None:
         """A data set of the same rows."""

@@ -52,7 +52,7 @@ def export(folder):
         sys.exit(error.exit_code)
 """
 EXPORT_ONCE = f"{EXPORT}\nexport(sys.argv[1])"
-BOTH = f"{STEM}.csv {STEM}_rejected.csv\n"
+BOTH = f"{STEM}.csv {STEM}_rejected.txt\n"
 
 
 class CommittedFiles(NamedTuple):
@@ -93,10 +93,10 @@ def test_data_and_rejected_rows_are_published(tmp_path: Path) -> None:
         files.write_rejected(REJECTED.clear())
         files.write_rejected(REJECTED)
         published = commit(files)
-    assert published == CommittedFiles(tmp_path / f"{STEM}.csv", tmp_path / "rejected" / f"{STEM}_rejected.csv")
-    assert files_in(tmp_path) == [f"{STEM}.csv", f"rejected/{STEM}_rejected.csv"]
+    assert published == CommittedFiles(tmp_path / f"{STEM}.csv", tmp_path / "rejected" / f"{STEM}_rejected.txt")
+    assert files_in(tmp_path) == [f"{STEM}.csv", f"rejected/{STEM}_rejected.txt"]
     assert (tmp_path / f"{STEM}.csv").read_bytes() == b"number\n1\n2\n3\n4\n"
-    assert (tmp_path / f"rejected/{STEM}_rejected.csv").read_bytes() == b"feedback_id,reasons\n3,formula\n"
+    assert (tmp_path / f"rejected/{STEM}_rejected.txt").read_bytes() == b"feedback_id,reasons\n3,formula\n"
 
 
 def test_empty_export_creates_no_file(tmp_path: Path) -> None:
@@ -107,9 +107,9 @@ def test_empty_export_creates_no_file(tmp_path: Path) -> None:
 
 def test_rejected_rows_alone_are_published(tmp_path: Path) -> None:
     """The data file is None."""
-    rejected = tmp_path / "rejected" / f"{STEM}_rejected.csv"
+    rejected = tmp_path / "rejected" / f"{STEM}_rejected.txt"
     assert export(tmp_path, PAIRS.clear()) == CommittedFiles(None, rejected)
-    assert files_in(tmp_path) == [f"rejected/{STEM}_rejected.csv"]
+    assert files_in(tmp_path) == [f"rejected/{STEM}_rejected.txt"]
 
 
 def test_unpublished_files_are_removed(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_relative_folder_stays_relative(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     published = export("exports/new")
     assert str(published.pairs) == f"exports/new/{STEM}.csv"
-    assert str(published.rejected) == f"exports/new/rejected/{STEM}_rejected.csv"
+    assert str(published.rejected) == f"exports/new/rejected/{STEM}_rejected.txt"
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o077, 0o277])
@@ -180,7 +180,7 @@ def test_symbolic_link_to_a_folder_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "exports").symlink_to(tmp_path / "disk")
     assert export(tmp_path / "exports").pairs == tmp_path / "exports" / f"{STEM}.csv"
-    assert files_in(tmp_path / "disk") == [f"{STEM}.csv", f"rejected/{STEM}_rejected.csv"]
+    assert files_in(tmp_path / "disk") == [f"{STEM}.csv", f"rejected/{STEM}_rejected.txt"]
 
 
 def test_exports_of_the_same_second_get_suffixes(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_exports_of_the_same_second_get_suffixes(tmp_path: Path) -> None:
     for number in range(3):
         export(tmp_path, PAIRS + number)
     stems = [STEM, f"{STEM}_1", f"{STEM}_2"]
-    expected = [f"{stem}.csv" for stem in stems] + [f"rejected/{stem}_rejected.csv" for stem in stems]
+    expected = [f"{stem}.csv" for stem in stems] + [f"rejected/{stem}_rejected.txt" for stem in stems]
     assert files_in(tmp_path) == sorted(expected)
     assert [(tmp_path / f"{stem}.csv").read_text() for stem in stems] == [
         "number\n1\n2\n",
@@ -197,13 +197,13 @@ def test_exports_of_the_same_second_get_suffixes(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("taken", [f"{STEM}.csv", f"rejected/{STEM}_rejected.csv"])
+@pytest.mark.parametrize("taken", [f"{STEM}.csv", f"rejected/{STEM}_rejected.txt"])
 def test_stem_of_any_existing_file_is_not_reused(tmp_path: Path, taken: str) -> None:
     """Rejected rows of one run never share a stem with the data of another."""
     make_private_folder(tmp_path / "rejected")
     (tmp_path / taken).write_text("of another run")
     assert export(tmp_path, rejected=REJECTED.clear()).pairs == tmp_path / f"{STEM}_1.csv"
-    assert export(tmp_path).rejected == tmp_path / "rejected" / f"{STEM}_2_rejected.csv"
+    assert export(tmp_path).rejected == tmp_path / "rejected" / f"{STEM}_2_rejected.txt"
     assert (tmp_path / taken).read_text() == "of another run"
 
 
@@ -341,7 +341,7 @@ for folder in sys.argv[1:]:
 
 
 @pytest.mark.parametrize("dangling", [True, False])
-@pytest.mark.parametrize("planted", [f"{STEM}.csv", f"rejected/{STEM}_rejected.csv", f"{STEM}_1.csv"])
+@pytest.mark.parametrize("planted", [f"{STEM}.csv", f"rejected/{STEM}_rejected.txt", f"{STEM}_1.csv"])
 def test_planted_symbolic_link_is_refused(tmp_path: Path, planted: str, dangling: bool) -> None:
     """Nothing is written through it or beside it, and what it points to is left as it was."""
     folder, victim = tmp_path / "exports", tmp_path / "victim"
@@ -379,7 +379,7 @@ def test_files_are_renamed_if_links_are_not_supported(tmp_path: Path) -> None:
     code += "export(sys.argv[1])\nexport(sys.argv[1])"
     output = python(code, tmp_path, injections=NO_LINKS).stdout
     stems = [STEM, f"{STEM}_1", f"{STEM}_3"]
-    assert output == "".join(f"{stem}.csv {stem}_rejected.csv\n" for stem in stems)
+    assert output == "".join(f"{stem}.csv {stem}_rejected.txt\n" for stem in stems)
     assert len(files_in(tmp_path)) == 7
     assert [(tmp_path / f"{stem}.csv").read_text() for stem in stems] == ["number\n1\n2\n"] * 3
 
@@ -395,7 +395,7 @@ def test_without_links_the_files_of_a_killed_run_are_removed(tmp_path: Path) -> 
     """Renamed files have no staged link that shows whose they are: the staged manifest names them by their digest."""
     python(EXPORT_ONCE, tmp_path, injections=(*NO_LINKS, "renameat2:signal=SIGKILL:when=3"))
     published = {name for name in files_in(tmp_path) if not Path(name).name.startswith(".")}
-    assert published == {f"{STEM}.csv", f"rejected/{STEM}_rejected.csv"}
+    assert published == {f"{STEM}.csv", f"rejected/{STEM}_rejected.txt"}
     with ExportTransaction(tmp_path, NOW, form=FileFormat()):
         pass
     assert files_in(tmp_path) == []
@@ -427,8 +427,8 @@ except FileExistsError:
 def test_run_that_loses_a_name_uses_the_next(tmp_path: Path, when: str) -> None:
     """Here the list of rejected rows, or the data after the list had its name."""
     output = python(EXPORT_ONCE, tmp_path, injections=(f"link,linkat:error=EEXIST:when={when}",)).stdout
-    assert output == f"{STEM}_1.csv {STEM}_1_rejected.csv\n"
-    assert files_in(tmp_path) == [f"{STEM}_1.csv", f"rejected/{STEM}_1_rejected.csv"]
+    assert output == f"{STEM}_1.csv {STEM}_1_rejected.txt\n"
+    assert files_in(tmp_path) == [f"{STEM}_1.csv", f"rejected/{STEM}_1_rejected.txt"]
 
 
 def test_neither_links_nor_safe_renames_is_an_error(tmp_path: Path) -> None:
@@ -444,7 +444,7 @@ def test_every_file_and_folder_is_synced(tmp_path: Path) -> None:
     traced = [*tracer(), "-y", "-o", str(log), "-e", "trace=fsync"]
     subprocess.run([*traced, sys.executable, "-c", EXPORT_ONCE, tmp_path / "out"], check=True, capture_output=True)
     synced = [Path(path).name.removeprefix(".") for path in re.findall(r"<(.*?)>", log.read_text())]
-    files = [f"{STEM}_rejected.csv.tmp", f"{STEM}.csv.tmp", f"{STEM}.manifest.json.tmp"]
+    files = [f"{STEM}_rejected.txt.tmp", f"{STEM}.csv.tmp", f"{STEM}.manifest.json.tmp"]
     state, audit = STATE_FOLDER.removeprefix("."), "audit.jsonl"
     made = [tmp_path.name, "out"]
     assert synced == [*made, state, audit, "out", *files, "rejected", "out", "out", audit]
@@ -521,7 +521,7 @@ def test_full_disk_is_reported_and_leaves_no_file(small_disk: Path) -> None:
     assert files_in(small_disk) == ["filler"]
     (small_disk / "filler").unlink()
     assert export(small_disk).pairs
-    assert files_in(small_disk) == [f"{STEM}.csv", f"rejected/{STEM}_rejected.csv"]
+    assert files_in(small_disk) == [f"{STEM}.csv", f"rejected/{STEM}_rejected.txt"]
 
 
 def test_export_to_a_full_disk_exits_with_5(small_disk: Path, tmp_path: Path) -> None:

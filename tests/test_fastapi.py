@@ -82,7 +82,7 @@ class TestExport:
         assert body == {
             "status": "exported",
             "filename": f"{manifest.stem}.csv",
-            "rejected_filename": f"rejected/{manifest.stem}_rejected.csv",
+            "rejected_filename": f"rejected/{manifest.stem}_rejected.txt",
             "total_feedback_records": 3,
             "exported_records": 2,
             "anonymized_records": 2,
@@ -93,6 +93,7 @@ class TestExport:
             "excluded_records": 0,
             "erased_records": 0,
             "known_records": 0,
+            "pending_records": 0,
             "rejected_reasons": {"helpful_rating_out_of_range": 1},
             "implausible_ages": 0,
             "withheld_image_urls": 0,

@@ -215,7 +215,8 @@ def test_killed_export_leaves_no_partial_file(application: Path, tmp_path: Path,
 def test_stopped_export_leaves_no_file(application: Path, tmp_path: Path, injection: str, code: int) -> None:
     """SIGTERM when the first file is made, Ctrl-C when it is written, the terminal closed when one has its name."""
     finished = export(application, tmp_path / "exports", injection)
-    assert (finished.returncode, finished.stdout, finished.stderr) == (code, "", "")
+    sentence = "Interrupted; unfinished files were removed.\n" if code == 130 else ""
+    assert (finished.returncode, finished.stdout, finished.stderr) == (code, "", sentence)
     files = [path for path in (tmp_path / "exports").rglob("*") if path.is_file()]
     assert [path for path in files if ".feedback_etl" not in path.parts] == []
 
@@ -236,7 +237,8 @@ def run():
 main(run)
 """
     finished = python(snippet, name)
-    assert (finished.returncode, finished.stdout, finished.stderr) == (code, "cleaned up\n", "")
+    sentence = "Interrupted; unfinished files were removed.\n" if name == "SIGINT" else ""
+    assert (finished.returncode, finished.stdout, finished.stderr) == (code, "cleaned up\n", sentence)
 
 
 # What a signal meets in libraries: each would drop the exception that the handler raises, or keep it from being raised.

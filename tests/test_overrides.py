@@ -254,7 +254,7 @@ class TestHashId:
         path = export(application, OwnHash)
         own = OwnHash("sqlite://", key=KEY)
         assert pl.read_csv(path)["analysis_hash"][-1] == own._hash_id(101)
-        rejected = pl.read_csv(Path("out/rejected") / f"{path.stem}_rejected.csv")
+        rejected = pl.read_csv(Path("out/rejected") / f"{path.stem}_rejected.txt")
         assert rejected["analysis_hash"].to_list() == [own._hash_id(999)]
         assert {*fe.scan_training("out").collect()["analysis_hash"].str.head(3)} == {"T7-"}
 

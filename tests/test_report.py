@@ -156,7 +156,7 @@ class TestContent:
             assert figures == [32, 24, 8]
             begin = f'<tr><th scope="row">{manifest.created_at[:10]} '
             (row,) = [line for line in page.splitlines() if line.startswith(begin) and ">full<" in line]
-            assert re.findall(r'figure">([\d,]+)<', row) == ["32", "24", "0", "0", "8", "0", "0", "0", "0"]
+            assert re.findall(r'figure">([\d,]+)<', row) == ["32", "24", "0", "0", "8", "0", "0", "0", "0", "0"]
 
     def test_rows_in_several_exports_count_once(self, sqlite_database: Database) -> None:
         """The dictionary covers all exports."""
@@ -234,7 +234,8 @@ class TestContent:
             start, end = (NOW + timedelta(hours=hours) for hours in (since, until))
             exported(sqlite_database, FOLDER, since=start, until=end, now=NOW + timedelta(hours=10 + until))
             pages.append(render())
-        exported(sqlite_database, FOLDER, now=NOW + timedelta(days=1))
+        for day in (1, 2):
+            exported(sqlite_database, FOLDER, now=NOW + timedelta(days=day))
         pages.append(render())
         assert ["Drift by column" in page for page in pages] == [False, True, True, True]
         assert ["windows overlap" in page for page in pages] == [False, False, True, True]
@@ -247,7 +248,7 @@ class TestContent:
         exported(sqlite_database, FOLDER)
         prune(FOLDER, keep_days=1, key=Key(KEY), now=NOW + timedelta(days=9))
         page = render()
-        assert "(pruned)" in page
+        assert "<td>full, pruned</td>" in page
         assert "The files of all exports were removed." in page
 
     def test_window_of_adopted_file_is_unknown(self, sqlite_database: Database) -> None:
@@ -311,7 +312,21 @@ class TestAudit:
         """Records under an unavailable key cannot be verified."""
         sqlite_database.fill(**people(8))
         exported(sqlite_database, FOLDER)
-        assert "because a key is unavailable (--key-file)" in render(keys=())
+        page = render(keys=())
+        assert "<dt>Audit log</dt><dd>not verified<small>no key</small></dd>" in page
+        assert "Not verified: no key. 3 signatures cannot be checked without the key: pass it with --key-file." in page
+        assert 'class="fault"' not in page
+
+    def test_problem_without_the_key_is_still_a_problem(self, sqlite_database: Database) -> None:
+        """A lost record needs no key to be noticed."""
+        sqlite_database.fill(**people(8))
+        exported(sqlite_database, FOLDER)
+        log = FOLDER / ".feedback_etl" / "audit.jsonl"
+        log.write_text("".join(log.read_text().splitlines(keepends=True)[1:]))
+        page = render(keys=())
+        assert re.search(r'<dt>Audit log</dt><dd><span class="fault">\d</span><small>problem', page)
+        assert "stands where 1 should" in page
+        assert "1 signature cannot be checked without the key" in page
 
     @pytest.mark.parametrize("keys", [KEY, Key(KEY), [KEY], [Key(KEY)]], ids=["text", "key", "texts", "keys"])
     def test_single_key_needs_no_list(self, sqlite_database: Database, keys: Any) -> None:
@@ -431,7 +446,7 @@ class TestFile:
 
     def test_missing_folder_is_not_created(self, here: Here) -> None:
         """It may be a typing mistake."""
-        result = here("report", "--output", FOLDER, "-o", "pages/new/all.html")
+        result = here("report", FOLDER, "-o", "pages/new/all.html")
         assert result.code == 5
         assert result.err == "error: The folder pages/new does not exist: create it, or name another file with -o.\n"
         assert not Path("pages").exists()
@@ -488,7 +503,7 @@ class TestFile:
     def test_command_writes_the_page(self, here: Here, exports: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         """It accepts a folder or files, uses the available keys and prints the path."""
         monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
-        result = here("report", "--output", FOLDER, "-o", "all.html")
+        result = here("report", FOLDER, "-o", "all.html")
         assert (result.code, result.out, result.err) == (0, "all.html\n", "")
         assert "The audit log is unchanged." in Path("all.html").read_text()
         result = here("report", exports[0])

@@ -1,5 +1,6 @@
 """The report's page as a real browser shows it: on a desk and on a phone, light and dark, and what it asks for."""
 
+import re
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -72,6 +73,17 @@ def test_it_fits_and_can_be_read(sqlite_database: Database, width: int, scheme: 
     assert found["needed"] <= width
     assert found["cut"] == []
     assert found["faintest"][0] >= AA, found["faintest"]
+
+
+def test_no_column_is_hidden_on_a_desk(sqlite_database: Database) -> None:
+    """Not even where an export has millions of rows of each kind, and the mode and the name take several words."""
+    page = page_of(sqlite_database, "1_week")
+    millions = re.sub(r'<td class="figure">[\d,]+<', '<td class="figure">1,234,567<', page)
+    millions = millions.replace("<td>full<", "<td>incremental 1234, pruned<").replace(":00:00</th>", ":00:00 (2)</th>")
+    assert millions.count("1,234,567") > 50
+    assert millions.count("(2)</th>") == millions.count("incremental 1234") + 2 == 4
+    assert measured(millions, width=1280, scheme="light")["hidden"] == []
+    assert "Rows by export" in measured(millions, width=700, scheme="light")["hidden"]
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -200,4 +200,4 @@ class TestFolders:
             export_daily(sqlite_database, {}, folder=Path(folder))
         data = collect(Path("south"), Path("north"))
         assert (data.rows, data.selection.compared, data.drift) == (24, [], [])
-        assert not re.search("From .* to", render(Path("south"), Path("north")))
+        assert not re.search("From feedback.* to", render(Path("south"), Path("north")))

@@ -9,7 +9,9 @@ import pytest
 from frames import all_said
 from processes import without_privileges
 from pydantic import ValidationError
+from typer.testing import CliRunner
 
+from feedback_etl.cli.app import app
 from feedback_etl.errors import UsageError
 from feedback_etl.settings.model import Settings, load_settings
 
@@ -57,6 +59,7 @@ def test_precedence_of_sources(
     assert urls == ["flag", "ours", "common", "file", "project", None]
 
 
+LINEAGE = ("lineage", "lineage_hosts")
 CONSENT = ("opt_in_column", "opt_out_column")
 RECORD = (
     *("retention_days", "controller", "contact", "purpose", "legal_basis", "recipients"),
@@ -77,9 +80,10 @@ PRIVACY = (
 def test_every_setting_has_three_sources(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command line, FEEDBACK_ETL_<NAME> and the file, for each field."""
     text = {"database_url", "db_schema", "output_dir", "key_file"}
-    schema = {"query", "age_edges", "columns", "row_model", "allow_row_security", "formulas", "cursor"}
+    schema = {"query", "source", "ratings", "lists", "columns", "dedup", "age_edges", "row_model", "formulas", "cursor"}
+    schema |= {"allow_row_security"}
     timeouts = {"connect_timeout", "read_timeout", "lock_timeout", "batch_size"}
-    assert set(Settings.model_fields) == {*text, *timeouts, "retired_keys", *schema, *PRIVACY, *RECORD}
+    assert set(Settings.model_fields) == {*text, *timeouts, "retired_keys", *schema, *LINEAGE, *PRIVACY, *RECORD}
     write("feedback-etl.toml", "\n".join([*(f'{name} = "file"' for name in text), "connect_timeout = 3"]))
     assert values() == ["file"] * 4 + ["3.0"]
     for name in text:
@@ -117,6 +121,11 @@ def test_defaults() -> None:
         t=None,
         hierarchies={},
         quasi_identifiers=("age_range", "conditions_detected", "timeframe"),
+        ratings={},
+        lists={},
+        dedup=None,
+        lineage=None,
+        lineage_hosts=False,
         retention_days=None,
         controller=None,
         contact=None,
@@ -126,6 +135,7 @@ def test_defaults() -> None:
         transfers=None,
         data_protection_officer=None,
         query=None,
+        source=None,
         age_edges=(18, 25, 35, 50),
         columns={},
         row_model=None,
@@ -186,13 +196,16 @@ def test_settings_file_hides_pyproject() -> None:
 def test_invalid_toml_is_refused(name: str) -> None:
     """The message does not quote the invalid line, which may contain the password."""
     write(name, f'[tool.feedback-etl]\ndatabase_url = "{CANARY}')
-    assert refused() == f"The settings file {name} is not valid TOML."
+    assert refused() == f"The settings file {name} is not valid TOML (at line 2, column 28)."
+    write(name, f'[tool.feedback-etl]\nk = = "{CANARY}"')
+    assert refused() == f"The settings file {name} is not valid TOML (at line 2, column 5)."
 
 
 def test_file_that_is_not_utf8_is_refused() -> None:
     """TOML is UTF-8."""
     Path("feedback-etl.toml").write_bytes(f'database_url = "{CANARY}\xfc"'.encode("latin-1"))
-    assert refused() == "The settings file feedback-etl.toml is not valid TOML."
+    position = "at line 1, column 28, which is not UTF-8"
+    assert refused() == f"The settings file feedback-etl.toml is not valid TOML ({position})."
 
 
 @pytest.mark.parametrize("name", ["feedback-etl.toml", "pyproject.toml"])
@@ -300,21 +313,23 @@ def test_project_table_that_is_no_table_is_refused() -> None:
     assert refused() == "In pyproject.toml, tool.feedback-etl must be a table: [tool.feedback-etl]."
 
 
-_NAMES = (
-    "database_url, db_schema, allow_row_security, query, output_dir, connect_timeout, read_timeout, batch_size, "
-    "cursor, lock_timeout, timestamp_precision, pseudonym_length, k, on_small_class, max_suppressed, l, t, "
-    "hierarchies, quasi_identifiers, age_edges, columns, formulas, row_model, retention_days, controller, contact, "
-    "purpose, legal_basis, recipients, transfers, data_protection_officer, opt_in_column, opt_out_column, key_file, "
-    "retired_keys"
-)
-KNOWN_SETTINGS = f"Settings are: {_NAMES}."
-
-
 @pytest.mark.parametrize("name", ["key", "FEEDBACK_ETL_KEY", "password"])
 def test_unknown_setting_is_refused(name: str) -> None:
-    """Above all a key, which belongs in a separate file."""
-    write("feedback-etl.toml", f'{name} = "{CANARY}"')
-    assert refused() == f"The settings are invalid: {name} is not a setting. {KNOWN_SETTINGS}"
+    """Above all a key, which belongs in a separate file. The message is short, and what it says helps."""
+    write("feedback-etl.toml", f'# it is here\n{name} = "{CANARY}"')
+    assert refused() == (
+        f"The settings are invalid: {name} is not a setting (feedback-etl.toml, line 2). "
+        "Remove what is not a setting: `feedback-etl config` then lists all settings."
+    )
+    Path("feedback-etl.toml").write_text("")
+    lines = CliRunner().invoke(app, ["config"]).stdout.splitlines()
+    assert {line.split()[0] for line in lines} >= {*Settings.model_fields}
+
+
+def test_several_similar_names_are_suggested() -> None:
+    """The most similar one first."""
+    write("feedback-etl.toml", "conect_timeout = 3")
+    assert "conect_timeout is not a setting (did you mean connect_timeout" in refused()
 
 
 def test_misspelled_setting_suggests_the_nearest_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,7 +338,7 @@ def test_misspelled_setting_suggests_the_nearest_name(monkeypatch: pytest.Monkey
     monkeypatch.setenv("FEEDBACK_ETL_KEY_FIEL", CANARY)
     monkeypatch.setenv("FEEDBACK_ETL_SOMETHING", CANARY)
     message = refused()
-    assert "outputdir is not a setting (did you mean output_dir?)" in message
+    assert "outputdir is not a setting (did you mean output_dir?) (feedback-etl.toml, line 1)" in message
     assert "FEEDBACK_ETL_KEY_FIEL is not a setting (did you mean key_file?)" in message
     assert (
         "FEEDBACK_ETL_SOMETHING is not a setting;" in message or "FEEDBACK_ETL_SOMETHING is not a setting." in message
@@ -355,6 +370,30 @@ def test_invalid_value_is_refused_with_the_name_of_the_setting(line: str, fault:
     """The message describes the problem without the value."""
     write("feedback-etl.toml", line)
     assert refused().startswith(f"The settings are invalid: {fault}")
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    ("lines", "position"),
+    [
+        (["", "k = 0  # too few"], "feedback-etl.toml, line 2"),
+        (["age_edges = [18,", "# and", "25]", "", "k = 0"], "feedback-etl.toml, line 5"),
+        (["[columns.country]", 'type = "text"', "", 'role = "' + CANARY + '"'], "feedback-etl.toml, line 4"),
+        (['text = """', "k = 1", '"""', "k = 0"], "feedback-etl.toml, line 4"),
+    ],
+)
+def test_invalid_value_is_located_in_the_file(lines: list[str], position: str, newline: str) -> None:
+    """By the line at which the setting begins."""
+    Path("feedback-etl.toml").write_text(newline.join(lines), newline="")
+    assert f"({position})" in refused()
+
+
+def test_invalid_value_is_located_in_pyproject_and_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable takes precedence over the file, as its value does."""
+    write("pyproject.toml", "[project]\nk = 1\n[tool.feedback-etl]\nk = 0")
+    assert "k should be greater than or equal to 1 (pyproject.toml, line 4)" in refused()
+    monkeypatch.setenv("FEEDBACK_ETL_K", "0")
+    assert "k should be greater than or equal to 1 (FEEDBACK_ETL_K)" in refused()
 
 
 _SERVICE_LINKS = {

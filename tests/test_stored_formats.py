@@ -1,6 +1,8 @@
 """Files that version 0.1.0 wrote are listed, verified, read, continued and erased by this version."""
 
 import shutil
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,9 @@ import polars as pl
 import pytest
 from databases import Database
 from folders import NOW, exported, people
+from processes import environment
 
-from feedback_etl.exports.maintenance import list_exports
+from feedback_etl.exports.maintenance import list_exports, prune
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit import AuditLog
@@ -98,3 +101,40 @@ def test_people_are_erased_from_every_form(folder: Path, sqlite_database: Databa
     assert scan_training(folder, mixed=True, verify=True).select(pl.len()).collect().item() == 7
     assert AuditLog(folder).records()[-1]["event"] == "erased"
     assert verify_folder(folder, [KEY]).problems == []
+
+
+def test_rejected_rows_are_erased_and_pruned_under_their_earlier_names(folder: Path) -> None:
+    """The lists were called `.csv`."""
+    lists = sorted(folder.glob("rejected/**/*.csv"))
+    assert len(lists) == 5
+    assert all("e7e266575a301c5d" in path.read_text() for path in lists)
+    erase(folder, keys=[KEY], analysis_ids=(304,))
+    assert sorted(folder.glob("rejected/**/*.csv")) == lists
+    assert not any("e7e266575a301c5d" in path.read_text() for path in lists)
+    prune(folder, keep_days=0, key=KEY, now=NOW + 24 * HOUR)
+    assert not any(path.exists() for path in lists)
+    assert list_exports(folder).unmanaged == []
+
+
+KILLED = """
+import os, signal, sys
+from datetime import datetime
+from pathlib import Path
+import polars as pl
+from feedback_etl.data_files.file_formats import FileFormat
+from feedback_etl.exports import part_writer
+from feedback_etl.exports.preconditions import TransactionOptions
+from feedback_etl.exports.transaction import ExportTransaction
+part_writer.rejected_path = lambda stem: f"rejected/{stem}_rejected.csv"
+options, form = TransactionOptions(key=None), FileFormat()
+with ExportTransaction(Path(sys.argv[1]), datetime(2025, 10, 26), options, form=form) as files:
+    files.write_rejected(pl.DataFrame({"feedback_id": [1]}))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_rejected_rows_of_a_killed_earlier_version_are_removed(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], env=environment(), check=False, timeout=60)
+    (left,) = tmp_path.glob("rejected/.*_rejected.csv.tmp")
+    prune(tmp_path, keep_days=0, key=None)
+    assert not left.exists()

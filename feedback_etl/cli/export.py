@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from feedback_etl.cli import export_options
-from feedback_etl.cli.console import create_progress_line, echo_err, print_json
+from feedback_etl.cli.console import echo_err, print_json
 from feedback_etl.cli.keys import resolve_export_key
 from feedback_etl.cli.options import (
     AllowRowSecurity,
@@ -32,6 +32,7 @@ from feedback_etl.cli.options import (
     require_effective,
     require_one_start,
 )
+from feedback_etl.cli.progress import show_progress
 from feedback_etl.cli.summary import print_summary
 from feedback_etl.database.reader_pool import prestart
 from feedback_etl.database.window import window_of_days
@@ -79,6 +80,7 @@ def export(
     incremental: export_options.Incremental = False,
     cursor: export_options.Cursor = None,
     lookback: export_options.Lookback = str(OutputOptions.lookback),
+    max_pending: export_options.MaxPending = str(OutputOptions.max_pending),
     new_series: export_options.NewSeries = False,
     backfill: export_options.Backfill = False,
     format: FileFormat = OutputOptions.format,  # noqa: A002  as the option
@@ -126,6 +128,7 @@ def _require_effective_options(context: typer.Context, settings: "Settings") -> 
         context,
         {
             **dict.fromkeys(("cursor", "lookback", "new_series", "backfill"), ("--incremental", given["incremental"])),
+            "max_pending": ("--incremental and --k", given["incremental"] and (settings.k or share)),
             "formulas": ("--format csv", given["format"] == "csv"),
             "workers": ("--bulk or --executor", is_parallel),
             **dict.fromkeys(("on_small_class", "max_suppressed", "l", "t"), ("--k", settings.k or share)),
@@ -156,22 +159,29 @@ def _require_shareable(context: typer.Context, settings: "Settings") -> None:
         raise UsageError(f"--share requires k of at least {SHARED_K}: give a larger --k, or leave it out.")
     if given["recipient"] is None:
         raise UsageError("--share requires --recipient NAME: pseudonyms are of a key for the recipient.")
+    if not is_given(context, "output_dir"):
+        raise UsageError(
+            "--share requires --output FOLDER, a folder of shared files only: their pseudonyms differ from those of "
+            "other exports, with which they cannot be read together."
+        )
 
 
 def _run_export(
     settings: "Settings", options: "ExportOptions", *, unkeyed: bool, executor: str | None, quiet: bool
 ) -> "ExportReport":
     """Export with the active key, on this machine or on the cluster of --executor."""
-    from feedback_etl.pipeline.export import export_feedback
+    database = settings.require_database_url()
+    key = None if unkeyed else resolve_export_key(settings)
+    with show_progress(quiet=quiet) as progress, _connect_executor(executor) as cluster:
+        from feedback_etl.pipeline.export import export_feedback
 
-    with _connect_executor(executor) as cluster:
         return export_feedback(
-            settings.require_database_url(),
+            database,
             options=options,
-            key=None if unkeyed else resolve_export_key(settings),
+            key=key,
             unkeyed=unkeyed,
             executor=cluster,
-            on_progress=None if quiet else create_progress_line(),
+            **progress._asdict(),
         )
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH
 from feedback_etl.database.cursor_name import CREATED_AT, UPDATED_AT
 from feedback_etl.options.sharing import SHARED_PRECISIONS
 from feedback_etl.records.manifest import Manifest
+from feedback_etl.schema.model import IMAGE_URL, SUBJECT_HASH
 from feedback_etl.settings.model import Settings
 
 SET_DATABASE = "set FEEDBACK_ETL_DATABASE_URL"
@@ -40,9 +40,13 @@ class Remedies:
 
         >>> from pathlib import Path
         >>> Remedies(Settings(output_dir=Path("my exports"))).command("prune", "--keep-days", "90")
-        "feedback-etl prune --keep-days 90 --output 'my exports'"
+        "feedback-etl prune --keep-days 90 'my exports'"
         """
-        return shlex.join(["feedback-etl", *words, "--output", str(self.settings.output_dir)])
+        return shlex.join(["feedback-etl", *words, str(self.settings.output_dir)])
+
+    def export(self, *options: str) -> str:
+        """Return a command that exports into the folder."""
+        return self.command("export", *options, "--output")
 
     def remove(self, stems: Iterable[str]) -> str:
         """Return the command that removes the files of exports and marks their manifests as pruned."""
@@ -70,7 +74,7 @@ class Remedies:
         options = self._list_options(manifest) | {
             f"--{name.replace('_', '-')}": value for name, value in changes.items()
         }
-        return f"{self.command('export', *_list_words(options))}\n{self.remove([manifest.stem])}"
+        return f"{self.export(*_list_words(options))}\n{self.remove([manifest.stem])}"
 
     def follow_changes(self, manifest: Manifest, now: datetime) -> str:
         """Return the command that begins a series with a cursor, and how to do without one.
@@ -83,7 +87,7 @@ class Remedies:
         days = (now - datetime.fromisoformat(start)).days + 1 if start else -1
         options = self._list_options(manifest) | {"--since": None, "--until": None, "--days": days}
         words = ("--incremental", "--cursor", UPDATED_AT, "--new-series", *_list_words(options))
-        return f"{self.command('export', *words)}\nor set cursor = {CREATED_AT} if old values are wanted"
+        return f"{self.export(*words)}\nor set cursor = {CREATED_AT} if old values are wanted"
 
     def _query(self) -> list[str]:
         return ["--query", str(self.settings.query)] if self.settings.query else []
@@ -91,8 +95,8 @@ class Remedies:
     def _list_options(self, manifest: Manifest) -> dict[str, Any]:
         """Return the options of a command that repeats an export, by name; None and False are left out."""
         used, settings, (start, end) = manifest.settings, self.settings, manifest.window
-        extra_columns = manifest.extra_columns
-        adds_time = _SHARED_TIME in used.get("quasi_identifiers", []) and _SHARED_TIME not in settings.quasi_identifiers
+        extra_columns = manifest.schema.extra_columns
+        adds_time = _SHARED_TIME in used.get("quasi_identifiers", []) and _SHARED_TIME not in settings.known_columns
         recipient = manifest.recipient or (_UNKNOWN_RECIPIENT if adds_time else None)
         usual = SHARED_PRECISIONS[0] if recipient else settings.timestamp_precision
         precision = used.get("timestamp_precision", usual)

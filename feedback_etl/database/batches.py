@@ -9,7 +9,6 @@ from typing import Any
 import polars as pl
 from sqlalchemy.exc import SQLAlchemyError
 
-from feedback_etl.columns import ExtraColumn
 from feedback_etl.database.ages import AgeQuery, AgeTable, plan_ages
 from feedback_etl.database.connect import DatabaseConnection
 from feedback_etl.database.driver_errors import query_error, query_reason
@@ -23,6 +22,7 @@ from feedback_etl.database.statements import fetch_rows
 from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError
 from feedback_etl.options.read import ReadOptions
+from feedback_etl.schema.model import FeedbackSchema
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def _start_readers(
     return [readers[number % processes] for number in range(len(queries))]
 
 
-def read_job(job: ReaderJob, extra: Sequence[ExtraColumn], *, read_timeout: float) -> Iterator[pl.DataFrame]:
+def read_job(job: ReaderJob, schema: FeedbackSchema, *, read_timeout: float) -> Iterator[pl.DataFrame]:
     """Yield the rows of a worker's job as raw frames; the reader process is kept for the next job.
 
     Raises:
@@ -89,7 +89,7 @@ def read_job(job: ReaderJob, extra: Sequence[ExtraColumn], *, read_timeout: floa
     with Reader(job, read_timeout=read_timeout, is_kept=True) as reader:
         for _ in job.queries:
             for batch in reader.next_stream():
-                yield to_raw(pl.DataFrame(batch), extra)
+                yield to_raw(pl.DataFrame(batch), schema)
 
 
 def _read_with_connectorx(
@@ -99,7 +99,7 @@ def _read_with_connectorx(
         ages = None if age_query is None else AgeTable.collect(map(pl.DataFrame, readers[0].next_stream()), age_query)
         for reader in readers:
             for batch in map(pl.DataFrame, reader.next_stream()):
-                yield to_raw(batch if ages is None else ages.add_to(batch), relation.extra)
+                yield to_raw(batch if ages is None else ages.add_to(batch), relation.schema)
     except SourceError as error:
         if relation.dialect != "sqlite" or isinstance(error, ReaderLostError):
             raise
@@ -127,9 +127,9 @@ def _read_with_sqlalchemy(
     try:
         with source.connection.exec_driver_sql(select_feedback(relation, window), execution_options=options) as result:
             names, rows = list(result.keys()), result.fetchmany(batch_size)
-            yield to_raw(_to_frame(names, rows), relation.extra)
+            yield to_raw(_to_frame(names, rows), relation.schema)
             while rows := result.fetchmany(batch_size):
-                yield to_raw(_to_frame(names, rows), relation.extra)
+                yield to_raw(_to_frame(names, rows), relation.schema)
     except SQLAlchemyError as error:
         raise query_error(query_reason(error)) from None
 

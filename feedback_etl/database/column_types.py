@@ -2,15 +2,16 @@
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SAWarning
 
-from feedback_etl.columns import ExtraColumn
 from feedback_etl.database.raw_types import raw_types
 from feedback_etl.errors import SourceError
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
+from feedback_etl.schema.model import FeedbackSchema
 
 _MYSQL = {
     1: "tinyint",
@@ -30,6 +31,7 @@ _MYSQL = {
     10: "date",
     11: "time",
     13: "year",
+    6: "null",
 }
 """The type numbers of MySQL's protocol. CHAR, ENUM and BINARY share a number, TEXT and BLOB too."""
 
@@ -45,6 +47,8 @@ _DUCKDB = {
     "timestamp with time zone": "timestamptz",
     **dict.fromkeys(("timestamp_s", "timestamp_ms"), "timestamp"),
     "enum": "unknown",
+    '"null"': "null",
+    '"null"[]': "text[]",
 }
 """DuckDB's type names that differ from PostgreSQL's."""
 
@@ -52,14 +56,16 @@ _NUMBER = re.compile("(tiny|small|medium|big|u?huge)?int[248]?|float[48]?|numeri
 _FROM_EPOCH = {"postgresql": "to_timestamp", "mysql": "from_unixtime", "duckdb": "to_timestamp"}
 
 
-def type_name(dialect: str, code: Any) -> str:
+def type_name(dialect: str, code: Any, length: int | None = None) -> str:
     """Return PostgreSQL's or MySQL's name of a type in a cursor's description; DuckDB's have PostgreSQL's names.
+
+    A NULL without a type is "null", which MariaDB describes as text of the length 0.
 
     >>> type_name("mysql", 253), type_name("duckdb", "DECIMAL(3,1)")
     ('varchar', 'numeric')
     """
     if dialect == "mysql":
-        return _MYSQL.get(code, "unknown")
+        return "null" if length == 0 else _MYSQL.get(code, "unknown")
     if dialect == "duckdb":
         name = re.sub(r"\(.*\)", "", str(code)).lower()
         return _DUCKDB.get(name, name)
@@ -91,13 +97,13 @@ def _describe_columns(inspector: sa.Inspector, table: str, db_schema: str | None
     }
 
 
-def check_types(dialect: str, types: Mapping[str, str], extra: Sequence[ExtraColumn] = ()) -> None:
+def check_types(dialect: str, types: Mapping[str, str], schema: FeedbackSchema = CLASSIC_SCHEMA) -> None:
     """Refuse columns of a wrong type.
 
     Raises:
         SourceError: The message names each column, its type and the expected one.
     """
-    expected = raw_types(extra)
+    expected = raw_types(schema)
     wrong = {
         column: name
         for column, name in types.items()

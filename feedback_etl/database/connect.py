@@ -67,7 +67,8 @@ def open_connection(
         UsageError: The URL is not valid, or its database is not supported.
         SourceError: The database cannot be reached.
     """
-    connect_timeout, has_query = options.connect_timeout, options.query is not None
+    connect_timeout = options.connect_timeout
+    has_query = options.query is not None or options.source is not None
     settings = () if options.allow_row_security else (EVERY_ROW,)
     with open_binds(_unwrap(database)) as (own, other, bind_options):
         db_schema = _translate_schema(options, bind_options.get("schema_translate_map") or {})
@@ -94,6 +95,18 @@ def find_dialect(database: Database) -> str:
         return normalize_dialect((bind.get_bind() if isinstance(bind, Session) else bind).dialect.name)
     except SQLAlchemyError:
         raise UsageError("The session is bound to no engine, or unusable; pass the engine itself.") from None
+
+
+def find_url(database: Database) -> sa.URL:
+    """Return the URL of a database without connecting; it may contain a password.
+
+    Raises:
+        UsageError: The URL is not valid.
+    """
+    bind = _unwrap(database)
+    if isinstance(bind, sa.URL):
+        return bind
+    return (bind.get_bind() if isinstance(bind, Session) else bind).engine.url
 
 
 @contextmanager

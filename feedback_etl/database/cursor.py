@@ -1,4 +1,4 @@
-"""Relations whose time is that of the last change: the later of `created_at` and the cursor."""
+"""The cursor of a series as a column, and relations whose time is that of the last change."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,6 +9,8 @@ from feedback_etl.database import text_times
 from feedback_etl.database.cursor_name import CREATED_AT
 from feedback_etl.database.relation import Column, SourceRelation
 from feedback_etl.database.window_sql import is_unreadable
+from feedback_etl.schema.column_types import ExtraColumn
+from feedback_etl.schema.model import FeedbackSchema
 
 
 def iter_time_relations(relation: SourceRelation) -> Iterator[SourceRelation]:
@@ -64,3 +66,10 @@ def _with_time(relation: SourceRelation, time: Column, type_name: str) -> Source
         columns={**relation.columns, CREATED_AT: time},
         types={**relation.types, CREATED_AT: type_name} if relation.types else {},
     )
+
+
+def with_cursor(schema: FeedbackSchema, cursor: str) -> FeedbackSchema:
+    """Return a schema whose raw rows have the cursor: as an extra column, unless it is a raw column already."""
+    if cursor in schema.raw_columns:
+        return schema
+    return schema.with_extra_columns((*schema.extra_columns, ExtraColumn(cursor, type="time")))

@@ -52,20 +52,63 @@ _LOCKS = re.compile(r"\b(for\s+(update|share)|lock\s+in\s+share\s+mode)\b", re.I
 """Clauses that MySQL executes in a read-only transaction too, and that would keep the application from writing."""
 
 
+class QueryText(str):
+    """The text of a query, with the name of the file that contains it."""
+
+    file: str = ""
+
+
+def describe_position(sql: str, offset: int | None) -> str:
+    """Return the position of a character of a query in brackets, for messages: file, line and column, if known.
+
+    >>> describe_position("SELECT\\n  a", 9)
+    ' (line 2, column 3)'
+    """
+    position = [sql.file] if isinstance(sql, QueryText) and sql.file else []
+    if offset is not None:
+        line_start = sql.rfind("\n", 0, offset) + 1
+        position += [f"line {sql.count(chr(10), 0, offset) + 1}", f"column {offset - line_start + 1}"]
+    return f" ({', '.join(position)})" if position else ""
+
+
 def extract_select(dialect: str, sql: str) -> str:
     """Return a query without its closing semicolon, if it is one statement that a subquery can contain.
 
     Raises:
         UsageError: The query is empty, contains a second statement, has brackets, quotes or comments that are not
-            closed, or would lock rows of MySQL.
+            closed, or would lock rows of MySQL. The message points into the text.
     """
-    dialect = "postgresql" if dialect == "duckdb" else dialect  # DuckDB has PostgreSQL's lexer
+    dialect = _lexer(dialect)
     end = _find_end(dialect, sql)
-    if end is None or _NOTHING[dialect].fullmatch(sql[:end]) or not _NOTHING[dialect].fullmatch(sql[end:]):
-        raise UsageError("The query must be one SELECT: no semicolon inside, every bracket, quote and comment closed.")
-    if dialect == "mysql" and _LOCKS.search(_TOKEN[dialect].sub(_unquoted, sql[:end])):
-        raise UsageError("The query must not lock rows (FOR UPDATE, LOCK IN SHARE MODE): others could not write them.")
+    if _NOTHING[dialect].fullmatch(sql[:end]):
+        raise _not_one_select(sql, None)
+    rest = _NOTHING[dialect].match(sql, end)
+    if rest is not None and rest.end() < len(sql):
+        raise _not_one_select(sql, rest.end())
+    if dialect == "mysql" and (lock := _LOCKS.search(blank_quoted(dialect, sql[:end]))):
+        raise UsageError(
+            "The query must not lock rows (FOR UPDATE, LOCK IN SHARE MODE): others could not write them"
+            f"{describe_position(sql, lock.start())}."
+        )
     return sql[:end].strip()
+
+
+def blank_quoted(dialect: str, sql: str) -> str:
+    """Return a query of the same length with blanks for what is quoted and for comments."""
+    return _TOKEN[_lexer(dialect)].sub(
+        lambda token: token[0] if token["open"] or token["close"] else " " * len(token[0]), sql
+    )
+
+
+def _lexer(dialect: str) -> str:
+    return "postgresql" if dialect == "duckdb" else dialect  # DuckDB has PostgreSQL's lexer
+
+
+def _not_one_select(sql: str, offset: int | None) -> UsageError:
+    return UsageError(
+        "The query must be one SELECT: no semicolon inside, every bracket, quote and comment closed"
+        f"{describe_position(sql, offset)}."
+    )
 
 
 def normalize_query(dialect: str, sql: str) -> str:
@@ -91,29 +134,36 @@ def normalize_query(dialect: str, sql: str) -> str:
         quoted.append(token[0])
         return f"\0{len(quoted) - 1}\0"  # no query contains this character
 
-    text = _TOKEN["postgresql" if dialect == "duckdb" else dialect].sub(set_aside, select)
+    text = _TOKEN[_lexer(dialect)].sub(set_aside, select)
     text = re.sub(" ?([(),]) ?", r"\1", re.sub(r"[ \t\n\r\f\v]+", " ", text)).strip()
     return re.sub("\0([0-9]+)\0", lambda number: quoted[int(number[1])], text)
 
 
-def _unquoted(token: re.Match[str]) -> str:
-    return token[0] if token["open"] or token["close"] else " "
+def _find_end(dialect: str, sql: str) -> int:
+    """Return the end of the first statement.
 
-
-def _find_end(dialect: str, sql: str) -> int | None:
-    """Return the end of the first statement; None if something in it is not closed or is ambiguous."""
-    depth = 0
+    Raises:
+        UsageError: Something in the statement is not closed, or is ambiguous.
+    """
+    brackets = list[int]()
     for token in _TOKEN[dialect].finditer(sql):
-        depth += bool(token["open"]) - bool(token["close"])
-        if depth < 0 or token["bad"]:
-            return None
-        if token["end"]:
-            return None if depth else token.start()
-    return None if depth else len(sql)
+        if token["open"]:
+            brackets.append(token.start())
+        elif token["bad"] or (token["close"] and not brackets):
+            raise _not_one_select(sql, token.start())
+        elif token["close"]:
+            brackets.pop()
+        elif token["end"]:
+            if brackets:
+                break
+            return token.start()
+    if brackets:
+        raise _not_one_select(sql, brackets[-1])
+    return len(sql)
 
 
-def read_query_file(path: Path) -> str:
-    """Return the text of a query file.
+def read_query_file(path: Path) -> QueryText:
+    """Return the text of a query file, with the name of the file.
 
     Raises:
         UsageError: The file does not exist, or cannot be read as UTF-8 text.
@@ -121,6 +171,8 @@ def read_query_file(path: Path) -> str:
     try:
         if not path.is_file():
             raise UsageError(f"There is no query file {path}.")
-        return path.read_text(encoding="utf-8-sig")
+        query = QueryText(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError):
         raise UsageError(f"The query file {path} cannot be read as UTF-8 text.") from None
+    query.file = str(path)
+    return query

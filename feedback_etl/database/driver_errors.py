@@ -105,12 +105,13 @@ def query_error(reason: str) -> SourceError:
     return SourceError(f"The database stopped the query: {reason}. Nothing was exported.")
 
 
-def invalid_query_error(error: BaseException, role: str = "") -> SourceError:
+def invalid_query_error(error: BaseException, role: str = "", position: str = "") -> SourceError:
     """Return the error for a statement that the database rejects, in the database's words if they contain no value.
 
     Args:
         error: The driver's, or SQLAlchemy's about it.
         role: The role that reads (PostgreSQL), as an identifier.
+        position: The position of the error in the user's query, in brackets.
     """
     error = original_error(error)
     if is_row_security_error(error):
@@ -118,7 +119,7 @@ def invalid_query_error(error: BaseException, role: str = "") -> SourceError:
     message = _quote_message(error)
     if not message:
         return query_error(query_reason(error))
-    return SourceError(f"The database refuses the query: {message.rstrip('.')}.")
+    return SourceError(f"The database refuses the query: {message.rstrip('.')}{position}.")
 
 
 def is_row_security_error(error: BaseException) -> bool:
@@ -144,5 +145,5 @@ def _quote_message(error: BaseException) -> str:
         return ""
     if isinstance(number, int):  # MySQL's message quotes lines of the query
         message = " ".join(str(error.args[-1]).split()) if state else ""
-        return re.sub("You have an error in your SQL syntax;.* right syntax to use", "syntax error", message)
+        return re.sub("You have an error in your SQL syntax;.*", "syntax error", message)
     return (getattr(getattr(error, "diag", None), "message_primary", None) or str(error)).splitlines()[0]

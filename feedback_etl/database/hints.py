@@ -7,7 +7,6 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from feedback_etl.database import tables
 from feedback_etl.database.connect import DatabaseConnection
 from feedback_etl.database.cursor import is_edited
 from feedback_etl.database.cursor_name import UPDATED_AT
@@ -21,8 +20,6 @@ from feedback_etl.errors import SourceError
 _MAX_INDEXED_SHARE = 0.5
 """The share of a table above which a full scan is faster than an index."""
 
-_TABLE = tables.recommendation_feedbacks.name
-
 
 def suggest_index(source: DatabaseConnection, relation: SourceRelation, window: Window) -> str:
     """Return a sentence with the statement that creates a missing index; "" if none is missing, or none would help.
@@ -31,43 +28,47 @@ def suggest_index(source: DatabaseConnection, relation: SourceRelation, window: 
     of the table, nor on DuckDB; a custom query is not analysed.
     """
     reads_all = window.start is None and relation.changed_since is None
-    if relation.custom_query is not None or reads_all or source.dialect == "duckdb":
+    table = _find_table(relation, "created_at")
+    if table is None or reads_all or source.dialect == "duckdb":
         return ""
     with suppress(SQLAlchemyError, SourceError):  # a hint must not fail an export
         columns = dict.fromkeys(("created_at", relation.cursor if relation.changed_since else "created_at"))
-        if statement := next(filter(None, (missing_index_statement(source, column) for column in columns)), ""):
+        statements = (missing_index_statement(source, relation, column) for column in columns)
+        if statement := next(filter(None, statements), ""):
             everything = replace(relation, changed_since=None)
             table_rows = fetch_count(source, count_rows(everything, Window(None, window.end)))
             if fetch_count(source, count_rows(relation, window)) < _MAX_INDEXED_SHARE * table_rows:
-                return f"the database read all of {_TABLE} to find the window; an index helps: {statement}"
+                return f"the database read all of {table.name} to find the window; an index helps: {statement}"
     return ""
 
 
-def missing_index_statement(source: DatabaseConnection, column: str = "created_at") -> str | None:
-    """Return the statement that creates the index on a column; "" if it exists, None for a view.
+def missing_index_statement(
+    source: DatabaseConnection, relation: SourceRelation, name: str = "created_at"
+) -> str | None:
+    """Return the statement that creates the index on a raw column; "" if it exists, None if rows are not in a table.
 
     Raises:
         SQLAlchemyError: The indexes cannot be listed.
     """
-    inspector = sa.inspect(source.connection)
-    indexes = inspector.get_indexes(_TABLE, schema=source.db_schema)
-    is_table = _TABLE in inspector.get_table_names(source.db_schema)
-    if not is_table:
+    inspector, table = sa.inspect(source.connection), _find_table(relation, name)
+    if table is None or table.name not in inspector.get_table_names(table.schema):
         return None
-    if any(index["column_names"][:1] == [column] for index in indexes):
+    column: Any = relation.columns[name]
+    indexes = inspector.get_indexes(table.name, schema=table.schema)
+    if any(index["column_names"][:1] == [column.name] for index in indexes):
         return ""
     quote = source.connection.dialect.identifier_preparer.quote
-    table = f"{quote(source.db_schema)}.{_TABLE}" if source.db_schema and source.dialect != "sqlite" else _TABLE
-    name = "CONCURRENTLY" if source.dialect == "postgresql" else f"{_TABLE}_{column}"
-    return f"CREATE INDEX {name} ON {table} ({quote(column)});"
+    schema = f"{quote(table.schema)}." if table.schema and source.dialect != "sqlite" else ""
+    index_name = "CONCURRENTLY" if source.dialect == "postgresql" else quote(f"{table.name}_{column.name}")
+    return f"CREATE INDEX {index_name} ON {schema}{quote(table.name)} ({quote(column.name)});"
 
 
 def suggest_cursor(source: DatabaseConnection, relation: SourceRelation) -> str:
     """Return a sentence on the cursor that follows changes; "" if no row was changed after it was created.
 
-    A custom query is not analysed.
+    Only the default tables are analysed.
     """
-    if relation.custom_query is not None:
+    if relation.profiles is None:
         return ""
     with suppress(SQLAlchemyError, SourceError):  # a hint must not fail an export
         relation = inspect_source(source, cursor=UPDATED_AT)
@@ -82,10 +83,18 @@ def suggest_cursor(source: DatabaseConnection, relation: SourceRelation) -> str:
     return ""
 
 
-def count_edited(source: DatabaseConnection) -> int | None:
+def count_edited(source: DatabaseConnection, relation: SourceRelation) -> int | None:
     """Return the number of rows of the default table that were changed after they were created; None if unknown."""
+    if relation.profiles is None:
+        return None
     with suppress(SQLAlchemyError, SourceError):
         relation = inspect_source(source, cursor=UPDATED_AT)
         edited = sa.select(sa.func.count()).select_from(relation.feedback_table).where(is_edited(relation))
         return fetch_count(source, relation.render(edited))
     return None
+
+
+def _find_table(relation: SourceRelation, name: str) -> sa.TableClause | None:
+    """Return the table or view of a raw column; None if the column is an expression or of a query."""
+    table = getattr(getattr(relation.columns[name], "table", None), "element", None)
+    return table if isinstance(table, sa.TableClause) else None

@@ -7,16 +7,20 @@ from functools import partial
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from feedback_etl.columns import CONSENT, IMAGE_OPT_IN, IMAGE_URL, RAW_COLUMNS, ExtraColumn, add_cursor
 from feedback_etl.database import text_times
 from feedback_etl.database.collations import find_id_comparison
 from feedback_etl.database.column_types import check_types, reflect_columns, type_name
 from feedback_etl.database.connect import DatabaseConnection
 from feedback_etl.database.consent import ConsentColumnNames, find_consent_columns, find_image_consent_columns
+from feedback_etl.database.cursor import with_cursor
 from feedback_etl.database.cursor_name import CREATED_AT
+from feedback_etl.database.declared import declared_relation
 from feedback_etl.database.driver_errors import invalid_query_error
+from feedback_etl.database.null_columns import type_null_columns
+from feedback_etl.database.query_errors import locate_error
 from feedback_etl.database.relation import (
     SourceRelation,
+    add_consent,
     default_relation,
     empty_id_select,
     empty_query_select,
@@ -27,13 +31,17 @@ from feedback_etl.database.relation import (
 from feedback_etl.database.statements import execute, fetch_count, fetch_rows, hides_rows
 from feedback_etl.errors import SourceError
 from feedback_etl.plurals import pluralize
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
+from feedback_etl.schema.column_types import NAME
+from feedback_etl.schema.model import CONSENT, IMAGE_OPT_IN, IMAGE_URL, RAW_IDS, RESERVED, SUBJECT_HASH, FeedbackSchema
+from feedback_etl.schema.source import SourceTable
 
 _MAX_NAMES_SHOWN = 20
 
 _REQUIRED_COLUMNS = {
-    "recommendation_feedbacks": {"id", "user_id", "analysis_id", "recommendation_id", "timeframe", "created_at"}
-    | {"helpful_rating", "product_satisfaction", "routine_completion_pct", "would_recommend"},
-    "recommendation_records": {"id", "recommendation_id", "conditions_analyzed", "rules_applied"},
+    "recommendation_feedbacks": {"id", "user_id", "analysis_id", "recommendation_id", "created_at"}
+    | {*CLASSIC_SCHEMA.rating_names, *(column.name for column in CLASSIC_SCHEMA.columns)},
+    "recommendation_records": {"id", "recommendation_id", *(column.raw_name for column in CLASSIC_SCHEMA.lists)},
     "profiles": {"id", "user_id", "age"},
 }
 _REQUIRED_FOR_IMAGES = {"analyses": {"id", "photo_id"}, "photos": {"id", "s3_key"}}
@@ -42,18 +50,18 @@ _REQUIRED_FOR_IMAGES = {"analyses": {"id", "photo_id"}, "photos": {"id", "s3_key
 def inspect_source(
     source: DatabaseConnection,
     *,
-    query: str | None = None,
+    query: str | SourceTable | None = None,
     consent: ConsentColumnNames = ConsentColumnNames(),  # noqa: B008  immutable
-    extra: Sequence[ExtraColumn] | None = (),
+    schema: FeedbackSchema | None = CLASSIC_SCHEMA,
     cursor: str = CREATED_AT,
 ) -> SourceRelation:
     """Return the relation that an export reads, checked without reading a row.
 
     Args:
         source: The database.
-        query: A custom SELECT; without it, the default application schema.
+        query: A custom SELECT or a declared source; without it, the default application schema.
         consent: The names of the columns that record consent in the default tables.
-        extra: The columns to read in addition to the raw columns; None if a query may yield any other columns.
+        schema: The schema of the rows; None to read ids and times only, where a query may yield any other columns.
         cursor: The column by which an incremental export continues, which is read too.
 
     Raises:
@@ -61,28 +69,43 @@ def inspect_source(
             the message names them.
         UsageError: The query is not one closed SELECT.
     """
-    wanted = None if extra is None else add_cursor(extra, cursor)
+    wanted = None if schema is None else with_cursor(schema, cursor)
     role = fetch_rows(source, "SELECT quote_ident(current_user)")[0][0] if source.dialect == "postgresql" else ""
     try:
-        if query is None:
-            relation = _inspect_default_tables(source, consent, wanted or ())
+        if isinstance(query, SourceTable):
+            relation = _inspect_declared(source, query, wanted, cursor)
+        elif query is None:
+            relation = _inspect_default_tables(source, consent, wanted or CLASSIC_SCHEMA)
         else:
-            names, types = _describe_columns(source, empty_query_select(source.dialect, query), wanted)
-            relation = query_relation(source.dialect, query, names, types, wanted or ())
+            relation = _inspect_query(source, query, wanted)
     except SQLAlchemyError as error:
-        raise invalid_query_error(error, role) from None
+        text = query.query if isinstance(query, SourceTable) else query
+        position = locate_error(source, text, error) if text else ""
+        raise invalid_query_error(error, role, position) from None
     if source.dialect == "sqlite":
         unreadable = [_has_unreadable_times(source, relation, name) for name in dict.fromkeys((CREATED_AT, cursor))]
         relation = replace(relation, has_unreadable_times=any(unreadable))
-    check_types(source.dialect, relation.types, wanted or ())
+    check_types(source.dialect, relation.types, wanted or CLASSIC_SCHEMA)
     return _with_canonical_ids(source, replace(relation, cursor=cursor))
 
 
-def _inspect_default_tables(
-    source: DatabaseConnection, consent: ConsentColumnNames, extra: Sequence[ExtraColumn]
+def _inspect_declared(
+    source: DatabaseConnection, declaration: SourceTable, schema: FeedbackSchema | None, cursor: str
 ) -> SourceRelation:
-    db_schema, with_images = source.db_schema, IMAGE_URL in extra
-    cursor = next((column for column in extra if column != IMAGE_URL), None)
+    names = (*RAW_IDS, CREATED_AT) if schema is None else schema.raw_columns
+    consent = (CONSENT,) if declaration.find_column(CONSENT) else ()
+    identifiers = (column.name for column in schema.all_columns if column.role == "identifier") if schema else ()
+    keys = {*RAW_IDS, *identifiers, CREATED_AT, cursor, *consent}
+    relation = declared_relation(source, declaration, [*names, *consent], keys)
+    _, types = _describe_columns(source, empty_select(relation))
+    return add_consent(type_null_columns(source, replace(relation, types=types, schema=schema or CLASSIC_SCHEMA)))
+
+
+def _inspect_default_tables(
+    source: DatabaseConnection, consent: ConsentColumnNames, schema: FeedbackSchema
+) -> SourceRelation:
+    db_schema, with_images = source.db_schema, IMAGE_URL in schema.extra_columns
+    cursor = next((column for column in schema.raw_extra_columns if column != IMAGE_URL), None)
     inspector = sa.inspect(source.connection)
     _check_schema(source, inspector)
     required = _REQUIRED_COLUMNS | (_REQUIRED_FOR_IMAGES if with_images else {})
@@ -96,6 +119,14 @@ def _inspect_default_tables(
     image_columns = find_image_consent_columns(inspector, db_schema) if with_images else []
     relation = default_relation(source.dialect, db_schema, consent_columns, image_columns, cursor)
     return replace(relation, types=_describe_columns(source, empty_select(relation))[1])
+
+
+def _inspect_query(source: DatabaseConnection, query: str, schema: FeedbackSchema | None) -> SourceRelation:
+    names, types = _describe_columns(source, empty_query_select(source.dialect, query))
+    # SQLite renames the second of two columns with the same name to name:1.
+    _check_names([name.partition(":")[0] if source.dialect == "sqlite" else name for name in names], schema)
+    relation = query_relation(source.dialect, query, names, types, schema or CLASSIC_SCHEMA)
+    return add_consent(type_null_columns(source, relation))
 
 
 def _with_canonical_ids(source: DatabaseConnection, relation: SourceRelation) -> SourceRelation:
@@ -143,11 +174,11 @@ def _list_some(names: list[str]) -> str:
     return shown + (f" and {len(names) - _MAX_NAMES_SHOWN} more" if len(names) > _MAX_NAMES_SHOWN else "")
 
 
-def _check_names(names: list[str], extra: Sequence[ExtraColumn] | None) -> None:
-    image_opt_in = [IMAGE_OPT_IN] if extra and IMAGE_URL in extra else []
-    required = [*RAW_COLUMNS, *(column.name for column in extra or ()), *image_opt_in]
+def _check_names(names: list[str], schema: FeedbackSchema | None) -> None:
+    image_opt_in = [IMAGE_OPT_IN] if schema and IMAGE_URL in schema.extra_columns else []
+    required = [*(schema.raw_columns if schema else (*RAW_IDS, CREATED_AT)), *image_opt_in]
     duplicates = sorted({name for name in names if names.count(name) > 1})
-    expected = {*required, CONSENT, *duplicates} if extra is not None else {*names}
+    expected = {*required, CONSENT, *duplicates} if schema is not None else {*names}
     wrong = {
         "lacks": [name for name in required if name not in names],
         "yields the unexpected": [name for name in names if name not in expected],
@@ -156,20 +187,28 @@ def _check_names(names: list[str], extra: Sequence[ExtraColumn] | None) -> None:
     if problems := [f"{verb} {', '.join(columns)}" for verb, columns in wrong.items() if columns]:
         raise SourceError(
             f"The query {' and '.join(problems)}. It has to yield {', '.join(required)}, and optionally {CONSENT}."
+            f"{_suggest_declarations(wrong['yields the unexpected'], schema)}"
         )
 
 
-def _describe_columns(
-    source: DatabaseConnection, sql: str, extra: Sequence[ExtraColumn] | None = None
-) -> tuple[list[str], dict[str, str]]:
+def _suggest_declarations(names: Sequence[str], schema: FeedbackSchema | None) -> str:
+    """Return a sentence that says how to declare extra columns; "" if none of the names can be declared."""
+    taken = {*RESERVED, IMAGE_URL.name, SUBJECT_HASH.name, *(schema.training_columns if schema else ())}
+    tables = [f"[columns.{name}]" for name in names if NAME.fullmatch(name) and name not in taken]
+    if not tables:
+        return ""
+    return f" To export another column, declare it with its role and type in feedback-etl.toml: {', '.join(tables)}."
+
+
+def _describe_columns(source: DatabaseConnection, sql: str) -> tuple[list[str], dict[str, str]]:
     """Return the names of the columns that a statement yields, and of their types (none on SQLite)."""
     result = execute(source, sql)
-    columns = [(str(column[0]), column[1]) for column in (result.cursor.description if result.cursor else ())]
+    description = [*(result.cursor.description if result.cursor else ())]
     result.close()
-    # SQLite renames the second of two columns with the same name to name:1.
-    _check_names([name.partition(":")[0] if source.dialect == "sqlite" else name for name, _ in columns], extra)
-    types = {} if source.dialect == "sqlite" else {name: type_name(source.dialect, code) for name, code in columns}
-    return [name for name, _ in columns], types
+    names = [str(name) for name, *_ in description]
+    if source.dialect == "sqlite":
+        return names, {}
+    return names, {str(name): type_name(source.dialect, code, length) for name, code, _, length, *_ in description}
 
 
 def _has_unreadable_times(source: DatabaseConnection, relation: SourceRelation, name: str) -> bool:

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from feedback_etl.columns import IMAGE_URL
 from feedback_etl.database.collations import describe_remedy
 from feedback_etl.database.connect import Database, DatabaseConnection, open_connection
 from feedback_etl.database.hints import count_edited, missing_index_statement
@@ -22,6 +21,8 @@ from feedback_etl.database.sql import has_consent
 from feedback_etl.database.statements import hides_rows, iterate_rows
 from feedback_etl.errors import SourceError
 from feedback_etl.options.read import ReadOptions
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
+from feedback_etl.schema.model import IMAGE_URL
 
 _MAX_IDS_PER_QUERY = 1_000
 
@@ -29,7 +30,8 @@ _MAX_IDS_PER_QUERY = 1_000
 @contextmanager
 def _open(database: Database, options: ReadOptions) -> Iterator[tuple[DatabaseConnection, SourceRelation]]:
     with open_connection(database, options) as source:
-        yield source, inspect_source(source, query=options.query, consent=options.consent, extra=None)
+        query = options.source or options.query
+        yield source, inspect_source(source, query=query, consent=options.consent, schema=None)
 
 
 def fetch_user_feedback(
@@ -66,12 +68,12 @@ def fetch_canonical_ids(
         return {name: _canonicalize(source, relation, name, given) for name, given in ids.items()}
 
 
-def fetch_analyses(database: Database, options: ReadOptions) -> list[str]:
+def fetch_analyses(database: Database, options: ReadOptions, *, allow_row_security: bool = False) -> list[str]:
     """Return the ids of all analyses that have feedback, with consent if it is recorded, as text.
 
-    Row-level security is never allowed, since analyses that it hides would be erased.
+    Row-level security is not allowed for an erasure, since analyses that it hides would be erased.
     """
-    with _open(database, replace(options, allow_row_security=False)) as (source, relation):
+    with _open(database, replace(options, allow_row_security=allow_row_security)) as (source, relation):
         return _fetch_distinct(source, relation, "analysis_id", has_consent(relation))
 
 
@@ -124,16 +126,18 @@ def summarize_application(database: Database, options: ReadOptions) -> Applicati
             consenting,
             imaged=_fetch_imaged(source, options),
             consent=relation.consent,
-            missing_index=None if options.query else missing_index_statement(source),
+            missing_index=missing_index_statement(source, relation),
             is_partial=hides_rows(source, empty_select(relation)),
-            edited=None if options.query else count_edited(source),  # last: if it fails, so do later statements
+            edited=count_edited(source, relation),  # last: if it fails, so do later statements
         )
 
 
 def _fetch_imaged(source: DatabaseConnection, options: ReadOptions) -> list[str]:
     """Return the analyses whose users consent to the use of images; none if that is not recorded."""
+    schema = CLASSIC_SCHEMA.with_extra_columns([IMAGE_URL])
     with suppress(SourceError):
-        relation = inspect_source(source, query=options.query, consent=options.consent, extra=[IMAGE_URL])
+        query = options.source or options.query
+        relation = inspect_source(source, query=query, consent=options.consent, schema=schema)
         has_image = relation.columns[IMAGE_URL.name].is_not(None)
         return _fetch_distinct(source, relation, "analysis_id", has_image, relation.rows)
     return []

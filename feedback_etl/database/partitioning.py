@@ -87,17 +87,20 @@ def open_partitions(request: ReadRequest, *, tasks: int = 1) -> Iterator[Feedbac
         source, relation = opened
         if not is_partitionable(source) or source.connectorx_url is None:
             raise NotPartitionableError
+        request.report_phase("counting rows")
         watermark = compute_watermark(source, relation, window, request.watermark)
         prepare = session_statements(source)
         ranges = plan_task_ranges(opened, window, tasks)
         excluded = fetch_excluded(source, relation, request)
+        total = count_total(source, relation, window, ranges) if request.on_progress else 0
+        request.report_phase("reading rows")
         yield FeedbackPartitions(
             source.connectorx_url,
             ranges.windows,
             partial(select_feedback, relation),
             prepare,
             excluded,
-            count_total(source, relation, window, ranges) if request.on_progress else 0,
+            total,
             partial(suggest_index, source, relation, window),
             partial(suggest_cursor, source, relation),
             source.dialect,

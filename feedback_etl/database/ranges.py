@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import sqlalchemy as sa
 
 from feedback_etl.clock import to_naive_utc
-from feedback_etl.database import tables
 from feedback_etl.database.connect import DatabaseConnection
 from feedback_etl.database.relation import SourceRelation, sample_table
 from feedback_etl.database.sql import count_rows, explain_rows, select_histogram, select_time_range
@@ -158,11 +157,9 @@ def _sample_share(source: DatabaseConnection, relation: SourceRelation, estimate
 
 
 def _is_table(source: DatabaseConnection, relation: SourceRelation) -> bool:
-    """Return whether the rows are in a default table: views and queries have no pages to sample."""
-    if relation.custom_query is not None:
-        return False
-    schema = getattr(getattr(relation.feedback_table, "element", None), "schema", None)
-    return tables.recommendation_feedbacks.name in sa.inspect(source.connection).get_table_names(schema)
+    """Return whether the rows are in a table: views, joins and queries have no pages to sample."""
+    table = relation.table
+    return table is not None and table.name in sa.inspect(source.connection).get_table_names(table.schema)
 
 
 def split_histogram(window: Window, histogram: Histogram, ranges: int) -> WindowRanges:

@@ -1,14 +1,16 @@
 """Cast the columns that drivers return to the canonical raw columns."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from typing import NamedTuple
 
 import polars as pl
 
-from feedback_etl.columns import CONSENT, IMAGE_OPT_IN, LIST_COLUMNS, RATINGS, RAW_COLUMNS, ColumnTypeName, ExtraColumn
 from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
+from feedback_etl.schema.column_types import ColumnTypeName
+from feedback_etl.schema.model import CONSENT, IMAGE_OPT_IN, FeedbackSchema
 from feedback_etl.transform.timestamps import UNREADABLE, is_unreadable
 
 TIME = pl.Datetime("us")
@@ -22,17 +24,17 @@ _ISO_TIME = (
 """The forms that SQLite reads, with seconds; not the others that Polars would parse (single digits, short years)."""
 
 NO_ANSWER = 2**63 - 1
-"""The value that SQLite returns for a `would_recommend` that is null."""
+"""The value that SQLite returns for a boolean that is null."""
 
 AFTER_EVERY_WINDOW = datetime.max
 """The value that a database returns for a `created_at` that no driver can read: no row that is read has that time."""
 
 
-def to_raw(frame: pl.DataFrame, extra: Sequence[ExtraColumn] = ()) -> pl.DataFrame:
-    """Cast a driver's frame to the raw columns and extra ones, in their order.
+def to_raw(frame: pl.DataFrame, schema: FeedbackSchema = CLASSIC_SCHEMA) -> pl.DataFrame:
+    """Cast a driver's frame to the raw columns of a schema, in their order.
 
     Ids stay integers or text. Ratings and ages become Int64, or Float64 if the source contains fractions: such a
-    rating is rejected later, never cast. `would_recommend` is Boolean, or Int64 if it contains numbers other than 0
+    rating is rejected later, never cast. Answers are Boolean, or Int64 if they contain numbers other than 0
     and 1. Times become naive UTC in microseconds; one that cannot be read becomes `timestamps.UNREADABLE`.
 
     Raises:
@@ -40,8 +42,8 @@ def to_raw(frame: pl.DataFrame, extra: Sequence[ExtraColumn] = ()) -> pl.DataFra
     """
     problems = []
     columns = []
-    types = raw_types(extra)
-    for name in (*RAW_COLUMNS, *(column.name for column in extra)):
+    types = raw_types(schema)
+    for name in schema.raw_columns:
         type_, dtype = types[name], frame.schema[name]
         column = type_.cast(pl.col(name), dtype)
         if column is None and frame[name].null_count() == frame.height:  # the type of a column of nulls has no meaning
@@ -52,8 +54,8 @@ def to_raw(frame: pl.DataFrame, extra: Sequence[ExtraColumn] = ()) -> pl.DataFra
             columns.append(column.alias(name))
     if problems:
         raise SourceError(f"Columns of a wrong type: {'; '.join(problems)}.")
-    raw = frame.select(columns).with_columns(_unreadable_times(frame, extra))
-    answers = ["would_recommend", *(column.name for column in extra if column.type == "boolean")]
+    raw = frame.select(columns).with_columns(_unreadable_times(frame, schema))
+    answers = raw_names(schema, "boolean")
     return raw.with_columns(pl.col(name).cast(pl.Boolean) for name in answers if raw[name].is_between(0, 1).all())
 
 
@@ -70,11 +72,11 @@ def unreadable_flag(name: str) -> str:
     return f"{name} is unreadable"
 
 
-def _unreadable_times(frame: pl.DataFrame, extra: Sequence[ExtraColumn]) -> list[pl.Expr]:
+def _unreadable_times(frame: pl.DataFrame, schema: FeedbackSchema) -> list[pl.Expr]:
     """Mark the times that the SQL replaced since drivers cannot read them."""
     marked = [
         pl.when(frame[unreadable_flag(name)].cast(pl.Boolean)).then(UNREADABLE).otherwise(pl.col(name)).alias(name)
-        for name in (column.name for column in extra)
+        for name in raw_names(schema, "time")
         if unreadable_flag(name) in frame.columns
     ]
     if frame.schema["created_at"] != pl.String:
@@ -121,6 +123,12 @@ def _cast_time(column: pl.Expr, dtype: pl.DataType) -> pl.Expr | None:
     if isinstance(dtype, pl.Datetime) and dtype.time_zone:
         column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
     return column.cast(TIME) if isinstance(dtype, pl.Datetime) or dtype == pl.Null else None
+
+
+def _cast_date(column: pl.Expr, dtype: pl.DataType) -> pl.Expr | None:
+    if dtype == pl.String:
+        return column.str.slice(0, 10).str.to_date("%Y-%m-%d", strict=False)
+    return column.cast(pl.Date) if dtype in (pl.Date, pl.Datetime, pl.Null) else None
 
 
 def _parse_time(text: pl.Expr) -> pl.Expr:
@@ -173,14 +181,9 @@ _INSTANT = RawType(
     "a timestamp", _cast_time, frozenset({"timestamp", "timestamptz"}), frozenset({"datetime", "timestamp"})
 )
 
-_RAW: dict[str, RawType] = {
-    **dict.fromkeys(("feedback_id", "user_id", "analysis_id", "recommendation_id"), _IDENTIFIER),
-    **dict.fromkeys((*RATINGS, "age"), _NUMERIC),
-    "would_recommend": _TRUTH,
-    **dict.fromkeys(LIST_COLUMNS, _LIST),
-    "timeframe": _WORD,
-    "created_at": _INSTANT,
-}
+_DAY = RawType(
+    "a date", _cast_date, frozenset({"date", "timestamp", "timestamptz"}), frozenset({"date", "datetime", "timestamp"})
+)
 _TYPES: dict[ColumnTypeName, RawType] = {
     "text": _WORD,
     "integer": RawType("an integer", _cast_integer, _INTEGERS, _MYSQL_INTEGERS),
@@ -190,10 +193,31 @@ _TYPES: dict[ColumnTypeName, RawType] = {
 }
 
 
-def raw_types(extra: Sequence[ExtraColumn] = ()) -> dict[str, RawType]:
-    """Return the types that each raw column, the consent columns and the extra columns may have."""
-    extra_types = {column.name: _IDENTIFIER if column.role == "identifier" else _TYPES[column.type] for column in extra}
-    return _RAW | dict.fromkeys((CONSENT, IMAGE_OPT_IN), _TRUTH) | extra_types
+def raw_types(schema: FeedbackSchema = CLASSIC_SCHEMA) -> dict[str, RawType]:
+    """Return the types that each raw column and the consent columns may have."""
+    age: dict[str, RawType] = (
+        {} if schema.age is None else {schema.age.raw_name: _NUMERIC if schema.age.raw_name == "age" else _DAY}
+    )
+    return {
+        **dict.fromkeys(schema.raw_ids, _IDENTIFIER),
+        **{rating.name: _TYPES[rating.type] for rating in schema.ratings},
+        **{column.raw_name: _LIST for column in schema.lists},
+        **{
+            column.name: _IDENTIFIER if column.role == "identifier" else _TYPES[column.type]
+            for column in schema.all_columns
+        },
+        **age,
+        "created_at": _INSTANT,
+        **dict.fromkeys((CONSENT, IMAGE_OPT_IN), _TRUTH),
+    }
+
+
+def raw_names(schema: FeedbackSchema, type_: ColumnTypeName) -> list[str]:
+    """Return the ratings and declared columns of a type, without identifiers."""
+    ratings = [rating.name for rating in schema.ratings if rating.type == type_]
+    return ratings + [
+        column.name for column in schema.all_columns if column.type == type_ and column.role != "identifier"
+    ]
 
 
 def _describe_dtype(dtype: pl.DataType) -> str:

@@ -10,7 +10,6 @@ from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import polars as pl
 
-from feedback_etl.columns import ExtraColumn
 from feedback_etl.database.batches import ConnectorXValueError, open_batches
 from feedback_etl.database.collations import describe_remedy
 from feedback_etl.database.connect import Database, DatabaseConnection, open_connection
@@ -25,10 +24,13 @@ from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError
 from feedback_etl.options.read import ReadOptions
 from feedback_etl.plurals import pluralize
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
+from feedback_etl.schema.model import FeedbackSchema
 
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
+PhaseListener = Callable[[str], None]
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -42,8 +44,9 @@ class ReadRequest:
         window: The rows, by their creation time.
         options: The database, and how it is read; the options that select a window have no effect here.
         on_progress: Called after each batch with the number of rows read so far and the total.
+        on_phase: Called with the name of each phase when it begins, such as "counting rows".
         watermark: The watermark to compute for an incremental export; None for other exports.
-        extra_columns: Columns to read beside the raw columns.
+        schema: The schema of the rows.
         use_connectorx: Read with ConnectorX where it supports the database.
         cursor: The column by which an incremental export continues, which is read too.
         changed_since: Read only rows of the window that were created or changed since this time; None for all.
@@ -54,12 +57,18 @@ class ReadRequest:
     window: Window
     options: ReadOptions
     on_progress: Progress | None = None
+    on_phase: PhaseListener | None = None
     watermark: WatermarkRequest | None = None
-    extra_columns: tuple[ExtraColumn, ...] = ()
+    schema: FeedbackSchema = CLASSIC_SCHEMA
     use_connectorx: bool = True
     cursor: str = CREATED_AT
     changed_since: datetime | None = None
     excluded_since: datetime | None = None
+
+    def report_phase(self, name: str) -> None:
+        """Report that a phase begins."""
+        if self.on_phase:
+            self.on_phase(name)
 
 
 class FeedbackStream(NamedTuple):
@@ -107,12 +116,14 @@ def open_feedback(request: ReadRequest) -> Iterator[FeedbackStream]:
     with open_source(request) as (source, relation):
         if not request.use_connectorx:
             source = replace(source, connectorx_url=None)
+        request.report_phase("counting rows")
         watermark = compute_watermark(source, relation, window, request.watermark)
         with open_batches(source, relation, window, request.options) as batches:
             excluded = fetch_excluded(source, relation, request)
             if request.on_progress:
                 total = fetch_count(source, count_rows(relation, window))
                 batches = _report_progress(batches, request.on_progress, total)
+            request.report_phase("reading rows")
             yield FeedbackStream(
                 excluded,
                 batches,
@@ -152,9 +163,14 @@ def open_source(request: ReadRequest) -> Iterator[OpenSource]:
         SourceError: The database cannot be reached, or is not as expected.
     """
     options = request.options
+    request.report_phase("connecting")
     with open_connection(request.database, options) as source:
         relation = inspect_source(
-            source, query=options.query, consent=options.consent, extra=request.extra_columns, cursor=request.cursor
+            source,
+            query=options.source or options.query,
+            consent=options.consent,
+            schema=request.schema,
+            cursor=request.cursor,
         )
         relation = replace(relation, changed_since=request.changed_since)
         _require_comparable_ids(source, relation, request.window)

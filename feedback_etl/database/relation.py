@@ -7,32 +7,36 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 
-from feedback_etl.columns import CONSENT, IMAGE_OPT_IN, IMAGE_URL, LIST_COLUMNS, RAW_COLUMNS, ExtraColumn
 from feedback_etl.database import tables
 from feedback_etl.database.collations import IdComparison
 from feedback_etl.database.consent import ConsentColumn, consent_condition
 from feedback_etl.database.cursor_name import CREATED_AT
 from feedback_etl.database.custom_query import extract_select
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
+from feedback_etl.schema.column_types import ExtraColumn
+from feedback_etl.schema.model import CONSENT, IMAGE_OPT_IN, IMAGE_URL, FeedbackSchema
 
-_QUERY_PLACEHOLDER = "the_custom_query_goes_here"
+QUERY_PLACEHOLDER = "the_custom_query_goes_here"
+"""The name of the table that `SourceRelation.render` replaces by the custom query."""
 
 Column = sa.ColumnElement[Any]
 
 
 @dataclass(frozen=True)
 class SourceRelation:
-    """Describe rows that have the canonical raw columns.
+    """Describe rows that have the raw columns of a schema.
 
     Attributes:
         dialect: "postgresql", "mysql", "sqlite" or "duckdb".
-        columns: The raw columns and extra ones as SQL expressions, and `consent` if it is recorded.
+        columns: The raw columns as SQL expressions, and as `consent` a condition that is true for a row whose user has
+            consented, if that is recorded.
         rows: The FROM clause of the columns.
         feedback_table: The FROM clause that is sufficient to count rows.
         rows_without_profiles: The FROM clause of all columns but `age`; None for a custom query.
         profiles: The table of ages in `rows`; None for a custom query.
-        custom_query: The user's SQL behind `rows`; None for the default schema.
+        custom_query: The user's SQL behind `rows`; None for tables.
         consent: The columns that record consent; empty if none does.
-        extra: The extra columns.
+        schema: The schema of the rows; the cursor, if it is no other column, is an extra column.
         types: The names of the columns' types (`column_types`); empty on SQLite, which has none.
         has_unreadable_times: Whether some text of `created_at` is not an ISO time (SQLite).
         comparisons: How the ids are compared that are not compared by their bytes; `columns` has their canonical
@@ -50,7 +54,7 @@ class SourceRelation:
     profiles: sa.FromClause | None = None
     custom_query: str | None = None
     consent: tuple[str, ...] = ()
-    extra: tuple[ExtraColumn, ...] = ()
+    schema: FeedbackSchema = CLASSIC_SCHEMA
     types: Mapping[str, str] = field(default_factory=dict)
     has_unreadable_times: bool = False
     comparisons: Mapping[str, IdComparison] = field(default_factory=dict)
@@ -66,7 +70,14 @@ class SourceRelation:
     @property
     def ids(self) -> list[str]:
         """The columns of ids that connect rows."""
-        return ["user_id", "analysis_id", *(column.name for column in self.extra if column.role == "identifier")]
+        declared = (column.name for column in self.schema.all_columns if column.role == "identifier")
+        return ["user_id", "analysis_id", *(name for name in declared if name in self.columns)]
+
+    @property
+    def table(self) -> sa.TableClause | None:
+        """The table or view that is sufficient to count rows; None if that is a query or a join."""
+        table = getattr(self.feedback_table, "element", None)
+        return table if isinstance(table, sa.TableClause) else None
 
     def type_name(self, column: str) -> str:
         """Return the name of a column's type; "" if it is unknown."""
@@ -91,7 +102,7 @@ class SourceRelation:
         compiled = statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True}).string
         if self.custom_query is None:
             return compiled
-        return compiled.replace(_QUERY_PLACEHOLDER, f"({self.custom_query}\n) AS feedback", 1)
+        return compiled.replace(QUERY_PLACEHOLDER, f"({self.custom_query}\n) AS feedback", 1)
 
 
 def default_relation(
@@ -115,9 +126,9 @@ def default_relation(
         "feedback_id": feedback.c.id,
         "recommendation_id": record.c.recommendation_id,
         "age": profile.c.age,
-        **{name: record.c[name] for name in LIST_COLUMNS},
+        **{column.raw_name: record.c[column.raw_name] for column in CLASSIC_SCHEMA.lists},
     }
-    columns = {name: joined[name] if name in joined else feedback.c[name] for name in RAW_COLUMNS}
+    columns = {name: joined[name] if name in joined else feedback.c[name] for name in CLASSIC_SCHEMA.raw_columns}
     extra: tuple[ExtraColumn, ...] = ()
     if consent_columns:
         columns[CONSENT] = consent_condition(feedback, consent_columns, db_schema)
@@ -139,7 +150,7 @@ def default_relation(
         rows_without_profiles=rows_without_profiles,
         profiles=profile,
         consent=tuple(map(str, consent_columns)),
-        extra=extra,
+        schema=CLASSIC_SCHEMA.with_extra_columns(extra),
     )
 
 
@@ -150,18 +161,22 @@ def _alias(table: sa.Table, name: str, db_schema: str | None, *extra: str) -> sa
 
 
 def query_relation(
-    dialect: str, sql: str, names: list[str], types: Mapping[str, str], extra: Sequence[ExtraColumn] = ()
+    dialect: str,
+    sql: str,
+    names: list[str],
+    types: Mapping[str, str],
+    schema: FeedbackSchema = CLASSIC_SCHEMA,
 ) -> SourceRelation:
-    """Return a custom SELECT as a subquery that has the given columns.
+    """Return a custom SELECT as a subquery that has the given columns, with `consent` as the query yields it.
 
     Raises:
         UsageError: The text could end the subquery that contains it.
     """
     columns: dict[str, Column] = {name: sa.column(name) for name in names if name != IMAGE_OPT_IN}
-    if IMAGE_URL in extra:
+    if IMAGE_URL in schema.extra_columns:
         has_consent = is_true(sa.column(IMAGE_OPT_IN), types.get(IMAGE_OPT_IN, ""))
         columns[IMAGE_URL.name] = sa.case((has_consent, columns[IMAGE_URL.name]))
-    query = sa.table(_QUERY_PLACEHOLDER)
+    query = sa.table(QUERY_PLACEHOLDER)
     return SourceRelation(
         dialect,
         columns,
@@ -169,21 +184,30 @@ def query_relation(
         feedback_table=query,
         custom_query=extract_select(dialect, sql),
         consent=(CONSENT,) if CONSENT in names else (),
-        extra=tuple(extra),
+        schema=schema,
         types=types,
     )
+
+
+def add_consent(relation: SourceRelation) -> SourceRelation:
+    """Return the relation with its column `consent` as a condition, if it has one."""
+    if not relation.records_consent:
+        return relation
+    condition = is_true(relation.columns[CONSENT], relation.type_name(CONSENT))
+    return replace(relation, columns={**relation.columns, CONSENT: condition})
 
 
 def sample_table(relation: SourceRelation, share: float) -> SourceRelation:
     """Return a relation of about this share of a table's pages, always the same ones, for counting (PostgreSQL)."""
     percent = sa.func.system(sa.literal_column(f"{100 * share:.9f}"))
     table = sa.tablesample(relation.feedback_table.element, percent, name="f", seed=sa.literal_column("0"))  # type: ignore[attr-defined]
-    times = {name: table.c[name] for name in ("created_at", relation.cursor)}
+    columns = {name: relation.columns[name] for name in ("created_at", relation.cursor)}
+    times = {name: table.c[getattr(column, "name", name)] for name, column in columns.items()}
     return replace(relation, feedback_table=table, columns={**relation.columns, **times})
 
 
 def is_true(column: Column, type_name: str) -> sa.ColumnElement[bool]:
-    """Return whether a column of a custom query is true: not null, and no number other than 1."""
+    """Return whether a column that a user has named is true: not null, and no number other than 1."""
     if type_name not in ("bool", ""):  # SQLite, which has no types, treats every value as true or false
         column = column == sa.literal_column("1")
     return column.is_(sa.true())

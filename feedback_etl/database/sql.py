@@ -11,12 +11,16 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import distinct_on
 
-from feedback_etl.columns import CONSENT, LIST_COLUMNS, RAW_COLUMNS, ColumnTypeName
 from feedback_etl.database import text_times
-from feedback_etl.database.raw_types import AFTER_EVERY_WINDOW, NO_ANSWER, unreadable_flag
-from feedback_etl.database.relation import Column, SourceRelation, is_true, label_columns
+from feedback_etl.database.raw_types import AFTER_EVERY_WINDOW, NO_ANSWER, raw_names, unreadable_flag
+from feedback_etl.database.relation import Column, SourceRelation, label_columns
 from feedback_etl.database.window import Window
 from feedback_etl.database.window_sql import format_time, is_counted, is_dated, is_in, is_read, is_unreadable
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
+from feedback_etl.schema.model import CONSENT
+
+_CLASSIC_TEXTS = {column.name for column in CLASSIC_SCHEMA.columns}
+"""Texts that are read without a cast, so that SQLite reports values of another type."""
 
 
 def select_feedback(relation: SourceRelation, window: Window) -> str:
@@ -25,10 +29,10 @@ def select_feedback(relation: SourceRelation, window: Window) -> str:
     On SQLite it also reads some rows around the window, which `raw_types.filter_window` removes.
     """
     time = relation.columns["created_at"]
-    names = (*RAW_COLUMNS, *(column.name for column in relation.extra))
+    names = relation.schema.raw_columns
     selected = {name: _readable(relation, name) for name in names}
     if relation.dialect != "sqlite":  # its texts are parsed later
-        times = _extra_names(relation, "time")
+        times = raw_names(relation.schema, "time")
         selected |= {
             unreadable_flag(name): sa.and_(relation.columns[name].is_not(None), selected[name].is_(None))
             for name in names
@@ -155,12 +159,13 @@ def _readable(relation: SourceRelation, name: str) -> Column:
     kind = relation.type_name(name)
     if kind.endswith("[]"):
         column = sa.func.array_to_json(column)
-    texts = {*LIST_COLUMNS, *_extra_names(relation, "text")}
-    untyped = {"created_at", *_extra_names(relation, "time"), *relation.comparisons}
+    schema = relation.schema
+    texts = {*(column.raw_name for column in schema.lists), *raw_names(schema, "text")} - _CLASSIC_TEXTS
+    untyped = {"created_at", "date_of_birth", *raw_names(schema, "time"), *relation.comparisons}
     if name in texts or (relation.dialect == "sqlite" and name in untyped):
         # On SQLite, ConnectorX infers no type from a null in the first row; on PostgreSQL '' is faster.
         return sa.func.coalesce(sa.cast(column, sa.Text), _sql("''"))
-    if relation.dialect == "sqlite" and name in {"would_recommend", *_extra_names(relation, "boolean")}:
+    if relation.dialect == "sqlite" and name in raw_names(schema, "boolean"):
         # A column declared BOOLEAN can contain a 7, which ConnectorX would read as true.
         return sa.func.coalesce(column, _sql(str(NO_ANSWER)))
     if relation.dialect == "mysql":
@@ -171,7 +176,7 @@ def _readable(relation: SourceRelation, name: str) -> Column:
         return sa.cast(column, sa.Text)
     if kind == "numeric":  # drivers cannot read NaN and long numerics
         return sa.cast(column, sa.Double) if relation.dialect == "duckdb" else _nearest_double(column)
-    if kind in {"timestamp", "timestamptz"}:  # no driver can read some, such as -infinity
+    if kind in {"timestamp", "timestamptz", "date"}:  # no driver can read some, such as -infinity
         return sa.case((is_unreadable(relation, relation.columns[name]), _replacement(name)), else_=column)
     return column
 
@@ -187,11 +192,6 @@ def _nearest_double(number: Column) -> Column:
     )
 
 
-def _extra_names(relation: SourceRelation, type_: ColumnTypeName) -> set[str]:
-    """Return the names of the extra columns of a type that are not identifiers."""
-    return {column.name for column in relation.extra if column.type == type_ and column.role != "identifier"}
-
-
 def _replacement(name: str) -> Column:
     """Return the replacement of a time that cannot be read; times other than `created_at` have a flag for it."""
     return _sql(f"timestamp '{AFTER_EVERY_WINDOW}'") if name == "created_at" else sa.null()
@@ -202,18 +202,15 @@ def _readable_of_mysql(name: str, column: Column, kind: str) -> Column:
         return sa.type_coerce(column, sa.Double) + _sql("0e0")
     if kind == "bit":
         return sa.type_coerce(column, sa.Integer) + _sql("0")
-    if kind in {"datetime", "timestamp"}:  # drivers fail at days that do not exist, and in the year 0
+    if kind in {"datetime", "timestamp", "date"}:  # drivers fail at days that do not exist, and in the year 0
         is_day = sa.func.from_days(sa.func.to_days(column)) == sa.func.date(column)
         return sa.case((is_day, column), (column.is_not(None), _replacement(name)))
     return column
 
 
 def has_consent(relation: SourceRelation) -> sa.ColumnElement[bool]:
-    """Return whether a row's consent is true: not null, and no number other than 1; true if no consent is recorded."""
-    if not relation.records_consent:
-        return sa.true()
-    consent = relation.columns[CONSENT]
-    return consent if relation.custom_query is None else is_true(consent, relation.type_name(CONSENT))
+    """Return whether a row's consent is true; true if no consent is recorded."""
+    return relation.columns[CONSENT] if relation.records_consent else sa.true()
 
 
 def _sort_key(column: Column, dialect: str, kind: str) -> Column:

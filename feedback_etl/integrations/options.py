@@ -8,7 +8,7 @@ from feedback_etl.errors import UsageError
 OF_EACH_RUN = ("database", "key", "unkeyed", "now", "idempotency_key", "overrides")
 """Arguments that each run determines itself, from the settings or anew."""
 
-ARGUMENTS = ("key", "unkeyed", "now", "executor", "overrides", "on_progress")
+ARGUMENTS = ("key", "unkeyed", "now", "executor", "overrides", "on_progress", "on_phase")
 """Arguments of `export_feedback` that are not options."""
 
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 from feedback_etl.database.window import Time
 
 if TYPE_CHECKING:
-    from feedback_etl.columns import ExtraColumn
+    from feedback_etl.schema.column_types import ExtraColumn
+    from feedback_etl.schema.model import FeedbackSchema
+    from feedback_etl.schema.source import SourceTable
     from feedback_etl.transform.failure_cases import Model
 
 
@@ -22,6 +24,7 @@ class DatabaseKeywords(TypedDict, total=False):
     """Keywords of `ReadOptions` that describe the database."""
 
     query: str | None
+    source: "SourceTable | None"
     db_schema: str | None
     opt_in_column: str
     opt_out_column: str
@@ -54,11 +57,12 @@ class TrainingKeywords(ReadKeywords, total=False):
     l: int | None  # noqa: E741  as the option
     t: float | None
     hierarchies: Mapping[str, Mapping[str, Sequence[str]]]
-    quasi_identifiers: Sequence[str]
+    quasi_identifiers: Sequence[str] | None
     include_image_urls: bool
     include_subject_hash: bool
+    schema: "FeedbackSchema"
     extra_columns: "Sequence[ExtraColumn]"
-    age_edges: Sequence[int]
+    age_edges: Sequence[int] | None
 
 
 class ExportKeywords(TrainingKeywords, total=False):
@@ -71,6 +75,7 @@ class ExportKeywords(TrainingKeywords, total=False):
     incremental: bool
     cursor: str
     lookback: str | timedelta
+    max_pending: str | timedelta
     new_series: bool
     backfill: bool
     lock_timeout: float
@@ -78,3 +83,5 @@ class ExportKeywords(TrainingKeywords, total=False):
     allow_new_key: bool
     recipient: str | None
     allow_overlap: bool
+    lineage: str | None
+    lineage_hosts: bool

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 from feedback_etl.clock import parse_lookback
 from feedback_etl.database.cursor_name import CREATED_AT, require_cursor
@@ -34,6 +35,8 @@ class OutputOptions:
             rows again; refused otherwise. A series that has begun is continued.
         backfill: Export the rows of the earlier windows of the series that no export contains, such as those that
             arrived later than `lookback`, and no other rows.
+        max_pending: How long rows of an incremental series with `k` may wait in a folder until k people share their
+            equivalence class, as "90d" or a timedelta; then `on_small_class` applies to them.
         lock_timeout: Seconds to wait for other programs that use the folder.
         idempotency_key: An opaque id of the request, such as a task's UUID. For an id that already has an export
             nothing is read, and its figures are returned. The folder is locked meanwhile.
@@ -41,6 +44,9 @@ class OutputOptions:
         recipient: Who gets the data outside the organisation, a name such as "acme-research". The preset for shared
             data applies then (`options.sharing`), and each row has a pseudonym of its own, of a key for the recipient.
         allow_overlap: Share a window again of which the recipient got a part, with other options or other rows.
+        lineage: Where OpenLineage events go: the URL of a server, a file that they are appended to, or "openlineage"
+            for what openlineage-python is configured for (`OPENLINEAGE_URL`, `openlineage.yml`). None sends no events.
+        lineage_hosts: The events contain the host of the database and the name of this machine.
     """
 
     output_dir: str | Path = "ml/feedback_training"
@@ -52,14 +58,18 @@ class OutputOptions:
     lookback: str | timedelta = "1h"
     new_series: bool = False
     backfill: bool = False
+    max_pending: str | timedelta = "90d"
     lock_timeout: float = 60.0
     idempotency_key: str | None = None
     allow_new_key: bool = False
     recipient: str | None = None
     allow_overlap: bool = False
+    lineage: str | None = None
+    lineage_hosts: bool = False
 
     def __post_init__(self) -> None:
         parse_lookback(self.lookback)
+        parse_lookback(self.max_pending, "max_pending")
         require_cursor(self.cursor)
         self.file_format  # noqa: B018  it validates
         if self.incremental and self.idempotency_key is not None:
@@ -71,6 +81,13 @@ class OutputOptions:
             )
         if self.allow_overlap and self.recipient is None:
             raise UsageError("`allow_overlap` has no effect without `recipient`.")
+        if self.lineage is not None and "@" in urlsplit(self.lineage).netloc:
+            raise UsageError(
+                "`lineage` must not contain a password: set it to openlineage, and OPENLINEAGE_URL and "
+                "OPENLINEAGE_API_KEY in the environment."
+            )
+        if self.lineage_hosts and self.lineage is None:
+            raise UsageError("`lineage_hosts` has no effect without `lineage`.")
         for name in ("new_series", "backfill"):
             if getattr(self, name) and not self.incremental:
                 raise UsageError(f"`{name}` has no effect without `incremental`.")

@@ -10,6 +10,7 @@ from feedback_etl.errors import UsageError
 
 if TYPE_CHECKING:
     from feedback_etl.database.consent import ConsentColumnNames
+    from feedback_etl.schema.source import SourceTable
 
 _MAX_BATCH_ROWS = 10_000_000
 _MAX_WORKERS = 64
@@ -25,7 +26,8 @@ class ReadOptions:
             export, the window of the first export of its series.
         since: The start of the window as an ISO 8601 date or time (UTC), instead of `days_back`.
         until: The end of the window, exclusive; the time of the export by default. Requires `since`.
-        query: A SELECT that yields the canonical raw columns, instead of the default schema.
+        query: A SELECT that yields the raw columns, instead of the default schema.
+        source: A declared table or query, instead of the default schema.
         db_schema: The schema of the default tables (on MySQL, the database).
         opt_in_column: A column of users or profiles. If it exists, only feedback of users with true is read.
         opt_out_column: A column of users or profiles. If it exists, feedback of users with true is not read.
@@ -42,6 +44,7 @@ class ReadOptions:
     since: Time | None = None
     until: Time | None = None
     query: str | None = None
+    source: "SourceTable | None" = None
     db_schema: str | None = None
     opt_in_column: str = "training_data_opt_in"
     opt_out_column: str = "training_data_opt_out"
@@ -61,6 +64,8 @@ class ReadOptions:
             raise UsageError(f"`batch_size` must be {_MAX_BATCH_ROWS:,} or fewer: a batch is in memory as a whole.")
         if self.workers is not None and self.workers > _MAX_WORKERS:
             raise UsageError(f"`workers` must be {_MAX_WORKERS} or fewer: each is a process and a connection.")
+        if self.query is not None and self.source is not None:
+            raise UsageError("`query` and [source] exclude each other: name the query in [source].")
         if not self.read_timeout > 0:
             raise UsageError("`read_timeout` must be a number of seconds above 0.")
 

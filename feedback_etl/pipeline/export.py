@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Unpack
 from feedback_etl.clock import parse_lookback, resolve_now
 from feedback_etl.database.connect import Database
 from feedback_etl.database.cursor_name import CREATED_AT
-from feedback_etl.database.read import Progress
+from feedback_etl.database.read import PhaseListener, Progress
 from feedback_etl.database.watermark import WatermarkRequest
 from feedback_etl.database.window import Window
 from feedback_etl.errors import AllRejectedError
@@ -24,6 +24,7 @@ from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.selection import select
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.pipeline.write import write_export
+from feedback_etl.plurals import pluralize
 from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.sharing import require_shareable_key
 from feedback_etl.results import ExportReport
@@ -47,6 +48,7 @@ def export_feedback(  # noqa: PLR0913  public, flat
     executor: "Executor | None" = None,
     overrides: Overrides | None = None,
     on_progress: Progress | None = None,
+    on_phase: PhaseListener | None = None,
     **keywords: Unpack[ExportKeywords],
 ) -> ExportReport:
     """Export the feedback of a window as a pseudonymised, deduplicated, validated CSV file.
@@ -67,6 +69,7 @@ def export_feedback(  # noqa: PLR0913  public, flat
             are then texts of any form, and the manifest records which functions were replaced.
         on_progress: Called with the number of rows read so far and of all rows, which are counted first for it (with an
             executor, those of a large table are estimated).
+        on_phase: Called with the name of each phase as it begins, such as "connecting" or "reading rows".
         keywords: Options by name, such as `days_back=90` or `k=5`, which replace those in `options`: see the groups
             `ReadOptions`, `QualityOptions`, `PrivacyOptions` and `OutputOptions` in `feedback_etl.options`.
 
@@ -91,7 +94,8 @@ def export_feedback(  # noqa: PLR0913  public, flat
     require_usable_polars()
     options = (options or ExportOptions()).with_keywords(**keywords)
     now = resolve_now(now)
-    storage, selection = open_storage(options.output.output_dir), select(database, options, now, on_progress)
+    storage = open_storage(options.output.output_dir)
+    selection = select(database, options, now, on_progress, on_phase)
     key = resolve_key(key, unkeyed=unkeyed, pseudonym_length=options.privacy.pseudonym_length)
     if options.output.recipient is not None:
         require_shareable_key(key)
@@ -104,7 +108,7 @@ def export_feedback(  # noqa: PLR0913  public, flat
         executor=executor,
     )
     try:
-        report = _run(request.with_bound_key())
+        report = _run_with_lineage(request.with_bound_key())
     except AllRejectedError as error:
         error.report.execution_time_seconds = round(time.perf_counter() - started, 3)
         raise
@@ -118,6 +122,16 @@ def export_feedback(  # noqa: PLR0913  public, flat
         report.errors,
     )
     return report
+
+
+def _run_with_lineage(request: ExportRequest) -> ExportReport:
+    if request.output.lineage is None:
+        return _run(request)
+    from feedback_etl.pipeline.lineage import LineageRun
+
+    with LineageRun(request) as lineage:
+        lineage.report = _run(request)
+    return lineage.report
 
 
 def _run(request: ExportRequest) -> ExportReport:
@@ -170,6 +184,9 @@ def export_incremental(request: ExportRequest) -> ExportReport:
         report.advice = (
             "this began a new series, since the folder's other exports have other settings: it repeats their rows"
         )
+        if series.pending_elsewhere:
+            waiting = pluralize(series.pending_elsewhere, "row")
+            report.advice += f"; {waiting} of those wait until their series continues, or prune removes them"
     if report.late_records:
         logger.warning("%d rows arrived later than the lookback allows and are in no export", report.late_records)
     return report

@@ -10,14 +10,20 @@ from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.audit_records import CHAIN_START, Line, Record, compute_mac
 from feedback_etl.records.catalog import find_latest_increments, list_manifests
 from feedback_etl.records.key_binding import name_keys
+from feedback_etl.records.layout import STATE_KINDS
 from feedback_etl.records.manifest import Manifest
-from feedback_etl.records.manifest_verification import LogEvidence, Problem, find_manifest_problems
+from feedback_etl.records.manifest_verification import (
+    UNAVAILABLE_KEY,
+    LogEvidence,
+    Problem,
+    find_manifest_problems,
+)
 from feedback_etl.records.tombstone_seals import find_unsealed
 from feedback_etl.records.tombstones import TombstoneFile, TombstoneState
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.location import StorageLike, open_storage
 
-_UNAVAILABLE = "it is signed with an unavailable key: pass it with --key-file"
+_UNAVAILABLE = f"it {UNAVAILABLE_KEY}"
 
 
 class VerificationResult(NamedTuple):
@@ -44,6 +50,11 @@ class VerificationResult(NamedTuple):
     def tampering(self) -> list[str]:
         """Return the problems that are not `uncertain`."""
         return [problem for problem in self.problems if problem not in self.uncertain]
+
+    @property
+    def unverified(self) -> list[str]:
+        """Return those of the `uncertain` problems that an unavailable key causes."""
+        return [problem for problem in self.uncertain if problem.endswith(UNAVAILABLE_KEY)]
 
     @property
     def is_protected(self) -> bool:
@@ -136,7 +147,7 @@ def _verify_tombstones(
 def _find_changed_files(storage: Storage, exports: Iterable[Manifest]) -> Iterator[str]:
     """Yield a problem for each file that differs from its manifest; an announced replacement is no difference.
 
-    The seen rows of an export of a series are deleted once the next one is committed.
+    The files of the state of a series are deleted once its next export is committed.
     """
     exports = list(exports)
     latest = find_latest_increments(exports)
@@ -145,7 +156,7 @@ def _find_changed_files(storage: Storage, exports: Iterable[Manifest]) -> Iterat
             if storage.stat_with_digest(file.path) not in file.versions:
                 yield f"{file.path} was changed"
         except FileNotFoundError:
-            if file.kind != "rows" or latest.get(export.settings_digest) is export:
+            if file.kind not in STATE_KINDS or latest.get(export.settings_digest) is export:
                 yield f"{file.path} is missing"
         except ExportFileError as error:  # no regular file
             yield str(error)

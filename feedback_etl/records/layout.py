@@ -3,17 +3,20 @@
     ml/feedback_training/
       feedback_training_20251025_120000.csv              the pairs; .csv.gz, .csv.zst or .parquet
       feedback_training_20251025_120000.manifest.json    named last: the commit point
-      rejected/feedback_training_20251025_120000_rejected.csv
+      rejected/feedback_training_20251025_120000_rejected.txt
       .feedback_etl/feedback_training_20251025_120000.rows    digests of the rows that an incremental export read
+      .feedback_etl/feedback_training_20251025_120000.pending    rows of a series that wait for k people
+      .feedback_etl/feedback_training_20251025_120000.members    people of its equivalence classes, as digests
       .feedback_etl/feedback_training_20251025_120000.links    the analysis of each row of a shared export
 
-A second export of the same second is called `..._1`. While a file is being written it has the same name with a dot
-before it and `.tmp` after it.
+Lists of rejected rows are CSV, and named so that `**/*.csv` finds the pairs alone. Exports of earlier versions call
+them `.csv`. A second export of the same second is called `..._1`. While a file is being written it has the same name
+with a dot before it and `.tmp` after it.
 
 An export in parts, which several machines have written or an object store contains, has folders instead of files:
 
       feedback_training_20251025_120000/part-00000.parquet             a range of time each, in their order
-      rejected/feedback_training_20251025_120000/part-00000.csv
+      rejected/feedback_training_20251025_120000/part-00000.txt
       .feedback_etl/feedback_training_20251025_120000/part-00000.rows    digests of the rows of an incremental export
       .feedback_etl/feedback_training_20251025_120000/part-00000.links    the analyses of the rows of a shared part
       .feedback_etl/feedback_training_20251025_120000/part-00000.arrow    spooled rows, with `--k`, until the commit
@@ -30,12 +33,17 @@ PREFIX = "feedback_training_"
 MANIFEST_SUFFIX = ".manifest.json"
 DATA_SUFFIXES = (".csv", ".csv.gz", ".csv.zst", ".parquet")
 REJECTED_FOLDER = "rejected"
+REJECTED_SUFFIX = ".txt"
 STEM = re.compile(rf"{PREFIX}\d{{8}}_\d{{6}}(_\d+)?(?!\d)")
 """The beginning of the names of the files and folders of an export."""
+
+STATE_KINDS = frozenset({"rows", "members", "pending"})
+"""The kinds of files of the state of a series, which the next export of the series supersedes."""
 
 _MAX_PER_SECOND = 10_000
 
 
+_REJECTED_LIST = re.compile(rf"{REJECTED_FOLDER}/(.+_rejected|.+/part-\d+){re.escape(REJECTED_SUFFIX)}")
 _STATE_FILES = {f"{STATE_FOLDER}/{name}" for name in ("lock", "audit.jsonl", "tombstones.jsonl")}
 _STATE_OBJECT = re.compile(rf"{re.escape(STATE_FOLDER)}/(audit|tombstones)/\d{{8}}\.json")
 
@@ -54,7 +62,7 @@ def manifest_path(stem: str) -> str:
 
 def rejected_path(stem: str) -> str:
     """Return the path of the list of rejected rows in the folder."""
-    return f"{REJECTED_FOLDER}/{stem}_rejected.csv"
+    return _rejected_paths(stem)[0]
 
 
 def part_path(stem: str, number: int, suffix: str) -> str:
@@ -68,7 +76,7 @@ def part_path(stem: str, number: int, suffix: str) -> str:
 
 def rejected_part_path(stem: str, number: int) -> str:
     """Return the path of the rejected rows of a part in the folder."""
-    return f"{REJECTED_FOLDER}/{stem}/part-{number:05}.csv"
+    return f"{REJECTED_FOLDER}/{stem}/part-{number:05}{REJECTED_SUFFIX}"
 
 
 def spooled_part_path(stem: str, number: int) -> str:
@@ -79,7 +87,7 @@ def spooled_part_path(stem: str, number: int) -> str:
 def parse_part_number(path: str) -> int:
     """Parse the number of a part of any kind from its path.
 
-    >>> parse_part_number("rejected/feedback_training_20251025_120000/part-00007.csv")
+    >>> parse_part_number("rejected/feedback_training_20251025_120000/part-00007.txt")
     7
     """
     return int(path.rpartition("part-")[2].partition(".")[0])
@@ -110,6 +118,26 @@ def seen_rows_path(stem: str) -> str:
     return f"{STATE_FOLDER}/{stem}.rows"
 
 
+def pending_path(stem: str) -> str:
+    """Return the path of the pending rows of a series in the folder."""
+    return f"{STATE_FOLDER}/{stem}.pending"
+
+
+def members_path(stem: str) -> str:
+    """Return the path of the members of the equivalence classes of a series in the folder."""
+    return f"{STATE_FOLDER}/{stem}.members"
+
+
+def pending_part_path(stem: str, number: int) -> str:
+    """Return the path of the pending rows of a part in the folder."""
+    return f"{STATE_FOLDER}/{stem}/part-{number:05}.pending"
+
+
+def members_part_path(stem: str) -> str:
+    """Return the path of the members of the equivalence classes in the folder, of an export in parts."""
+    return f"{STATE_FOLDER}/{stem}/part-00000.members"
+
+
 def links_path(stem: str) -> str:
     """Return the path of the links of a shared export in the folder."""
     return f"{STATE_FOLDER}/{stem}.links"
@@ -128,8 +156,22 @@ def spool_path(stem: str) -> str:
 def export_paths(stem: str) -> list[str]:
     """Return all paths in the folder that an export may use."""
     data = (f"{stem}{suffix}" for suffix in DATA_SUFFIXES)
-    state = (seen_rows_path(stem), links_path(stem), spool_path(stem))
-    return [*data, rejected_path(stem), *state, manifest_path(stem)]
+    state = (seen_rows_path(stem), links_path(stem), members_path(stem), pending_path(stem), spool_path(stem))
+    return [*data, *_rejected_paths(stem), *state, manifest_path(stem)]
+
+
+def _rejected_paths(stem: str) -> list[str]:
+    """Return the paths that an export may use, the second in earlier versions."""
+    return [f"{REJECTED_FOLDER}/{stem}_rejected{suffix}" for suffix in (REJECTED_SUFFIX, ".csv")]
+
+
+def contains_rows(path: str) -> bool:
+    """Return whether a path in the folder has the name of a data file or of a list of rejected rows.
+
+    >>> [contains_rows(path) for path in ("copy.csv", "rejected/copy_rejected.txt", "notes.txt")]
+    [True, True, False]
+    """
+    return path.endswith(DATA_SUFFIXES) or _REJECTED_LIST.fullmatch(path) is not None
 
 
 def is_state_file(path: str, *, is_object: bool) -> bool:
@@ -157,7 +199,7 @@ def is_path_of_export(path: str, stem: str) -> bool:
     *folders, name = path.split("/")
     own = {
         (): name == stem or name.startswith(f"{stem}."),
-        (REJECTED_FOLDER,): name == f"{stem}_rejected.csv",
-        (STATE_FOLDER,): name in (f"{stem}.rows", f"{stem}.links"),
+        (REJECTED_FOLDER,): f"{REJECTED_FOLDER}/{name}" in _rejected_paths(stem),
+        (STATE_FOLDER,): name.removeprefix(f"{stem}.") in ("rows", "links", "members", "pending"),
     } | dict.fromkeys([(stem,), (REJECTED_FOLDER, stem), (STATE_FOLDER, stem)], name.startswith("part-"))
     return own.get(tuple(folders), False) and "\0" not in name

@@ -10,6 +10,9 @@ from feedback_etl.records.layout import manifest_path
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.records.manifest_details import audit_summary
 
+UNAVAILABLE_KEY = "is signed with an unavailable key: pass it with --key-file"
+"""The end of a problem that is no sign of tampering, but of a key that the verification lacked."""
+
 
 class Problem(NamedTuple):
     """Describe a problem; it is no proof of tampering unless `is_certain`."""
@@ -116,7 +119,7 @@ def _verify_mac(manifest: Manifest, evidence: LogEvidence, by_id: Mapping[str, K
             return Problem(f"{name} is not signed by a key, as it has to be")
         return None
     if signed_by not in by_id:
-        return Problem(f"{name} is signed with an unavailable key: pass it with --key-file", is_certain=False)
+        return Problem(f"{name} {UNAVAILABLE_KEY}", is_certain=False)
     is_intact = manifest.mac == manifest.compute_mac(by_id[signed_by])
     return None if is_intact else Problem(f"{name} was changed")
 

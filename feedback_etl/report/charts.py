@@ -14,7 +14,7 @@ from feedback_etl.report.ticks import round_width
 _WIDTH, _LABELS, _FIGURES = 360, 168, 62
 _LINE, _BAR, _TEXT = 24, 15, 12.5
 _MAX_LABEL = 22  # characters: routine_completion_pct
-_HEIGHT, _AXIS, _BELOW = 190, 44, 24
+_HEIGHT, _AXIS, _BELOW, _LINE_HEIGHT = 190, 44, 24, 15
 _GAP, _MIN_HEIGHT = 1.5, 3.0  # between the values of a column; height of a small value with its gap
 
 
@@ -28,7 +28,7 @@ class Bar(NamedTuple):
 
 
 class Stack(NamedTuple):
-    """A stacked column: a label below, and a value for each series."""
+    """A stacked column: a label below, of one line or more, and a value for each series."""
 
     label: str
     values: Sequence[int]
@@ -74,12 +74,16 @@ def stacks(title: str, description: str, items: Sequence[Stack], tones: Sequence
         left = _AXIS + position * step + (step - width) / 2
         shapes.append(_stack(stack, highest, tones, left, width))
         if position % label_interval == 0:
-            shapes.append(
-                Markup('<text class="quiet" x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
-                    min(left + width / 2, _WIDTH - 36), _HEIGHT + 16, stack.label
-                )
-            )
-    return _svg(title, description, _HEIGHT + _BELOW, shapes)
+            shapes.append(_lines(stack.label, min(left + width / 2, _WIDTH - 36)))
+    lines = max((stack.label.count("\n") for stack in items), default=0)
+    return _svg(title, description, _HEIGHT + _BELOW + lines * _LINE_HEIGHT, shapes)
+
+
+def _lines(label: str, x: float) -> Markup:
+    """Draw the lines of a label below the axis."""
+    text = Markup('<text class="quiet" x="{:.1f}" y="{:g}" text-anchor="middle">{}</text>')
+    lines = enumerate(label.split("\n"))
+    return Markup("").join(text.format(x, _HEIGHT + 16 + number * _LINE_HEIGHT, line) for number, line in lines)
 
 
 def _stack(item: Stack, highest: float, tones: Sequence[str], left: float, width: float) -> Markup:

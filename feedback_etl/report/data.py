@@ -7,21 +7,22 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from feedback_etl.columns import QUASI_IDENTIFIERS
 from feedback_etl.errors import ExportFileError, UsageError
-from feedback_etl.exports.maintenance import list_exports, require_storage
+from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit_verification import VerificationResult, verify_folder
 from feedback_etl.records.layout import DATA_SUFFIXES
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.report.columns import Column, list_columns
+from feedback_etl.report.comparison import measure_overlap
 from feedback_etl.report.distribution import Distribution, distribution
 from feedback_etl.report.drift import Drift, can_drift, drift
+from feedback_etl.report.outcomes import ExportOutcome, account_for_rows, list_outcomes
 from feedback_etl.report.rows import Rows, read_columns
 from feedback_etl.report.selection import Selection, refresh_exports, select_exports
-from feedback_etl.storage.location import open_storage
+from feedback_etl.storage.location import open_storage, require_storage
 from feedback_etl.storage.urls import is_object_store
-from feedback_etl.training.committed_export import CommittedExport, may_share_pairs
+from feedback_etl.training.committed_export import CommittedExport
 
 _PERSON = "subject_hash"
 _SIZES = ((1, 1), (2, 2), (3, 3), (4, 4), (5, 9), (10, 19), (20, 49), (50, None))
@@ -50,6 +51,8 @@ class ReportData(NamedTuple):
         created_at: Time of the report, UTC.
         folders: Folders or prefixes of the exports.
         exports: Manifests, the oldest first; pruned ones too.
+        outcomes: Names and figures of these exports.
+        account: What became of the exported rows, from those of all exports to `rows`; see `account_for_rows`.
         selection: Exports whose rows, columns, classes and drift are reported, and how many are excluded, and why.
         rows: Rows of the selected exports, each pair once.
         dictionary: Columns of the selected exports.
@@ -65,6 +68,8 @@ class ReportData(NamedTuple):
     created_at: datetime
     folders: list[str]
     exports: list[Manifest]
+    outcomes: list[ExportOutcome]
+    account: list[tuple[str, int]]
     selection: Selection
     rows: int
     dictionary: list[Distribution]
@@ -85,22 +90,26 @@ def collect_data(exports: Sequence[CommittedExport], keys: Iterable[Key], create
         ExportFileError: A file cannot be read, or does not match its manifest.
     """
     keys, folders = list(keys), list(dict.fromkeys(str(export.storage) for export in exports))
-    selection = select_exports(refresh_exports(exports))
+    refreshed = refresh_exports(exports)
+    selection = select_exports(refreshed)
     rows, columns = Rows(selection.combined), _columns(selection.combined)
     has_people = [_PERSON in export.manifest.columns for export in selection.combined]
     person = _PERSON if has_people and all(has_people) else "analysis_hash"
     quasi_identifiers = [name for name in _quasi_identifiers(selection.combined) if name in columns]
+    row_count = rows.read(person).height
     return ReportData(
         created_at=created_at,
         folders=folders,
         exports=[export.manifest for export in exports],
+        outcomes=list_outcomes(exports),
+        account=account_for_rows(exports, refreshed, selection.combined, row_count),
         selection=selection,
-        rows=rows.read(person).height,
+        rows=row_count,
         dictionary=[distribution(rows.read(name, person), column, person=person) for name, column in columns.items()],
         quasi_identifiers=quasi_identifiers,
         sizes=_sizes(rows.read(*quasi_identifiers, person), quasi_identifiers, person) if quasi_identifiers else [],
         person=person,
-        overlap=_overlap(selection.compared),
+        overlap=measure_overlap(*selection.compared) if selection.compared else 0.0,
         drift=_drift(selection.compared, columns),
         verdicts={folder: verify_folder(folder, keys) for folder in folders},
     )
@@ -122,16 +131,6 @@ def _drift(compared: Sequence[CommittedExport], columns: Mapping[str, Column]) -
     comparable = [column for name, column in columns.items() if name in common and can_drift(column)]
     names = [column.name for column in comparable]
     return drift(read_columns(before, names), read_columns(now, names), comparable)
-
-
-def _overlap(compared: Sequence[CommittedExport]) -> float | None:
-    """Return the overlap of two windows; exports of one series share no row, and adopted files have no window."""
-    if not compared or not all(export.manifest.window[1] for export in compared) or not may_share_pairs(*compared):
-        return 0.0
-    (start, end), (newer_start, newer_end) = (export.window for export in compared)
-    if newer_start == datetime.min:
-        return None
-    return (min(end, newer_end) - max(start, newer_start)) / (newer_end - newer_start)
 
 
 def find_report_exports(locations: Iterable[str | Path]) -> list[CommittedExport]:
@@ -169,7 +168,7 @@ def _list_exports(location: str | Path) -> list[CommittedExport]:
 def _quasi_identifiers(exports: Sequence[CommittedExport]) -> Sequence[str]:
     """Return the quasi-identifiers of the newest export with a measured risk."""
     risks: list[dict[str, Any]] = [export.manifest.risk for export in reversed(exports) if export.manifest.risk]
-    return risks[0]["quasi_identifiers"] if risks else QUASI_IDENTIFIERS
+    return risks[0]["quasi_identifiers"] if risks else exports[-1].manifest.schema.quasi_identifiers if exports else ()
 
 
 def _sizes(frame: pl.DataFrame, quasi_identifiers: list[str], person: str) -> list[ClassSize]:

@@ -30,11 +30,16 @@ class Drift(NamedTuple):
     by_chance: float
 
     @property
+    def is_uncertain(self) -> bool:
+        """Return whether chance alone could cause what would be a drift otherwise."""
+        return self.psi >= MODERATE and self.by_chance >= MODERATE
+
+    @property
     def verdict(self) -> str:
         """Return the drift in words; none is reported where chance alone could cause it."""
         if self.psi < MODERATE:
             return "little"
-        if self.by_chance >= MODERATE:
+        if self.is_uncertain:
             return "too few rows to tell"
         return "moderate" if self.psi < LARGE else "large"
 

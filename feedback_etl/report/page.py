@@ -1,33 +1,23 @@
 """Render the report as one self-contained HTML page, without network access or scripts; Jinja escapes all values."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from feedback_etl.database.window import parse_window
 from feedback_etl.plurals import pluralize
+from feedback_etl.records.audit_verification import VerificationResult
 from feedback_etl.report.charts import Bar, Stack, bars, stacks
 from feedback_etl.report.data import ClassSize, ReportData
 from feedback_etl.report.distribution import Distribution
 from feedback_etl.report.drift import LARGE, MODERATE, Drift
-
-if TYPE_CHECKING:
-    from feedback_etl.records.manifest import Manifest
+from feedback_etl.report.outcomes import OTHER_FIGURES, SERIES, ExportOutcome
 
 MAX_EXPORTS = 60
 """The newest exports are drawn and listed, up to this number."""
-
-_SERIES = {
-    "exported_records": ("exported", "main"),
-    "deduplicated_records": ("duplicates", "second"),
-    "skipped_records": ("skipped", "third"),
-    "errors": ("rejected", "bad"),
-    "suppressed_records": ("suppressed", "fourth"),
-}
-"""Outcomes of a row: the statistic of the manifest, its label and the CSS class of its colour."""
 
 _VISIBLE = {code: f"\\u{code:04x}" for code in (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 """Bidirectional control characters (Unicode, annex 9) are shown as escapes and have no effect."""
@@ -37,21 +27,23 @@ _TONES = {"little": "main", "too few rows to tell": "third", "moderate": "third"
 
 def render_page(data: ReportData) -> str:
     """Render the page; equal data results in equal pages."""
-    newest = data.exports[-MAX_EXPORTS:]
+    newest = data.outcomes[-MAX_EXPORTS:]
     text = (
         _environment()
         .get_template("page.html")
         .render(
             data=data,
             newest=newest,
-            series=_SERIES,
-            totals={name: sum(_statistic(export.statistics, name) for export in newest) for name in _SERIES},
+            series=SERIES,
+            other_figures=OTHER_FIGURES,
+            totals=[sum(counts) for counts in zip(*(export.counts for export in data.outcomes), strict=True)],
             over_time=_over_time(newest),
             dictionary=[(column, _distribution(column)) for column in data.dictionary],
             classes=_classes(data.sizes, data.quasi_identifiers),
             small_classes=sum(size.classes for size in data.sizes if size.small),
             drift=_drift(data.drift),
-            problems=sum(len(verdict.problems) for verdict in data.verdicts.values()),
+            problems=sum(len(_known_problems(verdict)) for verdict in data.verdicts.values()),
+            is_unverified=any(verdict.unverified for verdict in data.verdicts.values()),
             is_protected=all(verdict.is_protected for verdict in data.verdicts.values()),
         )
     )
@@ -73,21 +65,21 @@ def _environment() -> Environment:
         "moment": _moment,
         "window": _window,
         "pluralize": pluralize,
+        "known_problems": _known_problems,
     }
     return environment
 
 
-def _over_time(exports: "list[Manifest]") -> Markup:
+def _known_problems(verdict: VerificationResult) -> list[str]:
+    """Return the problems but those that an unavailable key causes."""
+    return [problem for problem in verdict.problems if problem not in verdict.unverified]
+
+
+def _over_time(exports: list[ExportOutcome]) -> Markup:
     """Draw the outcome of the rows of each export."""
-    items = [Stack(item.created_at[:10], [_statistic(item.statistics, name) for name in _SERIES]) for item in exports]
-    description = f"One column for each of {len(items)} exports, from {items[0].label} to {items[-1].label}."
-    return stacks("Rows by export", description, items, [tone for _, tone in _SERIES.values()])
-
-
-def _statistic(statistics: Mapping[str, Any], name: str) -> int:
-    """Return a statistic of a manifest; 0 if it has none, as for adopted files."""
-    value = statistics.get(name, 0)
-    return value if isinstance(value, int) else 0
+    items = [Stack(export.label, export.counts) for export in exports]
+    description = f"One column for each of {len(items)} exports, from {exports[0].name} to {exports[-1].name}."
+    return stacks("Rows by export", description, items, [tone for _, tone in SERIES.values()])
 
 
 def _distribution(item: Distribution) -> Markup | None:

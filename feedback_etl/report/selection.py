@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
+from feedback_etl.report.comparison import find_compared
 from feedback_etl.training.committed_export import CommittedExport
 from feedback_etl.training.export_catalog import refresh
 
@@ -12,6 +13,7 @@ _REASONS = {
     "key": "another key",
     "precision": "another timestamp precision",
     "age_edges": "other age ranges",
+    "schema": "another schema",
     "recommendation_id": "another form of recommendation_id",
 }
 """Differences, by the names of `ExportKind`, because of which two exports cannot be combined."""
@@ -22,7 +24,7 @@ class Selection(NamedTuple):
 
     Attributes:
         combined: Exports of the newest one's kind, the oldest first.
-        compared: The last two of these in the newest one's folder; empty if there are not two.
+        compared: The newest of these, and before it the one to measure drift from; empty if none is comparable.
         excluded: Number of other exports with their files.
         reasons: Differences of these from the newest one, with their numbers; an export can have several.
     """
@@ -52,16 +54,15 @@ def select_exports(exports: Sequence[CommittedExport]) -> Selection:
     """
     if not exports:
         return Selection([], [], 0, {})
-    newest, kinds = exports[-1], [export.kind for export in exports]
+    kinds = [export.kind for export in exports]
     combined = [export for export, kind in zip(exports, kinds, strict=True) if kind == kinds[-1]]
-    same_folder = [export for export in combined if str(export.storage) == str(newest.storage)]
     differences = {
         reason: sum(getattr(kind, name) != getattr(kinds[-1], name) for kind in kinds)
         for name, reason in _REASONS.items()
     }
     return Selection(
         combined=combined,
-        compared=same_folder[-2:] if len(same_folder) > 1 else [],
+        compared=find_compared(combined),
         excluded=len(exports) - len(combined),
         reasons={reason: count for reason, count in differences.items() if count},
     )

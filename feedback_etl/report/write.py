@@ -26,7 +26,7 @@ def write_report(
 
     Rows, columns, classes and drift cover the exports that can be combined with the newest one: those of equal key,
     timestamp precision, age ranges and form of recommendation_id. The page says how many are excluded, and why. Drift
-    is measured between the last two of these in the newest one's folder.
+    is measured between the newest of these and an earlier one of its folder with equal settings and a similar window.
 
     Args:
         path: Path of the page (0600); an existing file is replaced, unless it is a link.

@@ -7,6 +7,7 @@ belongs to this user or to root, and no other user can write to it.
 import grp
 import os
 import pwd
+import re
 import shlex
 import stat
 import tomllib
@@ -18,12 +19,31 @@ from feedback_etl.errors import UsageError
 
 SETTINGS_FILE = "feedback-etl.toml"
 
+_POSITION = re.compile(r"\((at line \d+, column \d+)\)$")
+"""The position at the end of a message of `tomllib`, which may quote the file before it; none at the end of a file."""
+
 
 class SettingsFile(NamedTuple):
-    """The path and the values of a settings file; the values are empty if the file does not exist."""
+    """The path, the values and the text of a settings file; values and text are empty if the file does not exist."""
 
     path: Path
     values: dict[str, Any]
+    text: str = ""
+
+    def describe_position(self, *keys: str) -> str:
+        """Return the file and the line of a setting, for messages; the line is that at which the setting begins."""
+        lines = self.text.splitlines(keepends=True)
+        keys = keys if self.path.name == SETTINGS_FILE else ("tool", "feedback-etl", *keys)
+        line = 0
+        for number in range(1, len(lines) + 1):
+            with suppress(tomllib.TOMLDecodeError):  # the lines end within a value
+                values: Any = tomllib.loads("".join(lines[:number]))
+                for key in keys:
+                    values = values.get(key) if isinstance(values, dict) else None
+                if values is not None:
+                    return f"{self.path}, line {line + 1}"
+                line = number
+        return str(self.path)
 
 
 def read_settings_file() -> SettingsFile:
@@ -36,18 +56,19 @@ def read_settings_file() -> SettingsFile:
     path = Path(SETTINGS_FILE)
     if (file := _read(path)) is not None:
         _require_trusted(path, file.status)
-        return SettingsFile(path, _parse_toml(path, file.content))
+        return SettingsFile(path, *_parse_toml(path, file.content))
     path = Path("pyproject.toml")
     file = _read(path)
     if file is None or b"feedback-etl" not in file.content:
         return SettingsFile(path, {})
-    tool = _parse_toml(path, file.content).get("tool")
+    project, text = _parse_toml(path, file.content)
+    tool = project.get("tool")
     values = tool.get("feedback-etl", {}) if isinstance(tool, dict) else {}
     if not isinstance(values, dict):
         raise UsageError("In pyproject.toml, tool.feedback-etl must be a table: [tool.feedback-etl].")
     if values:
         _require_trusted(path, file.status)
-    return SettingsFile(path, values)
+    return SettingsFile(path, values, text)
 
 
 class _File(NamedTuple):
@@ -107,8 +128,23 @@ def _is_private_group(group: int) -> bool:
         return False
 
 
-def _parse_toml(path: Path, content: bytes) -> dict[str, Any]:
-    """Parse the content of a settings file."""
-    with suppress(ValueError):  # the error may contain a line of the file, so it is not chained
-        return tomllib.loads(content.decode())
-    raise UsageError(f"The settings file {path} is not valid TOML.")
+def _parse_toml(path: Path, content: bytes) -> tuple[dict[str, Any], str]:
+    """Return the values and the text of a settings file.
+
+    Raises:
+        UsageError: It is not TOML. The message contains the position, but nothing of the file.
+    """
+    try:
+        text = content.decode().replace("\r\n", "\n")
+        return tomllib.loads(text), text
+    except UnicodeDecodeError as error:
+        position = f"{_describe_end(content[: error.start].decode())}, which is not UTF-8"
+    except tomllib.TOMLDecodeError as error:
+        position = next(iter(_POSITION.findall(str(error))), _describe_end(text))
+    raise UsageError(f"The settings file {path} is not valid TOML ({position}).")
+
+
+def _describe_end(text: str) -> str:
+    """Return the position after a text."""
+    *_, line = lines = text.split("\n")
+    return f"at line {len(lines)}, column {len(line) + 1}"

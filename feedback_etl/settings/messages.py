@@ -36,20 +36,22 @@ def describe_error(
 
     Args:
         location: The path of the setting, as in `ValidationError.errors()`.
-        message: Pydantic's message, which begins with "Input" or "Extra inputs".
+        message: Pydantic's message, which begins with "Input" or "Extra inputs", or is "Field required".
         known: The names of all settings.
         flags: The values that options of the command line give, by the names of settings.
     """
     name = ".".join(map(str, location)).removeprefix(PREFIX.lower())
     if message.startswith("Extra"):
         return describe_unknown(name, name, known)
+    if message == "Field required":
+        return f"{name} is missing"
     return message.replace("Input", name if flags.get(name) is None else f"`{name}`", 1)
 
 
 def describe_unknown(shown_name: str, name: str, known: Iterable[str]) -> str:
-    """Return a clause about an unknown setting, with the most similar known name if there is one."""
-    near = get_close_matches(name, list(known), 1, 0.75)
-    return f"{shown_name} is not a setting" + (f" (did you mean {near[0]}?)" if near else "")
+    """Return a clause about an unknown setting, with the most similar known names if there are any."""
+    near = get_close_matches(name, list(known), 3, 0.6)
+    return f"{shown_name} is not a setting" + (f" (did you mean {' or '.join(near)}?)" if near else "")
 
 
 def list_unknown_variables(environment: Mapping[str, str], known: Iterable[str]) -> list[str]:

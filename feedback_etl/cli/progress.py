@@ -1,0 +1,60 @@
+"""The progress of an export on a terminal: its phase, then a bar with rows, rate and time left."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from feedback_etl.cli.console import measure_width
+
+_REFRESHES_PER_SECOND = 5
+
+
+class ProgressListeners(NamedTuple):
+    """The arguments of `export_feedback` that report progress; None where nothing is shown."""
+
+    on_progress: Callable[[int, int], None] | None = None
+    on_phase: Callable[[str], None] | None = None
+
+
+@contextmanager
+def show_progress(*, quiet: bool = False) -> Iterator[ProgressListeners]:
+    """Show the progress of the context on stderr, from the start on; nothing if stderr is not a terminal.
+
+    Rich is imported for a terminal only. The line disappears at the end of the context.
+    """
+    if quiet or not measure_width(sys.stderr):
+        yield ProgressListeners()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.fields[figures]}"))
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, expand=True, transient=True, refresh_per_second=_REFRESHES_PER_SECOND
+    ) as progress:
+
+        def show_phase(name: str) -> None:
+            for earlier in progress.task_ids:
+                progress.remove_task(earlier)
+            progress.add_task(name, total=None, figures="")
+            progress.refresh()
+
+        def show_rows(rows: int, total: int) -> None:
+            (task,) = progress.tasks
+            figures = _format_figures(rows, total, task.elapsed or 0)
+            progress.update(task.id, completed=rows, total=total, figures=figures)
+
+        show_phase("starting")
+        yield ProgressListeners(show_rows, show_phase)
+
+
+def _format_figures(rows: int, total: int, seconds: float) -> str:
+    """Return rows, rate and time left in words.
+
+    >>> _format_figures(500_000, 2_000_000, 1.25)
+    '500,000 of 2,000,000 rows, 400,000 rows/s, 4 s left'
+    """
+    rate = rows / max(seconds, 1e-3)
+    return f"{rows:,} of {total:,} rows, {rate:,.0f} rows/s, {(total - rows) / max(rate, 1):.0f} s left"
