@@ -22,6 +22,15 @@ DatabaseUrl = Annotated[
         rich_help_panel=ROWS,
     ),
 ]
+RawFiles = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        help="CSV, Parquet or JSON lines files instead of a database; quote a pattern: 'raw/*.parquet'.",
+        metavar="PATTERN",
+        rich_help_panel=ROWS,
+    ),
+]
 Days = Annotated[
     int,
     typer.Option(
@@ -174,14 +183,15 @@ def require_effective(context: typer.Context, requirements: Mapping[str, tuple[s
 def has_row_security(settings: "Settings") -> bool:
     """Return whether the configured database may have row-level security; true if none is configured."""
     url = settings.database_url.get_secret_value() if settings.database_url else ""
-    return not url.startswith(("sqlite", "mysql", "mariadb", "duckdb"))
+    return not url.startswith(("sqlite", "mysql", "mariadb", "duckdb", "files:"))
 
 
-def load_command_settings(output: str | None = None, **flags: Any) -> "Settings":
+def load_command_settings(output: str | None = None, *, raw_files: str | None = None, **flags: Any) -> "Settings":
     """Return the active settings for the options of a command.
 
     Args:
         output: The value of --output.
+        raw_files: The value of --from.
         flags: Values of other options by the names of settings; None is ignored.
 
     Raises:
@@ -191,6 +201,10 @@ def load_command_settings(output: str | None = None, **flags: Any) -> "Settings"
 
     if output == "":
         raise UsageError("--output is empty: name a folder, or omit the option.")
+    if raw_files is not None:
+        if flags.get("database_url") is not None:
+            raise UsageError("--from and --database-url exclude each other: give one of them.")
+        flags["database_url"] = f"files:{raw_files}"
     return load_settings(output_dir=output, **flags)
 
 
@@ -199,7 +213,7 @@ def load_given_settings(context: typer.Context) -> "Settings":
     from feedback_etl.settings.model import Settings
 
     given = {name: value for name, value in context.params.items() if name in Settings.model_fields}
-    return load_command_settings(given.pop("output_dir", None), **given)
+    return load_command_settings(given.pop("output_dir", None), raw_files=context.params.get("raw_files"), **given)
 
 
 def find_given_options(context: typer.Context) -> dict[str, Any]:

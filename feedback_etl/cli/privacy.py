@@ -16,6 +16,7 @@ from feedback_etl.cli.options import (
     KeyFiles,
     OutputFolder,
     Query,
+    RawFiles,
     load_command_settings,
     open_existing_output,
 )
@@ -43,6 +44,7 @@ def check(
     query: Query = None,
     allow_row_security: AllowRowSecurity = None,
     as_json: JsonOutput = False,
+    raw_files: RawFiles = None,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Run the pre-production checklist.
@@ -55,7 +57,7 @@ def check(
     from feedback_etl.compliance.record import write_record as write
 
     settings = load_command_settings(
-        output, database_url=database_url, query=query, allow_row_security=allow_row_security
+        output, raw_files=raw_files, database_url=database_url, query=query, allow_row_security=allow_row_security
     )
     if not write_record:
         open_existing_output(settings)

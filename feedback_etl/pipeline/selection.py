@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from feedback_etl.database.connect import Database
+from feedback_etl.database.connect import Database, is_files
 from feedback_etl.database.read import PhaseListener, Progress, ReadRequest
 from feedback_etl.errors import UsageError
 from feedback_etl.options.export import ExportOptions
@@ -22,7 +22,8 @@ def select(
         UsageError: The window ends after `now`, or extra columns have no query that yields them.
     """
     read, extra_columns = options.read, options.privacy.extra_columns
-    if extra_columns and read.query is None and read.source is None:
+    has_query = read.query is not None or read.source is not None or is_files(database)
+    if extra_columns and not has_query:
         raise UsageError(f"The default tables have no column {extra_columns[0].name}: extra columns require a query.")
     return ReadRequest(
         database,
