@@ -1,9 +1,10 @@
 """The wheel: its content, and that it works without the source tree."""
 
-import os
+import json
 import re
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -34,22 +35,51 @@ def test_wheel_contains_the_package_and_its_licence(wheel: Path) -> None:
     assert {name.rpartition("/")[2] for name in names if name.startswith("feedback_etl/notebooks/")} == notebooks
 
 
-def test_wheel_exports_without_the_source_tree(wheel: Path, tmp_path: Path) -> None:
-    """Unpacked elsewhere, the command's module runs the demo."""
-    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
-    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
-    import_command = [sys.executable, "-c", "import feedback_etl; print(feedback_etl.__file__)"]
-    imported = subprocess.run(import_command, env=environment, capture_output=True, text=True, check=True)
-    assert imported.stdout.startswith(str(tmp_path / "site"))
-    command = [sys.executable, "-m", "feedback_etl", "demo", "--rows", "500"]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install the wheel in an environment of its own, which shares the dependencies of this one; nothing is loaded.
+
+    Returns the folder of its programs.
+    """
+    folder = tmp_path_factory.mktemp("environment")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    python = folder / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-index", "--no-deps"]
+    subprocess.run([*pip, str(wheel)], check=True, capture_output=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    dependencies = sysconfig.get_paths()["purelib"]  # whose .pth files, that of the source tree too, have no effect
+    (site / "dependencies.pth").write_text(f"{dependencies}\n", encoding="utf-8")
+    return python.parent
+
+
+def run(*command: str | Path) -> str:
+    """Run a program in an empty folder, and return what it prints on both streams."""
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert "exported" in result.stderr
-    for subcommand, pattern, folder in (("notebooks", "*.ipynb", "notebooks"), ("contracts", "*.sql", "schemas")):
-        copy = [sys.executable, "-m", "feedback_etl", subcommand, "copies"]
-        subprocess.run(copy, env=environment, capture_output=True, text=True, check=True)
-        expected = {path.name for path in (ROOT / folder).glob(pattern)}
-        assert {path.name for path in Path("copies").glob(pattern)} == expected
+    return result.stdout + result.stderr
+
+
+def test_wheel_works_without_the_source_tree(installed: Path) -> None:
+    """The installed command runs the demo, describes it, and copies notebooks and contracts."""
+    command = installed / "feedback-etl"
+    imported = run(installed / "python", "-c", "import feedback_etl; print(feedback_etl.__file__)")
+    assert imported.startswith(str(installed.parent))
+    assert "exported" in run(command, "demo", "--rows", "500")
+    run(command, "report", "feedback_demo/exports", "-o", "report.html")
+    for subcommand, pattern, folder in (("notebooks", "*.ipynb", "notebooks"), ("contracts", "*.*", "schemas")):
+        run(command, subcommand, "copies")
+        copies = {path.name: path.read_bytes() for path in Path("copies").glob(pattern)}
+        originals = {path.name: path.read_bytes() for path in (ROOT / folder).glob(pattern)}
+        assert {name: copies.get(name) for name in originals} == originals
+
+
+def test_notebook_of_the_wheel_runs_without_the_source_tree(installed: Path) -> None:
+    """Its cells run as one program, as those of the checkout do."""
+    run(installed / "feedback-etl", "notebooks", "copies")
+    cells = json.loads(Path("copies/quickstart.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    Path("quickstart.py").write_text("\n".join([*code, "print(fe.__file__)"]), encoding="utf-8")
+    assert str(installed.parent) in run(installed / "python", "quickstart.py")
 
 
 def test_notebooks_are_never_replaced() -> None:

@@ -8,12 +8,12 @@ import typer
 
 from feedback_etl.cli.console import echo_err, print_json, print_lines
 from feedback_etl.cli.options import JsonOutput, load_command_settings
+from feedback_etl.cli.tables import print_table
 from feedback_etl.plurals import pluralize
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from feedback_etl.columns import ExtraColumn
 
 _LABELS = {
     "rows": ("rows", "a row in several files counts once"),
@@ -76,16 +76,17 @@ def measure_risk(
     that is in several exports counts once.
     """
     from feedback_etl.cli.data_files import read_files
-    from feedback_etl.columns import RATING_FIELDS, SUBJECT_HASH, all_quasi_identifiers
     from feedback_etl.privacy.risk_measures import risk
+    from feedback_etl.schema.model import SUBJECT_HASH
 
     settings = load_command_settings()
-    table, repeated = read_files(files, numeric=sensitive or RATING_FIELDS)
-    extra_columns = [column for column in settings.extra_columns if column.name in table.columns]
+    table, repeated = read_files(files, numeric=sensitive or settings.feedback_schema.rating_names)
+    missing = {column.name for column in settings.extra_columns} - {*table.columns}
     if person is None and SUBJECT_HASH.name in table.columns:
         person = SUBJECT_HASH.name
-    known = quasi_identifier or list(all_quasi_identifiers(settings.quasi_identifiers, extra_columns))
-    sensitive = sensitive or _list_sensitive(table.columns, extra_columns)
+    known = quasi_identifier or [name for name in settings.known_columns if name not in missing]
+    answers = settings.declaration.schema.sensitive_columns
+    sensitive = sensitive or [name for name in answers if name in table.columns]
     measured = risk(table, quasi_identifiers=known, sensitive=sensitive, person=person).to_dict()
     if as_json:
         counted = {"counted": "people" if person else "rows", "person": person, "repeated_rows": repeated}
@@ -93,36 +94,27 @@ def measure_risk(
     else:
         print_lines(f"counted   {f'people, by {person}' if person else 'rows: no column identifies people (--person)'}")
         print_lines(f"known     {', '.join(known)} (quasi-identifiers)")
-        print_lines(*_format_figures(measured, "people" if person else "rows"))
+        rows = _format_figures(measured, "people" if person else "rows")
+        print_table(["Figure", "Value", "Meaning"], rows, right={"Value"})
     if repeated:
         echo_err(f"{pluralize(repeated, 'row')} that several files contain counted once.")
     if person is None:
         echo_err("Each row counts as a person, because no column identifies people (--person).")
 
 
-def _format_figures(measured: "Mapping[str, Any]", counted: str) -> Iterator[str]:
-    """Yield a line for each figure, or for each column of a figure: label, value and explanation."""
+def _format_figures(measured: "Mapping[str, Any]", counted: str) -> Iterator[tuple[str, str, str]]:
+    """Yield label, value and explanation of each figure, or of each column of a figure."""
     for name, value in measured.items():
         label, explanation = _LABELS[name]
         if isinstance(value, dict):
-            yield f"{label:<28}  {explanation}:"
-            yield from (_format_figure("", number, column) for column, number in value.items())
+            yield label, "", f"{explanation}:"
+            yield from (("", _format_number(number), f"  {column}") for column, number in value.items())
         else:
-            yield _format_figure(label, value, explanation.format(counted=counted))
+            yield label, _format_number(value), explanation.format(counted=counted)
             if name == "highest_risk":
-                yield _format_figure("journalist risk", value, "at most, if it is not known who is in it")
+                yield "journalist risk", _format_number(value), "at most, if it is not known who is in it"
 
 
-def _format_figure(label: str, number: float, explanation: str) -> str:
-    figure = f"{number:,}" if isinstance(number, int) else f"{number:.4g}"
-    return f"{label:<16}{figure:>12}  {explanation}"
-
-
-def _list_sensitive(names: list[str], extra_columns: "Sequence[ExtraColumn]") -> list[str]:
-    """Return the ratings among the columns of a table, and its extra columns with the role "sensitive"."""
-    from feedback_etl.columns import RATING_FIELDS
-
-    return [
-        *(name for name in RATING_FIELDS if name in names),
-        *(column.name for column in extra_columns if column.role == "sensitive"),
-    ]
+def _format_number(number: float) -> str:
+    """Return an integer in full, and other numbers with four digits."""
+    return f"{number:,}" if isinstance(number, int) else f"{number:.4g}"

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from feedback_etl.database.collations import describe_remedy
-from feedback_etl.database.connect import Database, DatabaseConnection, is_files, open_connection
+from feedback_etl.database.connect import Database, DatabaseConnection, open_connection
 from feedback_etl.database.hints import missing_index_statement
 from feedback_etl.database.inspection import inspect_source
 from feedback_etl.database.relation import SourceRelation, empty_select
 from feedback_etl.database.sql import has_consent
 from feedback_etl.database.statements import hides_rows, iterate_rows
-from feedback_etl.errors import SourceError, UsageError
+from feedback_etl.errors import SourceError
 from feedback_etl.options.read import ReadOptions
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.schema.model import IMAGE_URL
@@ -68,19 +68,12 @@ def fetch_canonical_ids(
         return {name: _canonicalize(source, relation, name, given) for name, given in ids.items()}
 
 
-def fetch_analyses(database: Database, options: ReadOptions) -> list[str]:
+def fetch_analyses(database: Database, options: ReadOptions, *, allow_row_security: bool = False) -> list[str]:
     """Return the ids of all analyses that have feedback, with consent if it is recorded, as text.
 
-    Row-level security is never allowed, since analyses that it hides would be erased.
-
-    Raises:
-        UsageError: The database is a set of files.
+    Row-level security is not allowed for an erasure, since analyses that it hides would be erased.
     """
-    if is_files(database):
-        raise UsageError(
-            "`not_in_database` requires the database: files may contain a part of it, and all others would be erased."
-        )
-    with _open(database, replace(options, allow_row_security=False)) as (source, relation):
+    with _open(database, replace(options, allow_row_security=allow_row_security)) as (source, relation):
         return _fetch_distinct(source, relation, "analysis_id", has_consent(relation))
 
 

@@ -6,7 +6,7 @@ from feedback_etl.database.connect import Database, is_files
 from feedback_etl.database.read import PhaseListener, Progress, ReadRequest
 from feedback_etl.errors import UsageError
 from feedback_etl.options.export import ExportOptions
-from feedback_etl.schema.classic import CLASSIC_SCHEMA
+from feedback_etl.schema.classic import is_classic
 
 
 def select(
@@ -19,11 +19,13 @@ def select(
     """Return the selection of rows that an export at `now` (naive UTC) reads.
 
     Raises:
-        UsageError: The window ends after `now`, or extra columns have no query that yields them.
+        UsageError: The window ends after `now`, or a declared schema or extra columns have no source that yields them.
     """
     read, extra_columns = options.read, options.privacy.extra_columns
-    has_query = read.query is not None or read.source is not None or is_files(database)
-    if extra_columns and not has_query:
+    is_default = read.query is None and read.source is None and not is_files(database)
+    if is_default and not is_classic(options.privacy.schema):
+        raise UsageError("A declared schema needs [source] or a query: the default tables do not have its columns.")
+    if extra_columns and is_default:
         raise UsageError(f"The default tables have no column {extra_columns[0].name}: extra columns require a query.")
     return ReadRequest(
         database,
@@ -31,5 +33,5 @@ def select(
         options=read,
         on_progress=on_progress,
         on_phase=on_phase,
-        schema=CLASSIC_SCHEMA.with_extra_columns(options.privacy.all_extra_columns),
+        schema=options.privacy.full_schema,
     )

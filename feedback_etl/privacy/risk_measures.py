@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from feedback_etl.columns import QUASI_IDENTIFIERS, RATING_FIELDS
 from feedback_etl.errors import UsageError
 from feedback_etl.privacy.diversity import measure_distances, measure_entropy
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.transform.dataframes import Frame, require_columns, to_polars
 
 SMALL_CLASS = 5
@@ -82,8 +82,8 @@ class JournalistRisk(NamedTuple):
 def risk(
     frame: Frame,
     *,
-    quasi_identifiers: Sequence[str] = QUASI_IDENTIFIERS,
-    sensitive: Sequence[str] = RATING_FIELDS,
+    quasi_identifiers: Sequence[str] = CLASSIC_SCHEMA.quasi_identifiers,
+    sensitive: Sequence[str] = CLASSIC_SCHEMA.rating_names,
     person: str | None = None,
 ) -> Risk:
     """Measure the re-identification risk of a table.

@@ -1,0 +1,75 @@
+"""The words by which tables and columns of an unknown database are recognised."""
+
+import re
+
+MIN_PART_LENGTH = 5
+"""Letters that a word must have to be recognised within another one."""
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+TABLE_WORDS = _words(
+    "feedback feedbacks review reviews rating ratings survey surveys vote votes thumb thumbs evaluation evaluations "
+    "assessment assessments opinion opinions response responses score scores reaction reactions"
+)
+USER_WORDS = _words(
+    "user customer member student learner person people account author reviewer patient client participant respondent "
+    "visitor conversation session"
+)
+ID_WORDS = _words("id no nr uuid guid key ref")
+ITEM_WORDS = (
+    "recommendation",
+    "item",
+    "product",
+    "course",
+    "article",
+    "lesson",
+    "book",
+    "film",
+    "movie",
+    "song",
+    "offer",
+)
+RATING_WORDS = _words(
+    "rating ratings rate stars star score satisfaction helpful helpfulness useful usefulness nps grade vote thumb "
+    "thumbs liked like recommend recommends recommended again quality difficulty clarity ease accuracy "
+    "likert pct percent"
+)
+COUNT_WORDS = _words("count counts total number num votes sum average avg")
+TIME_WORDS = ("created", "submitted", "sent", "rated", "given", "answered", "timestamp", "inserted", "time", "date")
+CONSENT_WORDS = _words("consent consents consented allows allowed agreed optin permits")
+TAG_WORDS = _words("tags tag labels topics categories keywords")
+QUASI_IDENTIFIER_WORDS = _words("country region state gender sex language locale education occupation segment age")
+_PERSONAL = {
+    "a name of a person": "name firstname lastname surname fullname username nickname login",
+    "contact details": "email mail phone telephone tel mobile fax url website",
+    "an address": "address street city town zip zipcode postcode postal ip latitude longitude lat lon lng",
+    "a date of birth": "birth birthday birthdate dob born",
+    "an identity document, an account or a secret": "iban ssn passport card password token secret",
+    "an image of a person": "avatar photo picture image",
+    "text that a person wrote": "comment comments text note notes message review body feedback description remark "
+    "remarks reason suggestion suggestions content title headline question prompt explanation opinion answer reply "
+    "response",
+}
+PERSONAL_WORDS = {word: reason for reason, words in _PERSONAL.items() for word in words.split()}
+
+
+def separate_words(name: str) -> str:
+    """Return a name with a blank before each capital that begins a word."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
+
+
+def split_words(name: str) -> set[str]:
+    """Return the words of a name, in lower case.
+
+    >>> sorted(split_words("createdAt")), sorted(split_words("user_id"))
+    (['at', 'created'], ['id', 'user'])
+    """
+    return {*re.findall("[a-z]+", separate_words(name).lower())}
+
+
+def contains_word(word: str, name: str) -> bool:
+    """Return whether a name contains a word that nothing separates from others, such as `useremail`."""
+    return len(word) >= MIN_PART_LENGTH and word in name.lower()

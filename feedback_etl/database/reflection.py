@@ -1,0 +1,153 @@
+"""Reflect the tables of an unknown database, and the scales of its ratings."""
+
+import warnings
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql, postgresql
+from sqlalchemy.exc import SAWarning, SQLAlchemyError
+
+from feedback_etl.database import tables
+from feedback_etl.database.connect import DatabaseConnection
+from feedback_etl.database.driver_errors import query_error, query_reason
+from feedback_etl.database.statements import fetch_rows
+
+SAMPLE_ROWS = 100_000
+"""Rows of a table from which the scale of a rating is taken: more take seconds, and rarely widen it."""
+
+ColumnKind = Literal["integer", "number", "boolean", "text", "word", "time", "date", "list", "uuid", "other"]
+
+
+class ReflectedColumn(NamedTuple):
+    """Describe a column of a table.
+
+    Attributes:
+        name: Its name.
+        kind: What its type contains. A "word" is text of a limited length, at most `MAX_WORD_LENGTH` characters; a
+            "list" is JSON or an array.
+        references: The table that its foreign key refers to; "" if it has none.
+    """
+
+    name: str
+    kind: ColumnKind
+    references: str = ""
+
+
+class ReflectedTable(NamedTuple):
+    """Describe a table or view.
+
+    Attributes:
+        name: Its name.
+        columns: Its columns, in their order.
+        key: The columns of its primary key; empty for a view.
+        db_schema: The schema that contains it; None for the default schema.
+    """
+
+    name: str
+    columns: tuple[ReflectedColumn, ...]
+    key: tuple[str, ...] = ()
+    db_schema: str | None = None
+
+    @property
+    def full_name(self) -> str:
+        """The name with that of the schema, as declarations have it."""
+        return f"{self.db_schema}.{self.name}" if self.db_schema else self.name
+
+
+class Scale(NamedTuple):
+    """Describe the values of a rating, nulls left out.
+
+    Attributes:
+        min: The smallest value; None if there are no values.
+        max: The largest value.
+        step: The distance of two values: 1 or 0.5; None if it is another one.
+    """
+
+    min: float | None
+    max: float | None
+    step: float | None = 1
+
+
+MAX_WORD_LENGTH = 40
+"""Characters: longer texts, and those without a limit, may be sentences that a person wrote."""
+
+
+def reflect_tables(source: DatabaseConnection) -> list[ReflectedTable]:
+    """Return the tables and views of a schema with their columns, in the order of their names."""
+    inspector, db_schema = sa.inspect(source.connection), source.db_schema
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SAWarning)  # about types that SQLAlchemy does not know
+        try:
+            names = sorted({*inspector.get_table_names(db_schema), *inspector.get_view_names(db_schema)})
+            return [_reflect_table(inspector, name, db_schema) for name in names]
+        except SQLAlchemyError as error:
+            raise query_error(query_reason(error)) from None
+
+
+def _reflect_table(inspector: sa.Inspector, name: str, db_schema: str | None) -> ReflectedTable:
+    references = {
+        key["constrained_columns"][0]: str(key["referred_table"])
+        for key in inspector.get_foreign_keys(name, schema=db_schema)
+        if len(key["constrained_columns"]) == 1
+    }
+    columns = tuple(
+        ReflectedColumn(str(column["name"]), find_kind(column["type"]), references.get(column["name"], ""))
+        for column in inspector.get_columns(name, schema=db_schema)
+    )
+    key = inspector.get_pk_constraint(name, schema=db_schema)["constrained_columns"]
+    return ReflectedTable(name, columns, tuple(key), db_schema)
+
+
+def find_kind(type_: Any) -> ColumnKind:
+    """Return what a type of SQLAlchemy contains.
+
+    >>> find_kind(sa.String(20)), find_kind(sa.Text()), find_kind(mysql.TINYINT(display_width=1))
+    ('word', 'text', 'boolean')
+    """
+    if isinstance(type_, sa.Boolean) or (isinstance(type_, mysql.TINYINT) and type_.display_width == 1):
+        return "boolean"
+    if isinstance(type_, sa.String) and not isinstance(type_, sa.Enum):
+        return "word" if (type_.length or MAX_WORD_LENGTH + 1) <= MAX_WORD_LENGTH else "text"
+    kinds: list[tuple[type[Any], ColumnKind]] = [
+        (sa.Enum, "word"),
+        (sa.Uuid, "uuid"),
+        (sa.Integer, "integer"),
+        (sa.Numeric, "number"),
+        (sa.DateTime, "time"),
+        (sa.Date, "date"),
+        (sa.JSON, "list"),
+        (postgresql.ARRAY, "list"),
+    ]
+    return next((kind for class_, kind in kinds if isinstance(type_, class_)), "other")
+
+
+def fetch_scales(source: DatabaseConnection, table: ReflectedTable, names: Iterable[str]) -> dict[str, Scale]:
+    """Return the scale of each of several numeric columns, from the first rows of a table.
+
+    Raises:
+        SourceError: The database stopped the query.
+    """
+    names = list(names)
+    if not names:
+        return {}
+    rows = sa.table(table.name, *map(sa.column, names), schema=table.db_schema)
+    sample = sa.select(*rows.columns).limit(sa.literal_column(str(SAMPLE_ROWS))).subquery("sample")
+    measures: list[sa.ColumnElement[Any]] = []
+    for name in names:
+        value: sa.ColumnElement[Any] = sample.c[name]
+        twice = value * sa.literal_column("2")
+        measures += [sa.func.min(value), sa.func.max(value)]
+        measures += [sa.func.max(sa.func.abs(number - sa.func.round(number))) for number in (value, twice)]
+    dialect = tables.DIALECTS["postgresql" if source.dialect == "duckdb" else source.dialect]
+    labelled = [measure.label(f"m{number}") for number, measure in enumerate(measures)]
+    statement = sa.select(*labelled).compile(dialect=dialect, compile_kwargs={"literal_binds": True})
+    (values,) = fetch_rows(source, statement.string)
+    return {name: _to_scale(*values[4 * number : 4 * number + 4]) for number, name in enumerate(names)}
+
+
+def _to_scale(lowest: Any, highest: Any, fraction: Any, fraction_of_twice: Any) -> Scale:
+    if not all(isinstance(value, int | float) or hasattr(value, "as_tuple") for value in (lowest, highest)):
+        return Scale(None, None)
+    step = 1 if not fraction else 0.5 if not fraction_of_twice else None
+    return Scale(float(lowest), float(highest), step)

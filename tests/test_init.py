@@ -1,0 +1,146 @@
+"""`feedback-etl init` against real databases: what it writes, asks and refuses."""
+
+import stat
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from processes import Here, on_terminal
+
+SCRIPT = """
+CREATE TABLE customers (id integer PRIMARY KEY, name varchar(80), may_use_consent boolean);
+CREATE TABLE reviews (
+    id integer PRIMARY KEY, customer_id integer REFERENCES customers (id), stars numeric(3,1), liked boolean,
+    comment text, email varchar(60), rated_at {time}
+);
+CREATE TABLE review_tags (review_id integer REFERENCES reviews (id), tag varchar(20));
+INSERT INTO customers VALUES (1, 'Ann', true), (2, 'Bob', false);
+INSERT INTO reviews VALUES (10, 1, 4.5, true, 'canary text', 'canary@example.org', '2025-10-01 10:00:00'),
+    (11, 2, 9, false, NULL, NULL, '2025-10-02 10:00:00'), (12, 1, NULL, true, NULL, NULL, '2025-10-03 10:00:00');
+INSERT INTO review_tags VALUES (10, 'good, cheap'), (10, 'big')
+"""
+DECLARATION: dict[str, Any] = {
+    "source": {
+        "table": "reviews",
+        "feedback_id": "id",
+        "user_id": "customer_id",
+        "created_at": "rated_at",
+        "consent": "customers.may_use_consent",
+        "join": {"table": "customers", "on": {"customer_id": "id"}},
+    },
+    "ratings": {"stars": {"min": 1, "max": 10, "step": 0.5}, "liked": {"type": "boolean"}},
+    "lists": {"tags": {"column": "tag", "join": {"table": "review_tags", "on": {"id": "review_id"}}}},
+}
+FILE = Path("feedback-etl.toml")
+
+
+def create_shop(url: str) -> str:
+    """Create the tables of a shop; return the URL."""
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    time = "datetime(6)" if engine.dialect.name in ("mysql", "mariadb") else "timestamp"
+    with engine.begin() as connection:
+        for statement in SCRIPT.format(time=time).split(";\n"):
+            connection.exec_driver_sql(statement)
+    engine.dispose()
+    return url
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> str:
+    """Return the URL of a shop in SQLite."""
+    return create_shop(f"sqlite:///{tmp_path}/shop.db")
+
+
+@pytest.fixture
+def here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Here:
+    """Return a runner of command lines in this process."""
+    return Here(capfd, monkeypatch)
+
+
+def read_declaration() -> dict[str, Any]:
+    """Return the written file without the URL."""
+    return {name: value for name, value in tomllib.loads(FILE.read_text()).items() if name != "database_url"}
+
+
+def test_declaration_is_written_and_summarized(here: Here, shop: str) -> None:
+    """It contains no value of a row but the limits of ratings."""
+    ended = here("init", shop, "--yes")
+    assert (ended.code, ended.out) == (0, "")
+    assert ended.err.splitlines() == [
+        "table      reviews",
+        "exported   stars, liked, tags",
+        "left out   comment, email: these may be personal",
+        "written    feedback-etl.toml: check every line of it",
+        "Next: feedback-etl preview --days -1",
+    ]
+    assert read_declaration() == DECLARATION
+    text = FILE.read_text()
+    assert "canary" not in text
+    assert tomllib.loads(text)["database_url"] == shop
+    assert stat.S_IMODE(FILE.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("kind", ["postgres_database", "mysql_database"])
+def test_servers_are_reflected(here: Here, request: pytest.FixtureRequest, kind: str) -> None:
+    """The URL comes from the environment, since it may have a password, and is not written."""
+    url = create_shop(request.getfixturevalue(kind))
+    request.getfixturevalue("monkeypatch").setenv("FEEDBACK_ETL_DATABASE_URL", url)
+    assert here("init", "--yes").code == 0
+    assert read_declaration() == DECLARATION
+    assert "database_url" not in tomllib.loads(FILE.read_text())
+
+
+def test_file_is_never_overwritten(here: Here, shop: str) -> None:
+    """Nor is a dangling link followed."""
+    FILE.symlink_to("elsewhere")
+    ended = here("init", shop, "--yes")
+    assert (ended.code, ended.err) == (
+        2,
+        "error: feedback-etl.toml exists, and `init` never overwrites a file: name another one with --output.\n",
+    )
+    assert here("init", shop, "--yes", "-o", "other file.toml").err.endswith(
+        "Next: mv 'other file.toml' feedback-etl.toml && feedback-etl preview --days -1\n"
+    )
+    assert not Path("elsewhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ((), 2, "`init` asks its questions on a terminal: pass --yes to accept its proposals elsewhere."),
+        (("--yes", "--table", "orders"), 2, "The database has no table orders (--table). Its tables are: customers, "),
+        (("--yes", "--table", "customers"), 3, "No column of customers looks like a time or a rating. "),
+    ],
+)
+def test_what_cannot_be_proposed_is_a_sentence(
+    here: Here, shop: str, arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    """And nothing is written."""
+    ended = here("init", shop, *arguments)
+    assert (ended.code, ended.err.startswith(f"error: {message}")) == (code, True), ended.err
+    assert not FILE.exists()
+
+
+def test_database_without_feedback_is_reported(here: Here, tmp_path: Path) -> None:
+    """With its tables."""
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/other.db")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE orders (id integer PRIMARY KEY, created_at timestamp)")
+    ended = here("init", str(engine.url), "--yes")
+    assert ended.code == 3
+    assert ended.err.endswith("Name one with --table: orders.\n")
+
+
+def test_choices_are_asked_on_a_terminal(shop: str) -> None:
+    """Return takes what is proposed; no file is written after a no."""
+    answers = "reviews\nid\nno_such\n-\n-\n\n"
+    code, screen = on_terminal("init", shop, typed=f"{answers}n\n")
+    assert code == 1
+    assert not FILE.exists()
+    assert on_terminal("init", shop, typed=f"{answers}y\n")[0] == 0
+    assert "Table of the feedback [reviews]: " in screen
+    assert "reviews has no such column." in screen
+    assert "Time of a feedback [rated_at]: " in screen
+    assert "user_id" not in read_declaration()["source"]

@@ -1,0 +1,158 @@
+"""What `init` proposes for tables that it has never seen: by names and types alone, and nothing personal."""
+
+import tomllib
+from typing import Any
+
+import pytest
+
+from feedback_etl.database.proposal import Proposal, propose, rank_tables
+from feedback_etl.database.reflection import ColumnKind, ReflectedColumn, ReflectedTable, Scale
+from feedback_etl.errors import SourceError
+from feedback_etl.settings.template import find_usual_scale, render_declaration
+
+
+def table(name: str, key: str = "id", /, **columns: ColumnKind | tuple[ColumnKind, str]) -> ReflectedTable:
+    """Return a table; a column with a pair of values refers to another table."""
+    pairs = {column: (kind, "") if isinstance(kind, str) else kind for column, kind in columns.items()}
+    return ReflectedTable(name, tuple(ReflectedColumn(column, *pair) for column, pair in pairs.items()), (key,))
+
+
+REVIEWS = table(
+    "reviews",
+    id="integer",
+    customer_id=("integer", "customers"),
+    product_id=("integer", "products"),
+    stars="integer",
+    wouldRecommend="boolean",
+    helpful_votes="integer",
+    title="word",
+    comment="text",
+    contact_email="word",
+    phoneNumber="word",
+    ip_address="other",
+    birth_date="date",
+    country="word",
+    tags="list",
+    device="word",
+    session_token="uuid",
+    submitted_at="time",
+    updated_at="time",
+)
+CUSTOMERS = table("customers", id="integer", name="word", research_consent="boolean", marketing_consent="boolean")
+TAGS = table("review_topics", review_id=("integer", "reviews"), topic="word")
+ORDERS = table("orders", id="integer", customer_id=("integer", "customers"), created_at="time", total="number")
+SHOP = [CUSTOMERS, ORDERS, table("products", id="integer", name="word"), TAGS, REVIEWS]
+
+
+def declared(proposal: Proposal) -> dict[str, Any]:
+    """Return the proposed settings file, parsed."""
+    return tomllib.loads(render_declaration(proposal, "sqlite:///shop.db"))
+
+
+def test_most_likely_table_is_found() -> None:
+    """Orders have a time and a key, but nothing that is a rating."""
+    assert [each.name for each in rank_tables(SHOP)] == ["reviews"]
+
+
+def test_declaration_of_a_shop() -> None:
+    """Ids, time, ratings, a list, a table of elements, consent of the customers, and a quasi-identifier."""
+    assert declared(propose(SHOP, REVIEWS)) == {
+        "database_url": "sqlite:///shop.db",
+        "source": {
+            "table": "reviews",
+            "feedback_id": "id",
+            "user_id": "customer_id",
+            "created_at": "submitted_at",
+            "consent": "customers.research_consent",
+            "join": {"table": "customers", "on": {"customer_id": "id"}},
+        },
+        "columns": {
+            "product_id": {"role": "item"},
+            "country": {"role": "quasi_identifier"},
+        },
+        "ratings": {
+            "stars": {"min": 1, "max": 5},
+            "would_recommend": {"type": "boolean", "column": "wouldRecommend"},
+        },
+        "lists": {
+            "tags": {},
+            "topics": {"column": "topic", "join": {"table": "review_topics", "on": {"id": "review_id"}}},
+        },
+    }
+
+
+def test_personal_columns_are_comments_with_the_reason() -> None:
+    """Names, contact details, free text and dates of birth; what is undecided is a comment that can be uncommented."""
+    text = render_declaration(propose(SHOP, REVIEWS), None)
+    for name, reason in {
+        "title": "text that a person wrote",
+        "comment": "text that a person wrote",
+        "contact_email": "contact details",
+        "phoneNumber": "contact details",
+        "ip_address": "an address",
+        "birth_date": "a date of birth",
+    }.items():
+        assert f"# Not exported: {name} looks like {reason}.\n" in text
+    uncommented = "\n".join(line.removeprefix("# ") for line in text.splitlines() if line.startswith(("# [", "# role")))
+    assert tomllib.loads(uncommented)["columns"].keys() == {"helpful_votes", "device", "session_token", "updated_at"}
+    assert "FEEDBACK_ETL_DATABASE_URL" in text
+
+
+def test_names_that_toml_must_quote() -> None:
+    """Names in the export are lower-case words; those in the database stay as they are."""
+    names: dict[str, ColumnKind] = {'No "1"': "integer", "User ID": "word", "Score!": "number", "Sent": "time"}
+    votes = table("Thumbs Votes", 'No "1"', **names)
+    proposal = propose([votes], votes)
+    assert declared(proposal)["source"] == {
+        "table": "Thumbs Votes",
+        "feedback_id": 'No "1"',
+        "user_id": "User ID",
+        "created_at": "Sent",
+    }
+    assert declared(proposal)["ratings"] == {"score": {"column": "Score!", "min": 1, "max": 5}}
+
+
+@pytest.mark.parametrize(
+    ("scale", "expected"),
+    [
+        (None, (1, 5)),
+        (Scale(None, None), (1, 5)),
+        (Scale(2, 4), (1, 5)),
+        (Scale(0, 4), (0, 5)),
+        (Scale(1, 9), (1, 10)),
+        (Scale(0, 100), (0, 100)),
+        (Scale(-1, 1), (-1, 1)),
+        (Scale(1, 250), (1, 250)),
+    ],
+)
+def test_scale_is_the_most_usual_that_contains_the_values(scale: Scale | None, expected: tuple[float, float]) -> None:
+    """Their own limits if none does."""
+    assert find_usual_scale(scale) == expected
+
+
+@pytest.mark.parametrize(
+    ("scale", "expected"),
+    [
+        (Scale(0, 1), {"type": "boolean"}),
+        (Scale(1, 9.5, 0.5), {"min": 1, "max": 10, "step": 0.5}),
+        (Scale(1, 4.7, None), {"min": 1, "max": 5, "step": 0.01}),
+    ],
+)
+def test_scale_of_a_rating_follows_its_values(scale: Scale, expected: dict[str, Any]) -> None:
+    """Zeros and ones are an answer of yes or no."""
+    proposal = propose(SHOP, REVIEWS)._replace(scales={"stars": scale})
+    assert declared(proposal)["ratings"]["stars"] == expected
+
+
+def test_table_without_a_rating_is_refused() -> None:
+    """The sentence says what is missing."""
+    with pytest.raises(SourceError, match="No column of orders looks like a rating"):
+        propose(SHOP, ORDERS).require_complete()
+
+
+def test_answers_replace_the_proposed_columns() -> None:
+    """A column has one use; the column that had it is not exported."""
+    proposal = propose(SHOP, REVIEWS).with_use("created_at", "updated_at").with_use("user_id", "-")
+    assert declared(proposal)["source"]["created_at"] == "updated_at"
+    assert "user_id" not in declared(proposal)["source"]
+    assert declared(proposal)["source"]["join"] == {"table": "customers", "on": {"customer_id": "id"}}
