@@ -25,10 +25,7 @@ DatabaseUrl = Annotated[
 RawFiles = Annotated[
     str | None,
     typer.Option(
-        "--from",
-        help="CSV, Parquet or JSON lines files instead of a database; quote a pattern: 'raw/*.parquet'.",
-        metavar="PATTERN",
-        rich_help_panel=ROWS,
+        "--from", help="Read CSV, Parquet or JSON lines: 'raw/*.parquet'.", metavar="PATTERN", rich_help_panel=ROWS
     ),
 ]
 Days = Annotated[
