@@ -72,8 +72,8 @@ def erase(  # noqa: PLR0913  public, flat
         Numbers of rows and files, and what could not be searched.
 
     Raises:
-        UsageError: No one is named, a database is required and missing or is a set of files, the folder does not exist, or an id
-            is invalid.
+        UsageError: No one is named, a database is required and missing or is a set of files, the folder does not exist,
+            or an id is invalid.
         SourceError: The database cannot be read.
         ExportFileError: A file cannot be written, or a manifest cannot be read; run it again after fixing that.
         FolderLockedError: The folder's lock was not released in time.
