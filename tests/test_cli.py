@@ -113,6 +113,8 @@ class TestExport:
             "           1 helpful_rating_out_of_range",
             "k          1 (age_range, conditions_detected, timeframe)",
             "           2 rows in classes of fewer than 5 people",
+            "assumes    that only these columns of one row are known of a person",
+            "           `feedback-etl risk` measures linked rows, and classes of equal answers",
             f"file       {path}",
             f"key        {KEY_ID}",
             f"duration   {figures['execution_time_seconds']:.2f} s",
