@@ -170,3 +170,28 @@ def test_how_to_shows_the_example() -> None:
     """As it is run above."""
     page = (EXAMPLES.parent / "docs" / "how-to" / "declared-source.md").read_text(encoding="utf-8")
     assert f"```text\n{(EXAMPLES / 'course_ratings' / 'feedback-etl.toml').read_text(encoding='utf-8')}```" in page
+
+
+def test_series_and_erasure_of_a_declared_source(postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A night exports what is new; the rows of an erased customer leave the file."""
+    create("shop_reviews", postgres_database)
+    shutil.copy(EXAMPLES / "shop_reviews" / "feedback-etl.toml", ".")
+    monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", postgres_database)
+    monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
+    first = len(fetch_expected("shop_reviews", postgres_database))
+    exports = [json.loads(feedback_etl("export", "--incremental", "--days", "-1", "--json").stdout)]
+    new = "INSERT INTO reviews VALUES (99, {customer}, 'SKU-9', 4, true, '', '[\"price\"]', now() AT TIME ZONE 'UTC')"
+    customers = "SELECT customer_no FROM customers WHERE allows_research ORDER BY customer_no"
+    engine = sa.create_engine(postgres_database, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        customer = connection.scalar(sa.text(customers))
+        connection.execute(sa.text(new.format(customer=customer)))
+        written = connection.scalar(
+            sa.text(f"SELECT count(*) FROM reviews WHERE customer_no = {customer} AND stars IS NOT NULL")
+        )
+    exports.append(json.loads(feedback_etl("export", "--incremental", "--json").stdout))
+    assert [export["exported_records"] for export in exports] == [first, 1]
+    Path("ids").write_text(f"{customer}\n")
+    erased = feedback_etl("erase", "--user-ids-file", "ids", "--json")
+    assert erased.returncode == 0, erased.stderr
+    assert json.loads(erased.stdout)["rows"] == written
