@@ -405,6 +405,13 @@ class TestImportTime:
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
         assert done.stdout == "set()\n"
 
+    def test_the_command_line_exports_without_pandas(self, tmp_path: Path) -> None:
+        """Pandera would import it, if it finds it, for other schemas than ours."""
+        command = [sys.executable, "-X", "importtime", "-m", "feedback_etl", "demo", "--output", str(tmp_path / "demo")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+        assert {"pandera.polars", "pandas.core"} & imported == {"pandera.polars"}
+
 
 @pytest.mark.parametrize("part", range(3))
 def test_examples_in_docstrings_are_true(part: int) -> None:
