@@ -36,6 +36,8 @@ KEY_ID = Key(KEY).id
 SETTINGS_ONLY = {
     "schema",
     "source",
+    "lineage",
+    "lineage_hosts",
     *("db_schema", "opt_in_column", "opt_out_column", "connect_timeout", "read_timeout", "batch_size", "lock_timeout"),
     *("quasi_identifiers", "hierarchies", "extra_columns", "age_edges", "idempotency_key"),
 }
