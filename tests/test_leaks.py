@@ -197,7 +197,7 @@ def test_successful_commands_show_exported_columns_alone(application: str, detec
     detector.run("demo", "--rows", "10", code=0)
     exports = [*Path("ml/feedback_training").glob("*.csv"), *Path("unkeyed").glob("*.csv")]
     assert [find_canaries(path.read_text()) for path in exports].count(EXPORTED) == 2
-    (rejected, *_) = Path("ml/feedback_training/rejected").glob("*.csv")
+    (rejected, *_) = Path("ml/feedback_training/rejected").glob("*_rejected.txt")
     assert find_canaries(rejected.read_text()) == set(FEEDBACK_IDS[1:])
 
 
