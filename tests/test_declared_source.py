@@ -10,13 +10,19 @@ import polars as pl
 import pytest
 import sqlalchemy as sa
 from databases import new_mysql_database, new_postgres_database
+from pseudonym_keys import KEY
 
 from feedback_etl.database.batches import open_batches
 from feedback_etl.database.connect import open_connection
+from feedback_etl.database.hints import missing_index_statement
 from feedback_etl.database.inspection import inspect_source
+from feedback_etl.database.relation import sample_table
+from feedback_etl.database.sql import count_rows
+from feedback_etl.database.statements import fetch_count
 from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError, UsageError
 from feedback_etl.options.read import ReadOptions
+from feedback_etl.pipeline.load import load_training
 from feedback_etl.schema.feedback_columns import ListColumn, Rating
 from feedback_etl.schema.model import FeedbackSchema
 from feedback_etl.schema.source import ElementTable, Join, SourceTable
@@ -155,3 +161,22 @@ def test_contradictory_sources_are_refused(source: dict[str, Any], message: str)
     """With a sentence."""
     with pytest.raises(UsageError, match=message):
         SourceTable(**source)
+
+
+def test_index_and_sample_name_the_columns_of_the_table(urls: dict[str, str]) -> None:
+    """Not the raw columns; a table is sampled where it is not joined."""
+    source = replace(SOURCE, join=None, elements=(), columns=SOURCE.columns[:4])
+    with open_connection(urls["postgresql"]) as connection:
+        relation = inspect_source(connection, query=source, schema=replace(SCHEMA, lists=()))
+        statement = missing_index_statement(connection, relation)
+        joined = inspect_source(connection, query=SOURCE, schema=SCHEMA)
+        assert statement == missing_index_statement(connection, joined)
+        assert 0 <= fetch_count(connection, count_rows(sample_table(relation, 0.5), EVERYTHING)) <= 5
+        assert (relation.table is None, joined.table is None) == (False, True)
+    assert statement == 'CREATE INDEX CONCURRENTLY ON "Order" (at);'
+
+
+def test_image_urls_of_a_declared_source_are_refused(urls: dict[str, str]) -> None:
+    """They would be read without the opt-in of the default tables."""
+    with pytest.raises(UsageError, match=r"cannot be combined with \[source\]"):
+        load_training(urls["sqlite"], key=KEY, source=SOURCE, schema=SCHEMA, include_image_urls=True)

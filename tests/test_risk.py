@@ -199,12 +199,13 @@ class TestCommand:
         report = exported(sqlite_database, Path("out"), **form)
         ended = run_command("risk", report.export_filename)
         assert ended.code == 0
-        assert ended.out.splitlines()[:5] == [
+        assert ended.out.splitlines()[:6] == [
             "counted   rows: no column identifies people (--person)",
             "known     age_range, conditions_detected, timeframe (quasi-identifiers)",
-            "rows                       9  a row in several files counts once",
-            "classes                    1  equivalence classes: equal quasi-identifiers",
-            "k                          9  rows in the smallest class (k-anonymity)",
+            "Figure            Value  Meaning",
+            "rows                  9  a row in several files counts once",
+            "classes               1  equivalence classes: equal quasi-identifiers",
+            "k                     9  rows in the smallest class (k-anonymity)",
         ]
         measured = json.loads(run_command("risk", report.export_filename, report.export_filename, "--json").out)
         assert (measured["rows"], measured["k"], measured["distinct_l"]["helpful_rating"]) == (9, 9, 1)
@@ -247,7 +248,7 @@ class TestCommand:
         ended = run_command("risk", "out")
         assert ended.code == 2
         assert "out is a folder: name its files (out/*.csv)" in ended.err
-        assert "feedback-etl report --output out" in ended.err
+        assert "feedback-etl report out" in ended.err
 
     def test_exports_of_two_keys_are_not_combined(self, run_command: Here, sqlite_database: Database) -> None:
         """A person has another pseudonym in each; files without a manifest are taken as they are."""

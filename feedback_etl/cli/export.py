@@ -159,6 +159,11 @@ def _require_shareable(context: typer.Context, settings: "Settings") -> None:
         raise UsageError(f"--share requires k of at least {SHARED_K}: give a larger --k, or leave it out.")
     if given["recipient"] is None:
         raise UsageError("--share requires --recipient NAME: pseudonyms are of a key for the recipient.")
+    if not is_given(context, "output_dir"):
+        raise UsageError(
+            "--share requires --output FOLDER, a folder of shared files only: their pseudonyms differ from those of "
+            "other exports, with which they cannot be read together."
+        )
 
 
 def _run_export(

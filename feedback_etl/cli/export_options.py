@@ -96,7 +96,7 @@ Share = Annotated[
     typer.Option(
         "--share",
         help="Share with a --recipient outside the organisation: k of at least 5, months instead of times, a pseudonym "
-        "for each row, small classes generalised.",
+        "for each row, small classes generalised; requires --output, a folder of shared files only.",
         rich_help_panel=PRIVACY,
     ),
 ]

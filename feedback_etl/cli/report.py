@@ -11,20 +11,22 @@ from feedback_etl.cli.options import (
     IncludeImageUrls,
     IncludeSubjectHash,
     KeyFiles,
-    OutputFolder,
     load_command_settings,
 )
 from feedback_etl.errors import UsageError
 
 
 def write_page(
-    files: Annotated[
-        list[Path] | None, typer.Argument(help="Data files or folders, instead of --output.", metavar="FILE")
+    exports: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Folders of exports, or data files.  [default: the setting output_dir]", metavar="FOLDER|FILE"
+        ),
     ] = None,
-    page: Annotated[Path, typer.Option("--page", "-o", help="HTML file to write.", metavar="FILE.html")] = Path(
-        "report.html"
-    ),
-    output: OutputFolder = None,
+    output: Annotated[
+        list[Path] | None,
+        typer.Option("--output", "-o", help="HTML file to write.  [default: report.html]", metavar="FILE.html"),
+    ] = None,
     key_file: KeyFiles = None,
 ) -> None:
     """Write an HTML report about exports.
@@ -34,11 +36,15 @@ def write_page(
     """
     from feedback_etl.report.write import write_report
 
-    if files and output is not None:
-        raise UsageError("FILE and --output exclude each other: give one of them.")
-    settings = load_command_settings(output)
+    pages = output or [Path("report.html")]
+    if len(pages) > 1 or pages[0].is_dir():  # earlier versions named the folder of the exports by --output
+        raise UsageError(
+            "--output names the HTML file to write: name the folder of the exports without an option (feedback-etl "
+            "report FOLDER --output FILE.html)."
+        )
+    settings = load_command_settings()
     keys = list_available_keys(settings, key_file)
-    print_lines(str(write_report(page, files or settings.output_dir, keys=keys)))
+    print_lines(str(write_report(pages[0], exports or settings.output_dir, keys=keys)))
 
 
 def copy_notebooks(
@@ -46,7 +52,8 @@ def copy_notebooks(
 ) -> None:
     """Copy the notebooks of this version to a folder.
 
-    They run on sample data, or on your own exports. Jupyter comes with the extra `notebook`.
+    They run on sample data; exploring_feedback and training_a_baseline also on your own exports. The extra `notebook`
+    installs Jupyter.
     """
     from feedback_etl.report.bundled_files import copy_notebooks as copy
 

@@ -8,6 +8,7 @@ import typer
 
 from feedback_etl.cli.console import echo_err, print_json, print_lines
 from feedback_etl.cli.options import JsonOutput, load_command_settings
+from feedback_etl.cli.tables import print_table
 from feedback_etl.plurals import pluralize
 
 if TYPE_CHECKING:
@@ -92,26 +93,27 @@ def measure_risk(
     else:
         print_lines(f"counted   {f'people, by {person}' if person else 'rows: no column identifies people (--person)'}")
         print_lines(f"known     {', '.join(known)} (quasi-identifiers)")
-        print_lines(*_format_figures(measured, "people" if person else "rows"))
+        rows = _format_figures(measured, "people" if person else "rows")
+        print_table(["Figure", "Value", "Meaning"], rows, right={"Value"})
     if repeated:
         echo_err(f"{pluralize(repeated, 'row')} that several files contain counted once.")
     if person is None:
         echo_err("Each row counts as a person, because no column identifies people (--person).")
 
 
-def _format_figures(measured: "Mapping[str, Any]", counted: str) -> Iterator[str]:
-    """Yield a line for each figure, or for each column of a figure: label, value and explanation."""
+def _format_figures(measured: "Mapping[str, Any]", counted: str) -> Iterator[tuple[str, str, str]]:
+    """Yield label, value and explanation of each figure, or of each column of a figure."""
     for name, value in measured.items():
         label, explanation = _LABELS[name]
         if isinstance(value, dict):
-            yield f"{label:<28}  {explanation}:"
-            yield from (_format_figure("", number, column) for column, number in value.items())
+            yield label, "", f"{explanation}:"
+            yield from (("", _format_number(number), f"  {column}") for column, number in value.items())
         else:
-            yield _format_figure(label, value, explanation.format(counted=counted))
+            yield label, _format_number(value), explanation.format(counted=counted)
             if name == "highest_risk":
-                yield _format_figure("journalist risk", value, "at most, if it is not known who is in it")
+                yield "journalist risk", _format_number(value), "at most, if it is not known who is in it"
 
 
-def _format_figure(label: str, number: float, explanation: str) -> str:
-    figure = f"{number:,}" if isinstance(number, int) else f"{number:.4g}"
-    return f"{label:<16}{figure:>12}  {explanation}"
+def _format_number(number: float) -> str:
+    """Return an integer in full, and other numbers with four digits."""
+    return f"{number:,}" if isinstance(number, int) else f"{number:.4g}"

@@ -9,23 +9,24 @@ from feedback_etl.plurals import pluralize
 if TYPE_CHECKING:
     from feedback_etl.results import ExportReport
 
+LABEL_WIDTH = 11
+"""Columns of the label of a line."""
+
 
 def print_summary(report: "ExportReport", min_fields: int) -> None:
     """Print the summary of an export to stderr, one labelled line for each figure that is not zero."""
     for line in format_summary(report, min_fields):
-        echo_err(line)
+        echo_err(line, indent=LABEL_WIDTH)
 
 
 def format_summary(report: "ExportReport", min_fields: int) -> Iterator[str]:
     """Yield the lines of the summary of an export."""
     yield f"window     {report.window}"
-    yield from _format_counts(
-        ("excluded", report.excluded_records, "without consent"), ("erased", report.erased_records, "of erased people")
-    )
+    yield from format_excluded(report)
     if report.export_filename:
         yield f"exported   {report.exported_records:,} of {report.total_feedback_records:,} rows"
     else:
-        yield f"Nothing exported: {_explain_empty(report, min_fields)}"
+        yield f"Nothing exported: {explain_empty(report, min_fields)}"
     yield from format_outcomes(report, min_fields)
     if report.escaped_texts:
         escaped = ", ".join(f"{column} {texts:,}" for column, texts in report.escaped_texts.items())
@@ -40,6 +41,13 @@ def format_summary(report: "ExportReport", min_fields: int) -> Iterator[str]:
         yield f"late       {late} arrived after the lookback; the same command with --backfill exports them"
     if report.advice:
         yield f"advice     {report.advice}"
+
+
+def format_excluded(report: "ExportReport") -> Iterator[str]:
+    """Yield a line for each count of rows that were not read: without consent, or of erased people."""
+    yield from _format_counts(
+        ("excluded", report.excluded_records, "without consent"), ("erased", report.erased_records, "of erased people")
+    )
 
 
 def format_outcomes(report: "ExportReport", min_fields: int) -> Iterator[str]:
@@ -82,7 +90,7 @@ def _format_generalization(measured: dict[str, Any]) -> Iterator[str]:
     yield f"loss       {measured['non_uniform_entropy']:.1%} of the information in these columns"
 
 
-def _explain_empty(report: "ExportReport", min_fields: int) -> str:
+def explain_empty(report: "ExportReport", min_fields: int) -> str:
     """Return the reason why nothing was exported: the first that applies."""
     total, is_incremental = report.total_feedback_records, report.mode == "incremental"
     few_ratings = f"all rows in the window have fewer than {pluralize(min_fields, 'rating')} (--min-fields)."

@@ -38,9 +38,13 @@ class Remedies:
 
         >>> from pathlib import Path
         >>> Remedies(Settings(output_dir=Path("my exports"))).command("prune", "--keep-days", "90")
-        "feedback-etl prune --keep-days 90 --output 'my exports'"
+        "feedback-etl prune --keep-days 90 'my exports'"
         """
-        return shlex.join(["feedback-etl", *words, "--output", str(self.settings.output_dir)])
+        return shlex.join(["feedback-etl", *words, str(self.settings.output_dir)])
+
+    def export(self, *options: str) -> str:
+        """Return a command that exports into the folder."""
+        return self.command("export", *options, "--output")
 
     def remove(self, stems: Iterable[str]) -> str:
         """Return the command that removes the files of exports and marks their manifests as pruned."""
@@ -74,7 +78,7 @@ class Remedies:
             if value is not None and value is not False
             for word in ([name] if value is True else [name, str(value)])
         ]
-        return f"{self.command('export', *words)}\n{self.remove([manifest.stem])}"
+        return f"{self.export(*words)}\n{self.remove([manifest.stem])}"
 
     def _query(self) -> list[str]:
         return ["--query", str(self.settings.query)] if self.settings.query else []

@@ -23,6 +23,8 @@ def select(
     """
     read, extra_columns = options.read, options.privacy.extra_columns
     is_default = read.query is None and read.source is None
+    if read.source is not None and options.privacy.include_image_urls:
+        raise UsageError("`include_image_urls` reads the default tables, and cannot be combined with [source].")
     if is_default and not is_classic(options.privacy.schema):
         raise UsageError("A declared schema needs [source] or a query: the default tables do not have its columns.")
     if extra_columns and is_default:
