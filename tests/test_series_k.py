@@ -238,6 +238,9 @@ def test_summary_says_that_rows_wait(app: Database, folder: Path) -> None:
     lines = [*format_summary(export_night(app, folder, 1), 1)]
     assert "Nothing exported: all new rows wait until k people of the series share their equivalence class." in lines
     assert "pending    1 wait until k people of the series share their equivalence class" in lines
+    add(app, 2, (2, "a"), (3, "a"))
+    lines = [*format_summary(export_night(app, folder, 2), 1)]
+    assert "           counted over all exports of the series: no file alone has this k" in lines
 
 
 def check_k(app: Database, folder: Path) -> ChecklistItem:
