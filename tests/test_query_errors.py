@@ -142,3 +142,12 @@ def test_query_of_the_settings_keeps_the_name_of_its_file() -> None:
     assert isinstance(query, QueryText)
     assert query.file == "query.sql"
     assert getattr(settings.to_database_keywords()["query"], "file", "") == "query.sql"
+
+
+def test_query_of_a_declared_source_is_located(url: str) -> None:
+    """It is a file too."""
+    in_file("SELECT 1 AS no,\n  nope")
+    declaration = '[source]\nquery = "query.sql"\nfeedback_id = "no"\ncreated_at = "no"'
+    Path("feedback-etl.toml").write_text(declaration, encoding="utf-8")
+    source = load_settings().to_options().read.source
+    assert str(refusal(url, source=source)).endswith(" (query.sql, line 2, column 3).")

@@ -21,6 +21,7 @@ from feedback_etl.cli.app import app
 from feedback_etl.errors import FeedbackError, SourceError, UsageError
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.schema.column_types import ExtraColumn
+from feedback_etl.settings.model import load_settings
 
 CANARY = "canary-4711"
 NAMES = (
@@ -197,6 +198,30 @@ def test_query_reads_the_view_of_the_files(tmp_path: Path) -> None:
         extra_columns=[ExtraColumn("color")],
     )  # fmt: skip
     assert loaded.select("helpful_rating", "color").rows() == [(5, "red")]
+
+
+def test_declared_source_reads_the_view_of_the_files(tmp_path: Path) -> None:
+    """Under the name `files`, with the ratings of the declaration."""
+    names = ("no", "stars", "sent", "who")
+    write_csv(tmp_path / "shop.csv", [("1", "7.5", "2025-10-24T10:00:00+02:00", "007")], names)
+    declaration = """
+        [source]
+        table = "files"
+        feedback_id = "no"
+        created_at = "sent"
+        user_id = "who"
+        [ratings.stars]
+        min = 1
+        max = 10
+        step = 0.5
+    """
+    Path("feedback-etl.toml").write_text(f'database_url = "files:{tmp_path}/*.csv"\n{declaration}', encoding="utf-8")
+    settings = load_settings()
+    options = settings.to_options(days_back=-1)
+    loaded = fe.load_training(settings.require_database_url(), options=options, now=NOW, key=KEY)
+    assert loaded.columns == ["analysis_hash", "stars", "feedback_timestamp", "export_date"]
+    assert loaded["stars"].to_list() == [7.5]
+    assert loaded["feedback_timestamp"].dt.replace_time_zone(None).to_list() == [datetime(2025, 10, 24, 8)]
 
 
 def test_extra_columns_need_no_query(tmp_path: Path) -> None:
