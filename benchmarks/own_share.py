@@ -62,7 +62,9 @@ def process(recording: Path, key: str, folder: Path, now: datetime) -> None:
         pa.OSFile(str(recording)) as recorded,
     ):
         raw = (to_raw(pl.DataFrame(batch)) for batch in pa.ipc.open_stream(recorded))
-        process_batches(processor, raw, write=files.write, write_rejected=files.write_rejected)
+        process_batches(
+            processor, raw, write=lambda batch: files.write(batch.pairs), write_rejected=files.write_rejected
+        )
         processor.check_limits(Window(None, now), 0)
         files.commit()
     print(json.dumps({"seconds": time.perf_counter() - started}))

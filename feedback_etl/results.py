@@ -12,13 +12,13 @@ class FeedbackProcessingStats:
     """Statistics of one run, not accumulated over runs.
 
     It always holds that total_feedback_records = exported_records + deduplicated_records + skipped_records + errors +
-    suppressed_records. The eight fields of the classic API come first, in its order.
+    suppressed_records + pending_records. The eight fields of the classic API come first, in its order.
 
     Attributes:
-        total_feedback_records: Rows read in the window.
+        total_feedback_records: Rows read in the window, and rows of an incremental series that were pending before.
         exported_records: Rows written.
         deduplicated_records: Rows removed because an earlier row contains the same feedback.
-        anonymized_records: Rows pseudonymised: exported or suppressed.
+        anonymized_records: Rows pseudonymised: exported, suppressed or pending.
         skipped_records: Rows with too few ratings.
         errors: Rows rejected as invalid.
         execution_time_seconds: Seconds from the call to the publication of the file.
@@ -28,6 +28,7 @@ class FeedbackProcessingStats:
             too. Neither these rows nor those of the next two figures are part of the total.
         erased_records: Rows of erased people.
         known_records: Rows that an earlier export of the incremental series has read.
+        pending_records: Rows of an incremental series that wait until k people share their equivalence class.
     """
 
     total_feedback_records: int = 0
@@ -42,6 +43,7 @@ class FeedbackProcessingStats:
     excluded_records: int = 0
     erased_records: int = 0
     known_records: int = 0
+    pending_records: int = 0
 
 
 @dataclass
@@ -89,7 +91,7 @@ class ExportReport(FeedbackProcessingStats):
     def from_audit_summary(cls, summary: Mapping[str, Any]) -> Self:
         """Return the report of a committed export from its summary in the audit log, without the names of its files."""
         report = cls(**summary["statistics"], mode=summary["mode"], risk=summary["risk"], key_id=summary["key_id"])
-        report.anonymized_records = report.exported_records + report.suppressed_records
+        report.anonymized_records = report.exported_records + report.suppressed_records + report.pending_records
         report.window = parse_window(summary["window"])
         return report
 

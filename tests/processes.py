@@ -65,9 +65,16 @@ def feedback_etl(*arguments: str | Path, env: Mapping[str, str] | None = None) -
 
 
 def on_terminal(
-    *arguments: str | Path, columns: int = 80, env: Mapping[str, str] | None = None, typed: str = ""
+    *arguments: str | Path,
+    columns: int = 80,
+    env: Mapping[str, str] | None = None,
+    typed: str = "",
+    interrupt_at: str = "",
 ) -> tuple[int, str]:
-    """Run a command on a pseudo-terminal on which a text is typed; return its exit code and its output."""
+    """Run a command on a pseudo-terminal of this width on which a text is typed; return its exit code and its output.
+
+    If `interrupt_at` is given, Ctrl-C is pressed once it was printed.
+    """
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     os.write(master, typed.encode())
@@ -79,6 +86,9 @@ def on_terminal(
         with contextlib.suppress(OSError):  # Linux reports this when the other end is closed
             while part := os.read(master, 4096):
                 screen += part
+                if interrupt_at and interrupt_at.encode() in screen:
+                    process.send_signal(signal.SIGINT)
+                    interrupt_at = ""
         os.close(master)
         return process.wait(PATIENCE_SECONDS), screen.decode().replace("\r\n", "\n")
 

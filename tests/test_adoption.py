@@ -54,7 +54,7 @@ def test_file_of_an_unknown_scheme_is_never_called_clean(
     here, path = Here(capfd, monkeypatch), write(folder / "old.csv", salted(ANALYSES))
     adopted = here("adopt", path)
     assert adopted.code == 0
-    assert "key an unknown scheme" in adopted.out
+    assert "Key: an unknown scheme\n" in adopted.out
     assert "erase cannot search it" in adopted.err
     Path("ids").write_text("201\n")
     erased = here("erase", "--analysis-ids-file", "ids")
@@ -93,7 +93,7 @@ def test_unknown_half_of_a_file_is_never_called_clean(
     """`adopt`, `erase` and `check` say so, until a sweep removes what is not of the database."""
     here, path = Here(capfd, monkeypatch), write(folder / "old.csv", pseudonyms(ANALYSES[:3]) + salted(ANALYSES[3:]))
     adopted = here("adopt", path)
-    assert (adopted.code, "key s-" in adopted.out) == (0, True)
+    assert (adopted.code, "Key: s-" in adopted.out) == (0, True)
     assert "erase cannot search these rows" in adopted.err
     Path("ids").write_text("201\n")
     assert here("erase", "--analysis-ids-file", "ids").code == 1  # it is not found
@@ -105,8 +105,8 @@ def test_unknown_half_of_a_file_is_never_called_clean(
     assert (items["erasure"].status, "rows of old with unknown" in items["erasure"].detail) == ("skipped", True)
     sweep, remove = items["erasure"].remedy.splitlines()
     assert (sweep, remove) == (
-        f"feedback-etl erase --not-in-database --output {folder}",
-        f"feedback-etl prune --export old --output {folder}",
+        f"feedback-etl erase --not-in-database {folder}",
+        f"feedback-etl prune --export old {folder}",
     )
     assert here(*sweep.split()[1:]).code == 0
     assert path.read_text().splitlines()[1:] == [f"{pseudonym},week" for pseudonym in pseudonyms(ANALYSES[1:3])]

@@ -263,7 +263,7 @@ class TestShare:
 
     def test_share_applies_its_preset(self, here: Here) -> None:
         """Five people, months, known to the attacker; small classes generalised; pseudonyms for recommendations."""
-        ended = here("export", "--days", "-1", "--share", "--recipient", "acme", "--json")
+        ended = here("export", "--days", "-1", "--share", "--recipient", "acme", "--output", "shared", "--json")
         report = json.loads(ended.out)
         assert (ended.code, report["exported_records"], report["suppressed_records"]) == (0, 16, 0)
         assert report["risk"]["quasi_identifiers"] == [*QUASI_IDENTIFIERS, "feedback_timestamp"]

@@ -175,7 +175,7 @@ class TestImports:
 
     def test_known_imports_are_found(self) -> None:
         """At the top of a module and inside a function."""
-        expected = {"columns", "errors", "transform.key_strength", "transform.keyed_digest"}
+        expected = {"errors", "schema.feedback_columns", "transform.key_strength", "transform.keyed_digest"}
         assert find_imports("transform.expressions") == expected
         assert {"pipeline.export", "cli.options"} <= find_imports("cli.export")
         assert "settings.model" in find_imports("cli.options")

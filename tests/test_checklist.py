@@ -191,7 +191,7 @@ def test_missing_file_is_reported(settings: Settings, app: Database, kind: str) 
     (settings.output_dir / file.path).unlink()
     item = find_failed(settings)["contents"]
     assert item.detail == f"{file.path} is missing."
-    assert item.remedy.endswith(f"\nfeedback-etl prune --export {manifest.stem} --output {settings.output_dir}")
+    assert item.remedy.endswith(f"\nfeedback-etl prune --export {manifest.stem} {settings.output_dir}")
 
 
 def test_missing_files_of_all_exports_are_reported(settings: Settings) -> None:
@@ -311,7 +311,7 @@ def test_retention_is_set_kept_and_longer_than_windows(settings: Settings, app: 
     """Windows that begin earlier would contradict it."""
     assert "retention_days" in find_failed(settings.model_copy(update={"retention_days": None}))["retention"].remedy
     late = NOW + timedelta(days=91)
-    prune = f"feedback-etl prune --keep-days 90 --output {settings.output_dir}"
+    prune = f"feedback-etl prune --keep-days 90 {settings.output_dir}"
     assert find_failed(settings, now=late)["retention"].remedy == prune
     assert "longer than 20 days" in find_failed(settings.model_copy(update={"retention_days": 20}))["retention"].detail
     exported(app, settings.output_dir, days_back=-1)
@@ -340,7 +340,7 @@ def test_changed_log_is_reported(settings: Settings) -> None:
     """As `audit verify` reports it."""
     log = settings.output_dir / ".feedback_etl" / "audit.jsonl"
     log.write_bytes(log.read_bytes().replace(b'"started"', b'"startet"'))
-    remedy = f"feedback-etl audit verify --output {settings.output_dir}"
+    remedy = f"feedback-etl audit verify {settings.output_dir}"
     assert find_failed(settings)["audit log"].remedy.endswith(remedy)
 
 
@@ -399,7 +399,7 @@ def test_incomplete_outdated_and_missing_records_are_reported(settings: Settings
     path = settings.output_dir / RECORD
     assert "**Retention**: 90 days" in path.read_text()
     changed = settings.model_copy(update={"purpose": "something else"})
-    remedy = f"feedback-etl check --write-record --output {settings.output_dir}"
+    remedy = f"feedback-etl check --write-record {settings.output_dir}"
     assert find_failed(changed)["record"].remedy == remedy
     lacking = settings.model_copy(update={"contact": None})
     assert "lacks contact" in find_failed(lacking)["record"].detail
@@ -447,7 +447,7 @@ def test_withdrawn_people_in_exports_are_reported(settings: Settings, app: Datab
     item = find_failed(settings)["consent"]
     assert ("3 analyses of people who have withdrawn" in item.detail, item.remedy) == (
         True,
-        f"feedback-etl erase --not-in-database --output {settings.output_dir}",
+        f"feedback-etl erase --not-in-database {settings.output_dir}",
     )
     erase(settings.output_dir, not_in_database=True, database=app.url, keys=KEYS)
     assert "consent" not in find_failed(settings)
@@ -461,7 +461,7 @@ def test_people_who_have_left_the_database_are_not_called_consenting(settings: S
     item = find_skipped(settings)["consent"]
     assert "none of 6 exported analyses in the database is of anyone who has withdrawn. Not tested: " in item.detail
     assert "consent to 3 analyses in feedback_training_" in item.detail
-    assert item.remedy == f"feedback-etl erase --not-in-database --output {settings.output_dir}"
+    assert item.remedy == f"feedback-etl erase --not-in-database {settings.output_dir}"
     erase(settings.output_dir, not_in_database=True, database=app.url, keys=KEYS)
     assert "consent" not in {**find_failed(settings), **find_skipped(settings)}
 
@@ -536,7 +536,8 @@ class TestCommand:
         env = {"FEEDBACK_ETL_KEY": KEY, "FEEDBACK_ETL_RETENTION_DAYS": "90", "FEEDBACK_ETL_K": "3"}
         result = feedback_etl("check", "--output", settings.output_dir, env=env)
         lines = result.stdout.splitlines()
-        assert lines[0].startswith("ok    columns     1 file with columns of the contract only.")
+        assert lines[0] == "      Item        Result"
+        assert lines[1].startswith("ok    columns     1 file with columns of the contract only.")
         assert "FAIL  record      The record of processing lacks controller," in result.stdout
         assert "skip  index       Not tested: no database is configured." in lines
         assert max(len(line) for line in lines if str(settings.output_dir) not in line) <= 80

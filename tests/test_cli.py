@@ -34,6 +34,8 @@ from feedback_etl.settings.messages import NO_DATABASE, NO_KEY
 
 KEY_ID = Key(KEY).id
 SETTINGS_ONLY = {
+    "schema",
+    "source",
     *("db_schema", "opt_in_column", "opt_out_column", "connect_timeout", "read_timeout", "batch_size", "lock_timeout"),
     *("quasi_identifiers", "hierarchies", "extra_columns", "age_edges", "idempotency_key"),
 }
@@ -111,6 +113,8 @@ class TestExport:
             "           1 helpful_rating_out_of_range",
             "k          1 (age_range, conditions_detected, timeframe)",
             "           2 rows in classes of fewer than 5 people",
+            "assumes    that only these columns of one row are known of a person",
+            "           `feedback-etl risk` measures linked rows, and classes of equal answers",
             f"file       {path}",
             f"key        {KEY_ID}",
             f"duration   {figures['execution_time_seconds']:.2f} s",
@@ -126,6 +130,7 @@ class TestExport:
             "excluded_records": 0,
             "erased_records": 0,
             "known_records": 0,
+            "pending_records": 0,
             "execution_time_seconds": figures["execution_time_seconds"],
             "export_filename": str(path),
             "rejected_filename": f"ml/feedback_training/rejected/{path.stem}_rejected.txt",
@@ -199,7 +204,9 @@ class TestExport:
         code, screen = on_terminal("export", "--database-url", application)
         key = Key(default_key_path().read_text())
         assert code == 0
-        assert f"No pseudonym key existed; created one in {default_key_path()} (id {key.id})." in screen
+        assert f"No pseudonym key existed; created one in {default_key_path()} (id {key.id})." in " ".join(
+            screen.split()
+        )
         assert f"key        {key.id}" in screen
         assert key.text not in screen
         again = here("export", "--database-url", application, "--json", "--quiet")
@@ -207,7 +214,7 @@ class TestExport:
         assert here("keys", "retire").code == 0
         code, screen = on_terminal("export", "--database-url", application)
         assert (code, default_key_path().exists()) == (2, False)
-        assert "The key of earlier exports is retired, and there is no other." in screen
+        assert "The key of earlier exports is retired, and there is no other." in " ".join(screen.split())
 
 
 @pytest.mark.usefixtures("configured")
@@ -292,7 +299,7 @@ class TestExportHere:
             (["--days", "0"], "--days must be a whole number of days, 1 or more, or -1 for everything."),
             (["--days", "-2"], "--days must be"),
             (["--days", "1000000000000"], "--days must be"),
-            (["--days", "1.5"], "Invalid value for '--days': it must be a valid integer\n"),
+            (["--days", "1.5"], "Invalid value for '--days': it must be a valid integer. `feedback-etl export"),
             (["--min-fields", "5"], "--min-fields must be a whole number from 0 to 4."),
             (["--max-rejected", "5"], "--max-rejected must be a share from 0 to 1"),
             (["--k", "0"], "--k should be greater than or equal to 1"),
@@ -402,7 +409,26 @@ class TestPreview:
         """The header, and one line with the reason."""
         ended = here("preview", "--since", "2024-01-01", "--until", "2024-02-01")
         assert (ended.code, ended.out) == (0, ",".join(TRAINING_COLUMNS) + "\n")
-        assert ended.err == "No feedback in the window has enough ratings (--days -1 reads everything).\n"
+        assert ended.err == ("Nothing to export: there is no feedback in the window (--days -1 exports everything).\n")
+
+    @pytest.mark.usefixtures("configured")
+    def test_preview_counts_rows_without_consent(self, here: Here, tmp_path: Path) -> None:
+        """As an export does."""
+        (tmp_path / "own.sql").write_text(QUERY.replace("created_at FROM", "created_at, id > 1 AS consent FROM"))
+        ended = here("preview", "--query", "own.sql")
+        assert (ended.code, ended.out.count("\n")) == (0, 3)
+        assert ended.err.startswith("excluded   1 without consent\n")
+
+    @pytest.mark.usefixtures("configured")
+    def test_preview_as_a_table(self, here: Here) -> None:
+        """A line for each column, with the values of the CSV."""
+        names, *rows = csv.reader(here("preview").out.splitlines())
+        lines = [line.split() for line in here("preview", "--table").out.splitlines()]
+        assert lines[0] == ["Column", "Row", "1", "Row", "2"]
+        assert [line[0] for line in lines[1:]] == names
+        assert lines[1 + names.index("recommendation_id")] == ["recommendation_id", "rec_1", "rec_1"]
+        assert lines[1 + names.index("feedback_timestamp")][1:] == [row[-2] for row in rows]
+        assert here("preview", "--since", "2024-01-01", "--table").code == 0
 
 
 class TestStdout:
@@ -439,19 +465,33 @@ class TestDemo:
         run = feedback_etl("demo", "--rows", "300", "--seed", "3", env=wrong)
         assert run.returncode == 0
         lines = run.stderr.splitlines()
-        assert lines[0] == "sample     300 rows of feedback in feedback_demo/feedback.db"
+        assert lines[0].startswith(
+            "The demo creates feedback_demo/feedback.db, the database of an invented application, "
+        )
+        assert lines[2] == "sample     300 rows of feedback in feedback_demo/feedback.db"
         assert "The demo key is public and protects no one. First lines of the file:" in lines
-        assert lines[-1] == "Next: feedback-etl preview --database-url sqlite:///feedback_demo/feedback.db"
         (path,) = (tmp_path / "feedback_demo" / "exports").glob("*.csv")
         assert run.stdout == "".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:6])
         assert everything_below(Path.home()) == []
 
-    def test_suggested_command_is_quoted(self, here: Here) -> None:
+    def test_suggested_commands_run(self, here: Here) -> None:
         """The folder name is quoted for the shell and for the URL."""
         folder = "my demo? 100% #1"
-        next_command = here("demo", "--rows", "300", "--directory", folder).err.splitlines()[-1]
-        name, *arguments = shlex.split(next_command.removeprefix("Next: "))
-        assert (name, here(*arguments).code) == ("feedback-etl", 0)
+        commands = here("demo", "--rows", "300", "--output", folder).err.partition("Next, for example:\n")[2]
+        for command in commands.splitlines():
+            name, *arguments = shlex.split(command)
+            assert (name, here(*arguments).code) == ("feedback-etl", 0)
+        assert Path(folder, "report.html").exists()
+
+    def test_suggested_commands_name_the_program_as_it_was_run(self) -> None:
+        """As `make demo` runs it, whose folder of programs is not on the path; and as a module."""
+        program = os.path.relpath(COMMAND)
+        for words in ([program], [sys.executable, "-m", "feedback_etl"]):
+            command = [*words, "demo", "--rows", "300"]
+            done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment({"PATH": ""}))
+            listing = done.stderr.splitlines()[-2].strip()
+            assert shlex.split(listing)[:-2] == words
+            subprocess.run(shlex.split(listing), capture_output=True, check=True, env=environment({"PATH": ""}))
 
     def test_demo_of_one_row(self, here: Here) -> None:
         """If that row is not exported, there is no file to print."""
@@ -504,7 +544,10 @@ class TestTheClassicScript:
             (("--days=7", "--bulk"), "Did you mean `feedback-etl export --days ...`? (`preview`, `plan` have it too)"),
             (("--bulk",), "Did you mean `feedback-etl export --bulk ...`?"),
             (("--keep-days", "7"), "Did you mean `feedback-etl prune --keep-days ...`?"),
-            (("--nonsense", "7"), "No such option: --nonsense"),
+            (
+                ("--nonsense", "7"),
+                "error: No such option: --nonsense. `feedback-etl --help` shows what is accepted.",
+            ),
         ],
         ids=str,
     )
@@ -580,11 +623,13 @@ class TestTheModule:
         message = subprocess.run(module, capture_output=True, text=True, check=True, env=environment()).stdout
         assert message == feedback_etl_process("--version").stdout == f"feedback-etl {__version__}\n"
 
-    def test_usage_lines_name_the_command(self) -> None:
+    def test_wrong_usage_names_the_command(self) -> None:
         """However it is run, since the user can type it."""
         module = [sys.executable, "-m", "feedback_etl", "export", "--no-such-option"]
         message = subprocess.run(module, capture_output=True, text=True, check=False, env=environment()).stderr
-        assert message.startswith("Usage: feedback-etl export ")
+        assert message == (
+            "error: No such option: --no-such-option. `feedback-etl export --help` shows what is accepted.\n"
+        )
 
     def test_help_is_printed_without_a_command(self, here: Here) -> None:
         """It lists the commands and suggests the demo."""
@@ -640,15 +685,19 @@ class TestHelp:
     def test_help_ends_with_an_example_that_parses(self, here: Here, name: str) -> None:
         """It fits into 80 columns and describes each option."""
         ended = here(*shlex.split(name)[1:], "--help")
-        example = ended.out.rstrip().splitlines()[-1].strip()
+        examples = [
+            line.strip() for line in ended.out.splitlines() if line.strip().startswith("Example: feedback-etl ")
+        ]
         assert ended.code == 0
-        assert example.startswith("Example: feedback-etl ")
+        assert examples[-1] == ended.out.rstrip().splitlines()[-1].strip()
+        assert len(examples) == (5 if name == "feedback-etl" else 1)
         assert max(map(len, ended.out.splitlines())) <= 80
         assert "..." not in re.sub(r"[\]}]\.\.\.", "", ended.out)
         assert not re.search(r"<list|Path>|\(off\)|default: \(", ended.out)
         for parameter in COMMANDS[name].params:
             assert parameter.help, f"{parameter.name} has no help"
-        assert_parses(shlex.split(example)[1:])
+        for example in examples:
+            assert_parses(shlex.split(example)[1:])
 
     def test_help_is_a_command_and_a_short_option(self, here: Here) -> None:
         shown = here("keys", "new", "--help")
@@ -688,7 +737,7 @@ def test_empty_output_is_refused() -> None:
     """An unset shell variable must not select the working directory."""
     done = feedback_etl("export", "--output", "")
     assert done.returncode == 2
-    assert "--output is empty" in done.stderr
+    assert "The name of the folder is empty" in done.stderr
 
 
 @pytest.mark.sample(">&- 2>&- <&-")
@@ -746,13 +795,13 @@ def test_risk_reports_whether_rows_or_people_are_counted(here: Here) -> None:
     Path("rows.csv").write_text("age_range,subject_hash\n18-25,a\n18-25,a\n")
     people = here("risk", "rows.csv", "--quasi-identifier", "age_range")
     assert people.out.startswith("counted   people, by subject_hash\nknown     age_range (quasi-identifiers)\n")
-    assert "k                          1  people in the smallest class (k-anonymity)\n" in people.out
-    assert "prosecutor risk            1  highest, 1 / k, if a person is known to be in it\n" in people.out
-    assert "small rows                 2  rows in classes of fewer than 5 people\n" in people.out
+    assert "k                    1  people in the smallest class (k-anonymity)\n" in people.out
+    assert "prosecutor risk      1  highest, 1 / k, if a person is known to be in it\n" in people.out
+    assert "small rows           2  rows in classes of fewer than 5 people\n" in people.out
     assert people.err == ""
     Path("rows.csv").write_text("age_range\n18-25\n18-25\n")
     rows = here("risk", "rows.csv", "--quasi-identifier", "age_range")
     assert rows.out.startswith("counted   rows: no column identifies people (--person)\n")
-    assert "k                          2  rows in the smallest class (k-anonymity)\n" in rows.out
+    assert "k                    2  rows in the smallest class (k-anonymity)\n" in rows.out
     assert all(len(line) <= 80 for line in [*people.out.splitlines(), *rows.out.splitlines()])
     assert rows.err == "Each row counts as a person, because no column identifies people (--person).\n"

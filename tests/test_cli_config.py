@@ -50,7 +50,8 @@ def test_settings_as_a_table() -> None:
     """One line for each setting; without a key, the command that creates one."""
     done = feedback_etl("config")
     lines = done.stdout.splitlines()
-    assert len(lines) == len(Settings.model_fields) + 2
+    assert lines[0].split() == ["Setting", "Value", "From"]
+    assert len(lines) == len(Settings.model_fields) + 3
     assert ["output_dir", '"ml/feedback_training"', "default"] in [line.split() for line in lines]
     assert "feedback-etl keys new" in lines[-2]
     assert lines[-1].split() == ["settings_file", "working", "directory"]

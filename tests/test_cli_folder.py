@@ -37,18 +37,28 @@ def here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 class TestList:
     """`feedback-etl list`."""
 
-    def test_list_prints_two_lines_per_export(self, here: Here, folder: Path) -> None:
-        """Rows, window, mode and key; unmanaged files with the remedy."""
+    def test_list_prints_a_table(self, here: Here, folder: Path) -> None:
+        """Rows, mode and window below the key; unmanaged files with the remedy."""
         (folder / "copy.csv").write_text("")
         ended = here("list")
         assert ended.code == 0
         assert ended.out.splitlines() == [
-            f"{STEM}.csv  9 rows  full",
-            f"    the beginning to 2025-10-25 12:00:00 UTC  key {Key(KEY).id}",
+            f"Key: {Key(KEY).id}",
+            "Export                                 Rows  Mode  Window (UTC)",
+            f"{STEM}.csv     9  full  the beginning to 2025-10-25 12:00:00",
             "copy.csv  unmanaged: no manifest",
             f"    feedback-etl adopt {folder}/copy.csv",
         ]
-        assert max(map(len, ended.out.splitlines())) <= 80
+
+    def test_exports_of_each_key_have_a_table(self, here: Here, folder: Path, sqlite_database: Database) -> None:
+        """They cannot be combined."""
+        exported(sqlite_database, folder, key=Key(OTHER_KEY), allow_new_key=True)
+        lines = here("list").out.splitlines()
+        assert [line for line in lines if line.startswith("Key: ")] == [
+            f"Key: {Key(KEY).id}",
+            f"Key: {Key(OTHER_KEY).id}",
+        ]
+        assert len(lines) == 7
 
     @pytest.mark.usefixtures("folder")
     def test_list_as_json(self, here: Here) -> None:
@@ -67,6 +77,8 @@ class TestList:
     "command",
     [
         ("list",),
+        ("status",),
+        ("check",),
         ("report",),
         ("audit", "show"),
         ("audit", "verify"),
@@ -79,7 +91,7 @@ def test_missing_folder_is_wrong_usage(here: Here, tmp_path: Path, command: Sequ
     """Every command has the same message and exit code; nothing is created."""
     ids = tmp_path / "ids.txt"
     ids.write_text("1\n")
-    ended = here(*command, "--output", "nowhere")
+    ended = here(*command, "nowhere")
     message = "error: There is no folder nowhere: name the folder of the exports, or create it by an export.\n"
     assert (ended.code, ended.out, ended.err) == (2, "", message)
     assert list(tmp_path.iterdir()) == [ids]
@@ -102,10 +114,10 @@ class TestErase:
         Path("ids.txt").write_text("2\n\n 2\n")
         dry = here("erase", "--user-ids-file", "ids.txt", "--dry-run")
         assert (dry.code, dry.err) == (0, "4 rows would be erased from 2 files\n")
-        assert here("list").out.startswith(f"{STEM}.csv  9 rows  ")
+        assert f"{STEM}.csv     9  full  " in here("list").out
         done = here("erase", "--user-ids-file", "ids.txt")
         assert (done.code, done.out, done.err) == (0, "", "4 rows erased from 2 files\n")
-        assert here("list").out.startswith(f"{STEM}.csv  6 rows, 4 erased  ")
+        assert f"{STEM}.csv     6       4  full  " in here("list").out
 
     @pytest.mark.usefixtures("folder")
     def test_ids_without_rows_are_listed(self, here: Here) -> None:
@@ -160,7 +172,7 @@ class TestAdoptAndPrune:
         """Its age comes from its name."""
         old = folder / "feedback_training_20200101_000000.csv"
         old.write_text("analysis_hash\n0123456789abcdef\n")
-        assert here("adopt", old).out.startswith(f"{old.name}  1 row  adopted\n    unknown window  ")
+        assert here("adopt", old).out.endswith(f"{old.name}     1  adopted  unknown\n")
         dry = here("prune", "--keep-days", "90", "--dry-run")
         assert f"would remove {old.stem}\n" in dry.out
         done = here("prune", "--keep-days", "90", "--keep-last", "1")
@@ -184,7 +196,7 @@ class TestAudit:
     def test_audit_show_prints_records(self, here: Here, folder: Path) -> None:
         """One line per record, or the record as JSON."""
         ended = here("audit", "show")
-        assert [line.split()[1] for line in ended.out.splitlines()] == ["started", "committed"]
+        assert [line.split("  ")[1] for line in ended.out.splitlines()[1:]] == ["started", "committed"]
         records = [json.loads(line) for line in here("audit", "show", "--json").out.splitlines()]
         assert records == AuditLog(folder).records()
 
@@ -214,7 +226,8 @@ def test_incremental_export_reports_no_new_rows(here: Here, folder: Path) -> Non
 def test_list_reports_a_missing_file(here: Here, folder: Path) -> None:
     """It was not removed by prune."""
     (folder / f"{STEM}.csv").unlink()
-    assert here("list").out.startswith(f"{STEM}.csv  missing: removed, but not by prune  ")
+    assert f"{STEM}.csv  missing  full  " in here("list").out
+    assert "missing: removed, but not by prune, which records it:\n    feedback-etl prune --export " in here("list").out
 
 
 @pytest.mark.parametrize("name", ["audit.jsonl", "lock"])

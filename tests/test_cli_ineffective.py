@@ -7,7 +7,7 @@ from processes import Here
 from pseudonym_keys import KEY
 
 K = ("--k", "5")
-SHARE = ("--share", "--recipient", "acme")
+SHARE = ("--share", "--recipient", "acme", "--output", "shared")
 
 
 @pytest.fixture
@@ -20,6 +20,7 @@ def here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     ("options", "message"),
     [
         (["--lookback", "2h"], "--lookback has no effect without --incremental."),
+        (["--max-pending", "9d"], "--max-pending has no effect without --incremental and --k."),
         (["--workers", "2"], "--workers has no effect without --bulk or --executor."),
         (["--on-small-class", "fail"], "--on-small-class has no effect without --k."),
         (["--max-suppressed", "0.1"], "--max-suppressed has no effect without --k."),
@@ -29,6 +30,7 @@ def here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         (["--share", "--timestamp-precision", "hour"], "--share allows no times finer than the day"),
         (["--share", "--k", "3"], "--share requires k of at least 5"),
         (["--share"], "--share requires --recipient NAME"),
+        ([*SHARE[:3]], "--share requires --output FOLDER, a folder of shared files only"),
         (["--recipient", "acme"], "--recipient has no effect without --share."),
         (["--allow-overlap"], "--allow-overlap has no effect without --share."),
         (
@@ -36,7 +38,10 @@ def here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
             "--allow-row-security has no effect without PostgreSQL, which alone has row-level security.",
         ),
         ([*SHARE, "--incremental"], "An incremental export cannot have a --recipient"),
-        (["--share", "--recipient", "Acme"], "--recipient must be a name of 1 to 64 lower-case letters"),
+        (
+            ["--share", "--recipient", "Acme", "--output", "shared"],
+            "--recipient must be a name of 1 to 64 lower-case letters",
+        ),
         (["--days", "7", "--since", "2025-01-01"], "--days and --since exclude each other"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -74,7 +79,7 @@ def test_setting_without_effect_is_refused(here: Here, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (["report", "export.csv", "--output", "out"], "FILE and --output exclude each other"),
+        (["report", "--output", "exports", "-o", "report.html"], "--output names the HTML file to write"),
         (["contracts", "--croissant", "--include-image-urls"], "--croissant describes the exports as they are"),
         (["contracts", "--croissant", "--include-subject-hash"], "--croissant describes the exports as they are"),
     ],

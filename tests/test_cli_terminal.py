@@ -1,12 +1,15 @@
 """What the command line shows on a terminal, and does not write elsewhere: progress, colours, wrapped lines."""
 
 import re
+from pathlib import Path
 
 import pytest
 from databases import Database
 from folders import people
-from processes import on_terminal, python
+from processes import Here, on_terminal, python
 from pseudonym_keys import KEY
+
+from feedback_etl.storage.locks import lock_folder
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 IMPORTS = """
@@ -27,6 +30,12 @@ def application(sqlite_database: Database, monkeypatch: pytest.MonkeyPatch) -> D
     monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", sqlite_database.url)
     sqlite_database.fill(**people(3, each=4))
     return sqlite_database
+
+
+@pytest.fixture
+def here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Here:
+    """Return a runner of command lines in this process."""
+    return Here(capfd, monkeypatch)
 
 
 @pytest.mark.usefixtures("application")
@@ -52,3 +61,47 @@ class TestProgress:
         done = python(IMPORTS, *command)
         assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "False")
         assert not ESCAPE.search(done.stdout + done.stderr)
+
+
+@pytest.mark.usefixtures("application")
+class TestTables:
+    """Tables and messages at the width of a terminal."""
+
+    def test_tables_fit_and_words_stay_whole(self, here: Here) -> None:
+        """The words are those of the table that is piped, which has a line for each row and no escape sequences."""
+        assert here("export", "--incremental", "--days", "-1", "--output", "exports").code == 0
+        for command in (["list", "exports"], ["audit", "show", "exports"], ["keys", "list"]):
+            piped = here(*command).out
+            _, screen = on_terminal(*command)
+            lines = ESCAPE.sub("", screen).splitlines()
+            assert max(map(len, lines)) <= 80, command
+            assert sorted(" ".join(lines).split()) == sorted(piped.split()), command
+            assert ("\x1b[1m" in screen, ESCAPE.search(piped)) == (True, None)
+
+    def test_longest_words_are_broken(self, here: Here) -> None:
+        """As is a path that is longer than its column."""
+        piped, screen = here("config").out, ESCAPE.sub("", on_terminal("config", columns=60)[1])
+        assert max(map(len, screen.splitlines())) <= 60 < max(map(len, piped.splitlines()))
+        assert sorted("".join(screen.split())) == sorted("".join(piped.split()))
+
+    def test_no_color_is_obeyed(self) -> None:
+        """Progress and tables have no colour; they may still be bold."""
+        code, screen = on_terminal("export", "--days", "-1", env={"NO_COLOR": "1"})
+        assert code == 0
+        assert not re.search(r"\x1b\[(?:\d+;)*(?:3\d|4\d|9\d)", screen)
+
+    def test_errors_are_wrapped_between_words(self, here: Here) -> None:
+        message = here("list", "nowhere").err
+        code, screen = on_terminal("list", "nowhere", columns=40)
+        assert (code, screen.split()) == (2, message.split())
+        assert message.count("\n") == 1
+        assert max(map(len, screen.splitlines())) <= 40
+
+
+@pytest.mark.usefixtures("application")
+def test_ctrl_c_ends_an_export_with_one_sentence(tmp_path: Path) -> None:
+    """While it waits for the folder: the progress is cleared, and nothing is published."""
+    with lock_folder(tmp_path / "exports"):
+        code, screen = on_terminal("export", "--output", "exports", interrupt_at="reading rows")
+    assert (code, ESCAPE.split(screen)[-1].strip()) == (130, "Interrupted; unfinished files were removed.")
+    assert list((tmp_path / "exports").glob("*")) == [tmp_path / "exports" / ".feedback_etl"]

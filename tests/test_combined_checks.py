@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from feedback_etl.columns import ExtraColumn
 from feedback_etl.errors import ValidationError
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.transform.combined_checks import combine_checks
 from feedback_etl.transform.failure_cases import failure_cases
 from feedback_etl.transform.training_schema import training_schema, validate
@@ -59,7 +60,7 @@ def test_each_rule_of_a_column_is_in_the_combined_check(name: str, value: Any) -
 
 
 def test_checks_of_extra_columns_are_combined_too() -> None:
-    schema = training_schema((ExtraColumn("shop"),))
+    schema = training_schema(CLASSIC_SCHEMA.with_extra_columns([ExtraColumn("shop")]))
     assert agree(schema, pair_frame(PAIR_ROW).with_columns(shop=pl.lit("north")))
     assert not agree(schema, pair_frame(PAIR_ROW).with_columns(shop=pl.lit("\x1bnorth")))
 

@@ -17,6 +17,7 @@ from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH, TRAINING_COLUMNS, Extr
 from feedback_etl.database import tables
 from feedback_etl.pipeline.export import export_feedback
 from feedback_etl.report.contracts import EXAMPLES, contracts, write_contracts
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.transform.row_schema import row_schema
 
 KINDS = ("mysql", "postgresql", "sqlite")
@@ -151,7 +152,7 @@ class TestRowSchema:
     def test_optional_columns_are_described(self) -> None:
         """The two built-in ones by their meaning, others by their role."""
         extra = [SUBJECT_HASH, IMAGE_URL, ExtraColumn("country", "quasi_identifier")]
-        properties = row_schema(extra)["properties"]
+        properties = row_schema(CLASSIC_SCHEMA.with_extra_columns(extra))["properties"]
         first_words = [properties[column.name]["description"].split()[0] for column in extra]
         assert first_words == ["Pseudonym", "Key", "Quasi-identifier;"]
 

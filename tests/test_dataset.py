@@ -26,6 +26,7 @@ from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import list_manifests, replace_manifest
 from feedback_etl.records.manifest_details import ManifestDetails
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.storage.location import open_storage
 from feedback_etl.storage.posix import hash_file
 from feedback_etl.training.dataset import latest_export, open_dataset, scan_training
@@ -36,6 +37,7 @@ from feedback_etl.transform.training_schema import TrainingPair
 HOUR = timedelta(hours=1)
 START = datetime(2025, 10, 1)
 CANARY = "canary-4711"
+WITH_SUBJECTS = CLASSIC_SCHEMA.with_extra_columns([SUBJECT_HASH])
 TRAINING_DOCS = Path(__file__).parents[1] / "docs" / "training.md"
 
 
@@ -275,7 +277,13 @@ class TestPeople:
         exports = [feedback_at(1, 2, 3, rating=1).with_columns(subject_hash=pl.lit("a") + hour)]
         exports += [feedback_at(2, 5, rating=2).with_columns(subject_hash=pl.lit("b") + hour)]
         for number, rows in enumerate(exports):
-            write_export(tmp_path, rows, number=number, form=forms[number], extra=[SUBJECT_HASH])
+            write_export(
+                tmp_path,
+                rows,
+                number=number,
+                form=forms[number],
+                schema=WITH_SUBJECTS,
+            )
         write_export(tmp_path, feedback_at(1, 2, 4, rating=3), number=2, form=forms[2])
         lazy = scan_training(tmp_path)
         frame = lazy.select("helpful_rating", "subject_hash", hour.alias("hour")).collect().sort("hour")
@@ -287,7 +295,7 @@ class TestPeople:
         """In their order: the first of equal rows has that of the first."""
         coarse: dict[str, Any] = {"timestamp_precision": "hour"}
         rows_of_two = feedback_at(1, 1, rating=1).with_columns(subject_hash=pl.Series(["a", "b"]))
-        write_export(tmp_path, rows_of_two, settings=coarse, extra=[SUBJECT_HASH])
+        write_export(tmp_path, rows_of_two, settings=coarse, schema=WITH_SUBJECTS)
         write_export(tmp_path, feedback_at(1, 1, 1, rating=2), number=1, settings=coarse)
         frame = scan_training(tmp_path).collect()
         assert frame.select("helpful_rating", "subject_hash").rows() == [(2, "a"), (2, "b"), (2, None)]
@@ -363,7 +371,15 @@ class TestRefusals:
             rows = feedback_at(number).with_columns(points=pl.lit(value))
             extra = [ExtraColumn("points", "insensitive", kind)]  # type: ignore[arg-type]
             settings = {"extra_columns": [list(column) for column in extra]}
-            write_export(tmp_path, rows, start=number, end=number + 1, number=number, extra=extra, settings=settings)
+            write_export(
+                tmp_path,
+                rows,
+                start=number,
+                end=number + 1,
+                number=number,
+                schema=CLASSIC_SCHEMA.with_extra_columns(extra),
+                settings=settings,
+            )
         with pytest.raises(UsageError, match=r"declare points with several types.*mixed=True"):
             scan_training(tmp_path)
         assert {*scan_training(tmp_path, mixed=True).collect()["points"]} == {"7", "seven"}

@@ -93,6 +93,7 @@ class TestExport:
             "excluded_records": 0,
             "erased_records": 0,
             "known_records": 0,
+            "pending_records": 0,
             "rejected_reasons": {"helpful_rating_out_of_range": 1},
             "implausible_ages": 0,
             "withheld_image_urls": 0,

@@ -198,9 +198,9 @@ class TestColumns:
         changes = [{"conditions_detected": first, "rules_applied": second} for first, second in rows]
         frame = features(pair_frame(*changes), vocabulary=known)
         assert frame.null_count().sum_horizontal().item() == 0
-        for name in names:
+        for name, column in zip(sorted(names), frame.columns, strict=False):
             expected = [float(name in (first or "").split(",")) for first, _ in rows]
-            assert frame[f"condition={name}"].to_list() == expected
+            assert (column, frame[column].to_list()) == (f"condition={name.replace(' ', '_')}", expected)
         other = [float(bool({*first.split(",")} - names)) if first else 0 for first, _ in rows]
         assert frame["conditions_other"].to_list() == other
         assert set(frame.schema.values()) == {pl.Float32}
@@ -472,17 +472,18 @@ class TestNames:
 
     def test_refused_characters_are_replaced_and_names_stay_distinct(self) -> None:
         """In the order of the vocabulary; values follow the names of the vocabulary."""
-        vocabulary = Vocabulary(conditions=("a:b", "a_b", "a{b", 'x"[1]<2'), rules=("r=1",))
+        vocabulary = Vocabulary(conditions=("a:b", "a_b", "a{b", 'x"[1]<2', "a b", "c\nd"), rules=("r=1",))
         frame = pair_frame({"conditions_detected": "a{b", "rules_applied": "r=1"})
         row = features(frame, vocabulary=vocabulary).row(0, named=True)
         assert [name for name in row if "=" in name] == [
-            *("condition=a_b", "condition=a_b_2", "condition=a_b_3", "condition=x__1__2", "rule=r=1")
+            *("condition=a_b", "condition=a_b_2", "condition=a_b_3", "condition=x__1__2"),
+            *("condition=a_b_4", "condition=c_d", "rule=r=1"),
         ]
         assert [name for name, value in row.items() if value] == ["condition=a_b_3", "rule=r=1", "age"]
 
-    @given(st.lists(st.text(st.sampled_from('a_2[]{}<":'), max_size=3), unique=True))
+    @given(st.lists(st.text(st.sampled_from('a_2[]{}<": \n\u2028'), max_size=3), unique=True))
     def test_random_names_are_distinct(self, names: list[str]) -> None:
         """Whatever numbers they contain."""
         columns = features(pair_frame({}), vocabulary=Vocabulary(conditions=tuple(names))).columns
         assert len({*columns}) == len(columns)
-        assert not {*"".join(columns)} & {*'[]{}<":,'}
+        assert not {*"".join(columns)} & {*'[]{}<":, \n\u2028'}

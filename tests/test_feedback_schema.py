@@ -21,7 +21,7 @@ from feedback_etl.schema.declaration import (
 )
 from feedback_etl.schema.feedback_columns import AgeColumn, Rating
 from feedback_etl.schema.model import FeedbackSchema
-from feedback_etl.schema.record import from_record, to_record
+from feedback_etl.schema.record import read_schema, schema_settings
 
 STARS = Rating(name="stars", min=1, max=10, step=0.5)
 COURSES: dict[str, Any] = {
@@ -52,7 +52,7 @@ def declare(tables: dict[str, Any]) -> Declaration:
 
 def test_declared_schema_has_the_declared_columns() -> None:
     """And no others: neither those of the classic schema nor a date of birth."""
-    schema, sources = declare(COURSES)
+    schema, sources, _ = declare(COURSES)
     assert schema.training_columns == (
         *("analysis_hash", "course", "stars", "would_buy_again", "tags", "country", "visits", "age_range"),
         *("feedback_timestamp", "export_date"),
@@ -65,20 +65,21 @@ def test_declared_schema_has_the_declared_columns() -> None:
     assert schema.quasi_identifiers == ("age_range", "country")
     assert schema.sensitive_columns == ("stars", "would_buy_again", "visits")
     assert schema.dedup_key == ("user_id", "recommendation_id", "created_at")
-    assert schema.pair_key == ("course", "feedback_timestamp")
+    assert schema.pair_key == ("analysis_hash", "course", "feedback_timestamp")
+    assert not schema.has_whole_key
     assert {**schema.labels} == {"stars": ("stars", 1, 10, None), "would_buy_again": ("would_buy_again", 0, 1, 1)}
 
 
 def test_columns_alone_are_extra_columns_of_the_classic_schema() -> None:
     """As before there were declarations."""
-    schema, _ = declare({"columns": {"country": {"role": "quasi_identifier"}}})
+    schema, *_ = declare({"columns": {"country": {"role": "quasi_identifier"}}})
     assert schema == CLASSIC_SCHEMA.with_extra_columns([ExtraColumn("country", "quasi_identifier")])
     assert schema.training_columns[-3:] == ("feedback_timestamp", "export_date", "country")
 
 
 def test_schema_without_an_item_has_no_such_column() -> None:
     """And its default key does not name one."""
-    schema, _ = declare({"ratings": {"thumb": {"type": "boolean"}}})
+    schema, *_ = declare({"ratings": {"thumb": {"type": "boolean"}}})
     assert schema.raw_columns == ("feedback_id", "user_id", "analysis_id", "thumb", "created_at")
     assert schema.training_columns == ("analysis_hash", "thumb", "feedback_timestamp", "export_date")
     assert schema.dedup_key == ("analysis_id", "created_at")
@@ -134,17 +135,30 @@ def test_columns_of_declared_schemas_need_one() -> None:
         declare({"columns": {"course": {"role": "item"}}})
 
 
-@pytest.mark.parametrize("schema", [CLASSIC_SCHEMA, declare(COURSES).schema, replace(CLASSIC_SCHEMA, age=None)])
+@pytest.mark.parametrize(
+    "schema",
+    [
+        CLASSIC_SCHEMA,
+        declare(COURSES).schema,
+        replace(CLASSIC_SCHEMA, age=None),
+        CLASSIC_SCHEMA.with_options([ExtraColumn("city")], [30]),
+    ],
+)
 def test_schema_is_a_value(schema: FeedbackSchema) -> None:
     """It can be hashed, sent to workers and recorded in a manifest."""
     assert pickle.loads(pickle.dumps(schema)) == schema
     assert hash(schema) == hash(replace(schema))
-    record = json.loads(json.dumps(to_record(schema)))
-    assert record == to_record(schema)
-    assert from_record(record) == schema
+    settings = {name: value for name, value in schema_settings(schema).items() if value}
+    assert read_schema(json.loads(json.dumps(settings))) == schema
 
 
 def test_ages_in_years_and_dates_of_birth_have_their_types() -> None:
     """Numbers and dates."""
     schemas = [FeedbackSchema(ratings=(STARS,), age=AgeColumn(raw_name=name)) for name in ("age", "date_of_birth")]
     assert [schema.raw_types[schema.raw_columns[-2]].dtype for schema in schemas] == [pl.Float64, pl.Date]
+
+
+def test_classic_schema_needs_no_record() -> None:
+    """Manifests without one are of the classic schema, as those of earlier versions."""
+    assert not any(schema_settings(CLASSIC_SCHEMA).values())
+    assert read_schema({}) == CLASSIC_SCHEMA

@@ -28,6 +28,7 @@ from feedback_etl.privacy.k_anonymity import ClassCounter
 from feedback_etl.privacy.release_plan import ReleasePlan, apply_changes, plan_release
 from feedback_etl.records.catalog import list_manifests
 from feedback_etl.report.contracts import manifest_schema
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.training import Vocabulary, features, scan_training
 
 NAMES = ("age_range", "conditions_detected", "timeframe", "feedback_timestamp")
@@ -320,7 +321,11 @@ def test_loss_is_within_reach_of_local_suppression(width: int) -> None:
     table = adult_table().select(adult_table(1).columns[:width])
     columns = [ExtraColumn(name, "quasi_identifier") for name in table.columns]
     plan, published = plan_of(
-        table, pl.Series(range(table.height)), k=5, quasi_identifiers=table.columns, extra_columns=columns
+        table,
+        pl.Series(range(table.height)),
+        k=5,
+        quasi_identifiers=table.columns,
+        schema=CLASSIC_SCHEMA.with_extra_columns(columns),
     )
     rows = table.rows()
     shares = [{value: math.log2(len(rows) / count) for value, count in Counter(column).items()} for column in table]

@@ -26,7 +26,8 @@ from feedback_etl.database.window import Window
 from feedback_etl.errors import ExportFileError
 from feedback_etl.options.export import ExportOptions
 from feedback_etl.options.read import ReadOptions
-from feedback_etl.pipeline.batch_processor import BatchCounts, BatchProcessor
+from feedback_etl.pipeline.batch_processor import BatchProcessor
+from feedback_etl.pipeline.batch_results import BatchCounts
 from feedback_etl.pipeline.partitioned import export_partitions
 from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.scheduler import MAX_ATTEMPTS, MAX_TASKS_IN_FLIGHT, run_tasks

@@ -174,7 +174,8 @@ def test_ids_in_other_clothes(key: str, user: object) -> None:
 def test_images_and_pseudonyms_of_users_are_not_shared(app: Database, option: str) -> None:
     """Nor do pseudonyms of users."""
     done = feedback_etl(
-        "export", "--share", "--recipient", "acme", option, "--database-url", app.url, env={"FEEDBACK_ETL_KEY": KEY}
+        *("export", "--share", "--recipient", "acme", "--output", "shared", option, "--database-url", app.url),
+        env={"FEEDBACK_ETL_KEY": KEY},
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert "Shared data must not contain images or pseudonyms of users" in done.stderr

@@ -35,12 +35,12 @@ import feedback_etl as fe
 from feedback_etl.clock import parse_lookback
 from feedback_etl.columns import RATING_FIELDS
 from feedback_etl.errors import ExportFileError, FolderLockedError, UsageError, ValidationError
-from feedback_etl.exports.incremental import MAX_COUNTED_WINDOWS
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.audit_verification import verify_lines
 from feedback_etl.records.catalog import list_manifests
 from feedback_etl.records.manifest import Manifest
+from feedback_etl.records.window_counts import MAX_COUNTED_WINDOWS
 from feedback_etl.results import ExportReport
 from feedback_etl.storage.locks import lock_folder
 

@@ -59,7 +59,7 @@ def test_export_is_held_to_the_k_it_was_made_with(app: Database, folder: Path) -
     item = check_k(app, folder)
     assert item.status == "failed"
     assert " is 4 for age_range, conditions_detected, timeframe since people were erased, and 5 is" in item.detail
-    assert item.remedy == f"feedback-etl erase --keep-k --output {folder}"
+    assert item.remedy == f"feedback-etl erase --keep-k {folder}"
 
 
 def test_erasure_that_leaves_k_passes(app: Database, folder: Path) -> None:

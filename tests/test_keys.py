@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import hmac
+import json
 import os
 import pickle
 import resource
@@ -506,7 +507,15 @@ class TestRetirement:
         assert here("keys", "new").code == 0
         new = find_key().key
         listed = here("keys", "list").out.splitlines()
-        assert listed == [f"{new.id}  active   {default_key_path()}", f"{old.id}  retired  {path}"]
+        assert listed == [
+            "Key             State    Location",
+            f"{new.id}  active   {default_key_path()}",
+            f"{old.id}  retired  {path}",
+        ]
+        assert json.loads(here("keys", "list", "--json").out)["keys"] == [
+            {"key": new.id, "state": "active", "location": str(default_key_path())},
+            {"key": old.id, "state": "retired", "location": str(path)},
+        ]
         refused = here("export", "--days", "-1")
         assert refused.code == 2
         assert f"were made with the key {old.id}, and this one would use the key {new.id}" in refused.err

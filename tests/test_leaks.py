@@ -447,7 +447,7 @@ def test_database_url_given_as_a_folder_is_not_repeated(
 def test_command_line_does_not_repeat_a_database_url() -> None:
     """Wherever a folder or a file is named."""
     url = "postgresql://u:sekret@h/db"
-    for command in (["list", "--output", url], ["report", "--output", url], ["risk", url], ["export", "--output", url]):
+    for command in (["list", "--output", url], ["report", url], ["risk", url], ["export", "--output", url]):
         done = feedback_etl(*command, env={"FEEDBACK_ETL_DATABASE_URL": "sqlite:///x.db", "FEEDBACK_ETL_KEY": KEY})
         assert done.returncode == 2, done.stderr
         assert "another URL" in done.stderr

@@ -10,7 +10,6 @@ from unittest.mock import patch
 import pytest
 
 import feedback_etl as fe
-from feedback_etl import columns
 from feedback_etl.errors import UsageError
 from feedback_etl.options import keywords
 from feedback_etl.options.export import ExportOptions, option_names
@@ -19,6 +18,9 @@ from feedback_etl.options.output import OutputOptions
 from feedback_etl.options.privacy import PrivacyOptions
 from feedback_etl.options.quality import QualityOptions
 from feedback_etl.options.read import ReadOptions
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
+from feedback_etl.schema.column_types import ExtraColumn
+from feedback_etl.schema.model import FeedbackSchema
 from feedback_etl.schema.source import SourceTable
 from feedback_etl.settings.model import Settings, load_settings
 from feedback_etl.transform import failure_cases
@@ -29,7 +31,8 @@ GROUPS = (ReadOptions, QualityOptions, PrivacyOptions, OutputOptions)
 def declared(kind: type) -> dict[str, Any]:
     """Return the options of a group or TypedDict with their types; those for type checkers alone are looked up here."""
     names: dict[str, Any] = {
-        "ExtraColumn": columns.ExtraColumn,
+        "ExtraColumn": ExtraColumn,
+        "FeedbackSchema": FeedbackSchema,
         "Model": failure_cases.Model,
         "SourceTable": SourceTable,
     }
@@ -59,7 +62,7 @@ def test_settings_share_the_defaults(tmp_path: Any, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     options, built_in = load_settings().to_options(), ExportOptions()
     assert options.read == built_in.read
-    assert options.privacy == replace(built_in.privacy, extra_columns=[])
+    assert options.privacy == built_in.privacy
     assert str(options.output.output_dir) == built_in.output.output_dir
     assert replace(options.output, output_dir=built_in.output.output_dir) == built_in.output
     assert {*Settings.model_fields} & {*option_names()} >= {"k", "read_timeout", "batch_size", "lock_timeout"}
@@ -117,7 +120,7 @@ def test_an_option_without_effect_is_refused(function: Any) -> None:
         ({"incremental": True, "since": "2025-01-01"}, "^An incremental export continues where the last one ended"),
         ({"incremental": True, "idempotency_key": "x"}, "^An incremental export never repeats a row"),
         ({"format": "parquet", "compression": "gzip"}, "^Parquet files are always compressed"),
-        ({"extra_columns": [columns.ExtraColumn("image_url")]}, "^An extra column cannot be called image_url"),
+        ({"extra_columns": [ExtraColumn("image_url")]}, "^An extra column cannot be called image_url"),
     ],
     ids=lambda value: "" if isinstance(value, str) else "+".join(value),
 )
@@ -139,7 +142,7 @@ class TestForSharing:
         shared = ExportOptions.from_keywords(k=2, recipient="acme").privacy
         assert (shared.k, shared.timestamp_precision, shared.on_small_class) == (5, "month", "generalize")
         assert shared.hash_recommendation_id
-        assert shared.quasi_identifiers == (*columns.QUASI_IDENTIFIERS, "feedback_timestamp")
+        assert shared.quasi_identifiers == (*CLASSIC_SCHEMA.quasi_identifiers, "feedback_timestamp")
         assert ExportOptions.from_keywords(k=20, recipient="acme").privacy.k == 20
 
     def test_options_that_are_given_with_a_recipient_stay(self) -> None:

@@ -127,8 +127,8 @@ def test_partitioned_exports_are_listed_reported_and_checked(
 ) -> None:
     """Like exports of one file."""
     here, stem = Here(capsys, monkeypatch), only(folder).stem
-    assert here("list", "--output", folder).out.startswith(f"{stem}/ (3 parts)  9 rows  full\n    ")
-    assert here("report", "--output", folder, "-o", "report.html").code == 0
+    assert f"{stem}/ (3 parts)     9  full  " in here("list", folder).out
+    assert here("report", folder, "-o", "report.html").code == 0
     assert here("contracts", "--croissant", folder).code == 0
     assert json.loads(here("risk", folder / stem, "--json").out)["rows"] == 9
     settings = load_settings(output_dir=folder, database_url=sqlite_database.url)

@@ -166,6 +166,7 @@ class TestProcessAndExport:
             "excluded_records": 0,
             "erased_records": 0,
             "known_records": 0,
+            "pending_records": 0,
             "late_records": 0,
             "changed_records": 0,
         }

@@ -446,7 +446,7 @@ class TestFile:
 
     def test_missing_folder_is_not_created(self, here: Here) -> None:
         """It may be a typing mistake."""
-        result = here("report", "--output", FOLDER, "-o", "pages/new/all.html")
+        result = here("report", FOLDER, "-o", "pages/new/all.html")
         assert result.code == 5
         assert result.err == "error: The folder pages/new does not exist: create it, or name another file with -o.\n"
         assert not Path("pages").exists()
@@ -503,7 +503,7 @@ class TestFile:
     def test_command_writes_the_page(self, here: Here, exports: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         """It accepts a folder or files, uses the available keys and prints the path."""
         monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
-        result = here("report", "--output", FOLDER, "-o", "all.html")
+        result = here("report", FOLDER, "-o", "all.html")
         assert (result.code, result.out, result.err) == (0, "all.html\n", "")
         assert "The audit log is unchanged." in Path("all.html").read_text()
         result = here("report", exports[0])

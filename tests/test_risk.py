@@ -199,12 +199,13 @@ class TestCommand:
         report = exported(sqlite_database, Path("out"), **form)
         ended = run_command("risk", report.export_filename)
         assert ended.code == 0
-        assert ended.out.splitlines()[:5] == [
+        assert ended.out.splitlines()[:6] == [
             "counted   rows: no column identifies people (--person)",
             "known     age_range, conditions_detected, timeframe (quasi-identifiers)",
-            "rows                       9  a row in several files counts once",
-            "classes                    1  equivalence classes: equal quasi-identifiers",
-            "k                          9  rows in the smallest class (k-anonymity)",
+            "Figure            Value  Meaning",
+            "rows                  9  a row in several files counts once",
+            "classes               1  equivalence classes: equal quasi-identifiers",
+            "k                     9  rows in the smallest class (k-anonymity)",
         ]
         measured = json.loads(run_command("risk", report.export_filename, report.export_filename, "--json").out)
         assert (measured["rows"], measured["k"], measured["distinct_l"]["helpful_rating"]) == (9, 9, 1)
@@ -234,6 +235,23 @@ class TestCommand:
         options = ["--quasi-identifier", "zip", "--sensitive", "salary", "--person", "who", "--json"]
         assert json.loads(run_command("risk", "salaries.csv", *options).out)["k"] == 1
 
+    def test_linked_rows_and_equal_answers_are_measured(self, run_command: Here) -> None:
+        """Of three analyses two have the same two rows; in the class of the third one all answer alike."""
+        rows = "a,18-25,1\na,25-35,2\nb,18-25,3\nb,25-35,2\nc,18-25,5\n"
+        Path("rows.csv").write_text("analysis_hash,age_range,helpful_rating\n" + rows)
+        options = ["--quasi-identifier", "age_range", "--sensitive", "helpful_rating"]
+        measured = json.loads(run_command("risk", "rows.csv", *options, "--json").out)
+        assert (measured["k"], measured["linked_k"], measured["linked_by"]) == (2, 1, "analysis_hash")
+        assert measured["homogeneous_classes"] == {"helpful_rating": 1}
+        lines = [line.split() for line in run_command("risk", "rows.csv", *options).out.splitlines()]
+        assert ["k,", "linked", "1", "analyses", "alike,", "if", "all", "rows", "of", "one", "are", "linked"] in lines
+        uniform = lines.index(["uniform", "classes", "in", "which", "all", "answer", "alike:"])
+        assert lines[uniform + 1] == ["1", "helpful_rating"]
+        Path("rows.csv").write_text("who,age_range,helpful_rating\n" + rows)
+        assert json.loads(run_command("risk", "rows.csv", *options, "--json").out)["linked_by"] is None
+        by_person = run_command("risk", "rows.csv", *options, "--person", "who").out
+        assert " 1  people alike, if all rows of one are linked" in by_person
+
     def test_values_are_compared_as_text(self, run_command: Here) -> None:
         """01067 is another postcode than 1067, also where every value looks like a number."""
         Path("zips.csv").write_text("zip,salary\n" + "1067,3\n" * 11 + "01067,11\n")
@@ -247,7 +265,7 @@ class TestCommand:
         ended = run_command("risk", "out")
         assert ended.code == 2
         assert "out is a folder: name its files (out/*.csv)" in ended.err
-        assert "feedback-etl report --output out" in ended.err
+        assert "feedback-etl report out" in ended.err
 
     def test_exports_of_two_keys_are_not_combined(self, run_command: Here, sqlite_database: Database) -> None:
         """A person has another pseudonym in each; files without a manifest are taken as they are."""

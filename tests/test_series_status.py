@@ -78,13 +78,14 @@ class TestCommand:
         ended = here("status")
         assert (ended.code, ended.err) == (0, "")
         lines = ended.out.splitlines()
-        assert lines[:3] == [
-            "series     1 export with 6 rows, by created_at",
-            "last run   2025-10-25 12:01:00 UTC, read until 2025-10-25 12:01:00 UTC",
-            "next       reads from 2025-10-25 09:59:00 UTC on",
+        assert lines[:4] == [
+            "Series    by created_at",
+            "exports   1 with 6 rows",
+            "last run  2025-10-25 12:01:00 UTC, read until 2025-10-25 12:01:00 UTC",
+            "next      reads from 2025-10-25 09:59:00 UTC on",
         ]
-        assert lines[3].startswith("settings   min_feedback_fields 1, ")
-        assert lines[4:] == ["late       1 row arrived after the lookback"]
+        assert lines[4].startswith("settings  min_feedback_fields 1, ")
+        assert lines[5:] == ["late      1 row arrived after the lookback"]
         (series,) = json.loads(here("status", "--json", "ml/feedback_training").out)["series"]
         assert (series["late_records"], series["watermark"]) == (1, "2025-10-25T09:59:00")
 
@@ -123,4 +124,4 @@ class TestCommand:
     def test_wrong_duration_and_missing_folder_are_refused(self, here: Here) -> None:
         assert here("status", "exports").code == 2
         ended = here("status", "--fail-if-older", "1.5d")
-        assert (ended.code, "`--fail-if-older` must be a duration such as 30m, 2h or 1d" in ended.err) == (2, True)
+        assert (ended.code, "--fail-if-older must be a duration such as 30m, 2h or 1d" in ended.err) == (2, True)

@@ -80,7 +80,8 @@ PRIVACY = (
 def test_every_setting_has_three_sources(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command line, FEEDBACK_ETL_<NAME> and the file, for each field."""
     text = {"database_url", "db_schema", "output_dir", "key_file"}
-    schema = {"query", "source", "age_edges", "columns", "row_model", "allow_row_security", "formulas", "cursor"}
+    schema = {"query", "source", "ratings", "lists", "columns", "dedup", "age_edges", "row_model", "formulas", "cursor"}
+    schema |= {"allow_row_security"}
     timeouts = {"connect_timeout", "read_timeout", "lock_timeout", "batch_size"}
     assert set(Settings.model_fields) == {*text, *timeouts, "retired_keys", *schema, *LINEAGE, *PRIVACY, *RECORD}
     write("feedback-etl.toml", "\n".join([*(f'{name} = "file"' for name in text), "connect_timeout = 3"]))
@@ -120,6 +121,9 @@ def test_defaults() -> None:
         t=None,
         hierarchies={},
         quasi_identifiers=("age_range", "conditions_detected", "timeframe"),
+        ratings={},
+        lists={},
+        dedup=None,
         lineage=None,
         lineage_hosts=False,
         retention_days=None,

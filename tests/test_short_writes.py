@@ -385,7 +385,7 @@ def test_export_above_a_file_size_limit_exits_with_5(here: Here, tmp_path: Path)
     )
     assert contents(tmp_path / "exports") == {}
     with limited(ULIMIT_F_100):
-        assert here("demo", "--directory", tmp_path / "demo").code == 5
+        assert here("demo", "--output", tmp_path / "demo").code == 5
     assert contents(tmp_path / "demo") == {}
 
 

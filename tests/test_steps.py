@@ -379,7 +379,7 @@ class TestReport:
         assert figures == {
             **{"total_feedback_records": 2, "exported_records": 1, "anonymized_records": 1, "deduplicated_records": 0},
             **{"skipped_records": 0, "errors": 1, "suppressed_records": 0, "excluded_records": 0},
-            **{"erased_records": 0, "known_records": 0},
+            **{"erased_records": 0, "known_records": 0, "pending_records": 0},
             **{"execution_time_seconds": 0.0, "export_filename": "", "rejected_filename": ""},
             **{"rejected_reasons": {"formula": 1}, "key_id": KEY.id, "advice": ""},
             **{"implausible_ages": 0, "withheld_image_urls": 0, "unreadable_times": 0, "escaped_texts": {}},

@@ -301,7 +301,7 @@ class TestFaces:
     def test_the_commands_take_a_url(self, url: str, here: Here, tmp_path: Path) -> None:
         """List, audit, erase, prune, report, contracts."""
         listed = here("list", "--output", url)
-        assert listed.out.startswith("feedback_training_20251025_120000/ (3 parts)  9 rows  full\n    ")
+        assert "feedback_training_20251025_120000/ (3 parts)     9  full  " in listed.out
         assert json.loads(here("list", "--json", "--output", url).out)["exports"][0]["stem"] == only(url).stem
         ids = tmp_path / "ids.txt"
         ids.write_text("202\n")
@@ -311,7 +311,7 @@ class TestFaces:
         assert here("audit", "verify", "--output", url).out.startswith("3 records, head ")
         assert here("contracts", "--croissant", url).out == f"{url}/croissant.json\n"
         assert len(json.loads(ObjectStorage(url).read("croissant.json"))["distribution"]) == 3
-        assert here("report", "--output", url, "-o", "report.html").code == 0
+        assert here("report", url, "-o", "report.html").code == 0
         assert url in Path("report.html").read_text()
         assert "1 export pruned" in here("prune", "--keep-days", "0", "--output", url).err
 

@@ -16,6 +16,7 @@ from feedback_etl.cli import (
     folder,
     init,
     keys,
+    listing,
     plan,
     preview,
     privacy,
@@ -23,17 +24,26 @@ from feedback_etl.cli import (
     risk,
     series,
 )
-from feedback_etl.cli.command_group import CommandGroup, GroupedCommand
+from feedback_etl.cli.command_group import CommandGroup, FolderCommand, GroupedCommand
 from feedback_etl.cli.console import print_lines, run_app
 
 MAX_HELP_WIDTH = 120
 """Columns; longer lines are hard to read."""
 
+_EXAMPLES = (
+    "preview --days 7 --table",
+    "export --incremental --days 90",
+    "export --share --recipient acme-research --output shared",
+    "erase --user-ids-file ids.txt",
+    "report --output report.html",
+)
+"""The commonest uses after the demo."""
+
 app = typer.Typer(
     name="feedback-etl",
     cls=CommandGroup,
     help="Export an application's feedback tables as a pseudonymised training set. To try it: feedback-etl demo",
-    epilog="Example: feedback-etl export --days 90",
+    epilog="\b\n" + "\n".join(f"Example: feedback-etl {words}" for words in _EXAMPLES),  # not wrapped after \b
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -62,12 +72,12 @@ app.command(epilog="Example: feedback-etl init sqlite:///shop.db --yes")(init.in
 app.command(epilog="Example: feedback-etl preview --days 7 --rows 5")(preview.preview)
 app.command(epilog="Example: feedback-etl demo --rows 100000")(demo.demo)
 app.command("config", epilog="Example: feedback-etl config")(config.print_settings)
-app.command("list", epilog="Example: feedback-etl list")(folder.list_folder)
-app.command("status", epilog="Example: feedback-etl status --fail-if-older 36h")(series.print_status)
+app.command("list", cls=FolderCommand, epilog="Example: feedback-etl list")(listing.list_folder)
+app.command("status", cls=FolderCommand, epilog="Example: feedback-etl status --fail-if-older 36h")(series.print_status)
 app.command(epilog="Example: feedback-etl adopt ml/feedback_training/old.csv")(folder.adopt)
-app.command(epilog="Example: feedback-etl erase --user-ids-file ids.txt --dry-run")(erase.erase)
-app.command(epilog="Example: feedback-etl prune --keep-days 90")(folder.prune)
-app.command(epilog="Example: feedback-etl check --json")(privacy.check)
+app.command(cls=FolderCommand, epilog="Example: feedback-etl erase --user-ids-file ids.txt --dry-run")(erase.erase)
+app.command(cls=FolderCommand, epilog="Example: feedback-etl prune --keep-days 90")(folder.prune)
+app.command(cls=FolderCommand, epilog="Example: feedback-etl check --json")(privacy.check)
 app.command("risk", epilog="Example: feedback-etl risk ml/feedback_training/*.csv")(risk.measure_risk)
 app.command(epilog="Example: feedback-etl plan --days 365 --workers 32")(plan.plan)
 app.command("report", epilog="Example: feedback-etl report -o report.html")(report.write_page)

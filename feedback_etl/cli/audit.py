@@ -1,12 +1,14 @@
 """Commands for the audit log: show and verify."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from feedback_etl.cli.command_group import FolderCommand
 from feedback_etl.cli.console import echo_err, print_json, print_lines
 from feedback_etl.cli.keys import list_available_keys
-from feedback_etl.cli.options import JsonOutput, KeyFiles, OutputFolder, load_command_settings, open_existing_output
+from feedback_etl.cli.options import Folder, JsonOutput, KeyFiles, load_command_settings, open_existing_output
+from feedback_etl.cli.tables import print_table
 from feedback_etl.errors import CheckFailedError, UsageError
 from feedback_etl.plurals import pluralize
 
@@ -19,26 +21,40 @@ StoredHead = Annotated[str | None, typer.Option("--head", help="A head of the lo
 _SHOWN_DETAILS = ("stem", "outcome", "rows", "exports", "error")
 
 
-@audit_app.command("show", epilog="Example: feedback-etl audit show --json")
-def show_log(output: OutputFolder = None, as_json: JsonOutput = False) -> None:
+@audit_app.command("show", cls=FolderCommand, epilog="Example: feedback-etl audit show --json")
+def show_log(folder: Folder = None, as_json: JsonOutput = False) -> None:
     """Print the audit log, oldest record first."""
     from feedback_etl.records.audit import AuditLog
 
-    for record in AuditLog(open_existing_output(load_command_settings(output))).records():
-        if as_json:
+    records = AuditLog(open_existing_output(load_command_settings(folder))).records()
+    if as_json:
+        for record in records:
             print_json(record)
-            continue
-        details = "  ".join(
-            f"{name} {', '.join(map(str, value)) if isinstance(value, list) else value}"
-            for name, value in record.items()
-            if name in _SHOWN_DETAILS
+        return
+    rows = [
+        (
+            record["at"][:19].replace("T", " "),
+            record["event"],
+            f"{record['user']}@{record['host']}",
+            "; ".join(_format_detail(name, record[name]) for name in _SHOWN_DETAILS if name in record),
         )
-        print_lines(f"{record['at'][:19]}  {record['event']:<10} {record['user']}@{record['host']}  {details}")
+        for record in records
+    ]
+    if rows:
+        print_table(["Time (UTC)", "Event", "By", "Details"], rows)
+    else:
+        echo_err("There is no audit log in this folder.")
 
 
-@audit_app.command("verify", epilog="Example: feedback-etl audit verify --key-file old_key")
+def _format_detail(name: str, value: Any) -> str:
+    """Return a field of a record with its name; the name of an export by itself."""
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if name == "stem" else f"{name} {text}"
+
+
+@audit_app.command("verify", cls=FolderCommand, epilog="Example: feedback-etl audit verify --key-file old_key")
 def verify_log(
-    output: OutputFolder = None, key_file: KeyFiles = None, head: StoredHead = None, as_json: JsonOutput = False
+    folder: Folder = None, key_file: KeyFiles = None, head: StoredHead = None, as_json: JsonOutput = False
 ) -> None:
     """Verify audit log, manifests and data files.
 
@@ -49,11 +65,11 @@ def verify_log(
 
     if head == "":  # an unset variable in a script
         raise UsageError("--head is empty: pass the head that was stored.")
-    settings = load_command_settings(output)
+    settings = load_command_settings(folder)
     storage = open_existing_output(settings)
     result = verify_folder(storage, list_available_keys(settings, key_file), data=True, head=head or "")
     if not result.records and not result.problems:
-        raise UsageError(f"{storage} contains no audit log and no exports: check --output.")
+        raise UsageError(f"{storage} contains no audit log and no exports: check the name of the folder.")
     if as_json:
         print_json(result._asdict())
     else:

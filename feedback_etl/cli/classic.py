@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from feedback_etl.cli.command_group import SingleCommand
 from feedback_etl.cli.console import run_app
 from feedback_etl.cli.options import DatabaseUrl, OutputFolder, load_command_settings
 from feedback_etl.cli.summary import print_summary
@@ -20,7 +21,7 @@ app = typer.Typer(
 )
 
 
-@app.command(epilog="Example: python -m feedback_etl.processor --days 7")
+@app.command(cls=SingleCommand, epilog="Example: python -m feedback_etl.processor --days 7")
 def export(
     days_back: Annotated[
         int | None,

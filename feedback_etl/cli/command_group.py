@@ -1,12 +1,41 @@
 """The group of all commands, with a hint where an option is given without its command, and plain help."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-import typer
 from typer.core import TyperCommand, TyperGroup
+from typer.exceptions import TyperException
+
+from feedback_etl.errors import UsageError
 
 ROWS, SERIES, PRIVACY, OUTPUT, SPEED = "Rows", "Incremental exports", "Privacy", "Output", "Speed"
 """Headings under which the options of a command with many are listed."""
+
+
+@contextmanager
+def explain_usage() -> Iterator[None]:
+    """Raise the errors of Typer's parser as a `UsageError` of one sentence, as all other wrong usage."""
+    try:
+        yield
+    except TyperException as error:
+        describe = getattr(error, "format_message", None)
+        if describe is None or type(error).__name__ == "NoArgsIsHelpError":  # which prints the help
+            raise
+        message, _, _ = describe().replace("Value error, ", "").partition(", unable to parse")
+        message = message.replace("Input should be", "it must be").rstrip(".")
+        context = getattr(error, "ctx", None)  # not known where the value of an option is missing
+        hint = f" `{context.command_path} --help` shows what is accepted." if context else ""
+        raise UsageError(f"{message}{'' if message.endswith('?') else '.'}{hint}") from None
+
+
+class SingleCommand(TyperCommand):
+    """A program of one command."""
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        """Parse the command line; raise a `UsageError` if it is wrong."""
+        with explain_usage():
+            return super().make_context(*args, **options)
 
 
 class GroupedCommand(TyperCommand):
@@ -29,13 +58,22 @@ class GroupedCommand(TyperCommand):
                     formatter.write_dl(records)
 
 
+class FolderCommand(TyperCommand):
+    """A command for the folder of exports that its argument names; `--output` before the name is accepted too."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments, without the option by which the folder was named in earlier versions."""
+        return super().parse_args(ctx, [word.removeprefix("--output=") for word in args if word != "--output"])
+
+
 class CommandGroup(TyperGroup):
     """A group whose usage errors name the command that an option belongs to."""
 
     def make_context(self, info_name: str | None, *args: Any, **options: Any) -> Any:
         """Name the command in usage lines as it is typed, also for `python -m feedback_etl`."""
         is_module = info_name is not None and info_name.startswith("python -m feedback_etl")
-        return super().make_context("feedback-etl" if is_module else info_name, *args, **options)
+        with explain_usage():
+            return super().make_context("feedback-etl" if is_module else info_name, *args, **options)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments before the command; the classic command line had no commands (`--days 7`)."""
@@ -46,25 +84,23 @@ class CommandGroup(TyperGroup):
             suggested = "export" if "export" in commands else commands[0]
             others = [f"`{name}`" for name in commands if name != suggested]
             also = f" ({', '.join(others)} {'has' if len(others) == 1 else 'have'} it too)" if others else ""
-            ctx.fail(f"{option} is an option of a command. Did you mean `feedback-etl {suggested} {option} ...`?{also}")
+            message = f"{option} is an option of a command. Did you mean `feedback-etl {suggested} {option} ...`?{also}"
+            raise UsageError(message)
         return super().parse_args(ctx, args)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return a command whose help shows its arguments by their metavar alone, without the types of Python."""
         command = super().get_command(ctx, cmd_name)
-        for parameter in command.params if command else ():
-            if parameter.param_type_name == "argument":
-                vars(parameter)["display_type_rich"] = lambda **_: None
+        for subcommand in (command, *getattr(command, "commands", {}).values()):
+            for parameter in subcommand.params if subcommand else ():
+                if parameter.param_type_name == "argument":
+                    vars(parameter)["display_type_rich"] = lambda **_: None
         return command
 
     def invoke(self, ctx: Any) -> Any:
-        """Invoke a command; state in plain words what is wrong with the value of an option."""
-        try:
+        """Invoke a command; raise a `UsageError` if its command line is wrong."""
+        with explain_usage():
             return super().invoke(ctx)
-        except typer.BadParameter as error:
-            message, _, _ = error.message.removeprefix("Value error, ").partition(", unable to parse")
-            error.message = message.replace("Input should be", "it must be")
-            raise
 
     def _find_commands(self, option: str) -> list[str]:
         """Return the names of the commands that have an option."""

@@ -3,8 +3,9 @@
 import json
 from typing import TYPE_CHECKING, Any
 
-from feedback_etl.cli.console import print_json, print_lines
+from feedback_etl.cli.console import print_json
 from feedback_etl.cli.options import JsonOutput, OutputFolder, load_command_settings, open_output
+from feedback_etl.cli.tables import print_table
 from feedback_etl.errors import FeedbackError
 
 if TYPE_CHECKING:
@@ -29,9 +30,11 @@ def print_settings(output: OutputFolder = None, as_json: JsonOutput = False) -> 
     if as_json:
         print_json(values)
         return
-    for name, setting in values.items():
-        value = "" if setting["value"] is None else json.dumps(setting["value"], ensure_ascii=False)
-        print_lines(f"{name:<20} {value:<44} {setting['from']}")
+    rows = [
+        (name, None if setting["value"] is None else json.dumps(setting["value"], ensure_ascii=False), setting["from"])
+        for name, setting in values.items()
+    ]
+    print_table(["Setting", "Value", "From"], rows)
 
 
 def _redact(settings: "Settings") -> dict[str, Any]:

@@ -1,12 +1,15 @@
 """Input and output of the command line: data to stdout, messages to stderr, one sentence for each error."""
 
 import json
+import os
 import signal
 import sys
+import textwrap
 import traceback
 import warnings
 from collections.abc import Callable
-from typing import Any
+from contextlib import suppress
+from typing import Any, TextIO
 
 import typer
 
@@ -14,6 +17,9 @@ from feedback_etl.cli.option_names import name_options
 from feedback_etl.cli.termination import exit_on_signals
 from feedback_etl.errors import ExportFileError, FeedbackError
 from feedback_etl.storage.whole_files import write_whole
+
+_USUAL_WIDTH = 80
+"""Columns of a terminal that does not say how many it has."""
 
 INTERRUPTED = 128 + signal.SIGINT
 """Exit code after Ctrl-C."""
@@ -32,13 +38,35 @@ def escape_control(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def has_terminal() -> bool:
-    """Return whether stderr is a terminal."""
-    return sys.stderr is not None and sys.stderr.isatty()  # None if it was closed
+def measure_width(stream: TextIO | None) -> int | None:
+    """Return the number of columns of the terminal that a stream writes to; None if it writes to no terminal."""
+    if stream is None or not stream.isatty():  # None if it was closed
+        return None
+    with suppress(OSError):
+        return os.get_terminal_size(stream.fileno()).columns or _USUAL_WIDTH
+    return _USUAL_WIDTH
 
 
-def echo_err(line: str) -> None:
-    """Print a line to stderr, with control characters escaped."""
+def wrap_words(text: str, width: int | None, indent: int = 0) -> list[str]:
+    """Wrap a line between its words, with more lines indented; leave it whole without a width."""
+    if width is None or len(text) <= width:
+        return [text]
+    return textwrap.wrap(text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+
+
+def echo_err(line: str, *, indent: int = 0) -> None:
+    """Print a line to stderr, with control characters escaped; wrap it between words on a terminal.
+
+    Args:
+        line: The line.
+        indent: The indentation of the lines after the first.
+    """
+    for text in wrap_words(escape_control(line), measure_width(sys.stderr), indent):
+        typer.echo(text, err=True)
+
+
+def echo_command(line: str) -> None:
+    """Print a line to stderr that can be pasted as it is; control characters are escaped."""
     typer.echo(escape_control(line), err=True)
 
 
@@ -90,7 +118,7 @@ def run_app(run: Callable[[], None]) -> None:
     except BaseException as error:  # a panic in a Rust library is not an Exception
         # The text of an unexpected error may contain values: print where it occurred, not what it says.
         for line in "".join(traceback.format_tb(error.__traceback__)).splitlines():
-            echo_err(line)
+            echo_command(line)
         echo_err(f"error: unexpected {type(error).__name__}; please report the lines above.")
         sys.exit(1)
 

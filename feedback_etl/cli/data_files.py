@@ -92,7 +92,7 @@ def _list_data_files(file: Path) -> list[str]:
     if not parts and (names or file.is_dir()):
         raise UsageError(
             f"{storage} is a folder: name its files ({storage}/*.csv), or measure its exports together, without "
-            f"duplicates, with `feedback-etl report --output {shlex.quote(str(storage))}`."
+            f"duplicates, with `feedback-etl report {shlex.quote(str(storage))}`."
         )
     return [storage.uri(name) for name in parts] or [str(storage)]
 

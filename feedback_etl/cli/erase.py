@@ -14,9 +14,9 @@ from feedback_etl.cli.options import (
     AllowRowSecurity,
     DatabaseUrl,
     DryRun,
+    Folder,
     JsonOutput,
     KeyFiles,
-    OutputFolder,
     Query,
     load_command_settings,
 )
@@ -56,7 +56,7 @@ def erase(
     key_file: KeyFiles = None,
     query: Query = None,
     allow_row_security: AllowRowSecurity = None,
-    output: OutputFolder = None,
+    folder: Folder = None,
     dry_run: DryRun = False,
     as_json: JsonOutput = False,
     database_url: DatabaseUrl = None,
@@ -66,12 +66,9 @@ def erase(
     Exit code 1 if no rows were found for some ids, which are listed on stdout, or if not every export could be
     inspected. Ids come from a file, because process lists show arguments.
     """
-    if receipt and dry_run:
-        raise UsageError("--receipt has nothing to confirm with --dry-run; leave one of them out.")
-    if receipt and Path(receipt).exists():
-        raise UsageError(f"--receipt {receipt} exists, and may be of another erasure: name another file.")
+    _require_writable_receipt(receipt, dry_run=dry_run)
     settings = load_command_settings(
-        output, database_url=database_url, query=query, allow_row_security=allow_row_security
+        folder, database_url=database_url, query=query, allow_row_security=allow_row_security
     )
     result = _erase(
         settings,
@@ -82,10 +79,7 @@ def erase(
         keys=list_available_keys(settings, key_file),
         dry_run=dry_run,
     )
-    if result.models:
-        echo_err(f"trained on exports with such rows, which are still in the models: {', '.join(result.models)}")
-    if result.recipients:
-        echo_err(f"shared with {', '.join(result.recipients)}: inform them, since their copies still have these rows")
+    _print_holders(result)
     if receipt:
         _write_receipt(result, receipt)
     if as_json:
@@ -95,6 +89,18 @@ def erase(
             write_stdout(f"{unknown_id}\n".encode())  # data, as it was given
     _print_result(result, dry_run=dry_run)
     _require_complete(result, settings)
+
+
+def _require_writable_receipt(receipt: str | None, *, dry_run: bool) -> None:
+    """Refuse a receipt of a dry run, and one that would replace another.
+
+    Raises:
+        UsageError: It is one of these.
+    """
+    if receipt and dry_run:
+        raise UsageError("--receipt has nothing to confirm with --dry-run; leave one of them out.")
+    if receipt and Path(receipt).exists():
+        raise UsageError(f"--receipt {receipt} exists, and may be of another erasure: name another file.")
 
 
 def _erase(settings: "Settings", **request: Any) -> "ErasureResult":
@@ -114,6 +120,14 @@ def _write_receipt(result: "ErasureResult", path: str) -> None:
     from feedback_etl.privacy.erasure_receipt import write_receipt
 
     write_receipt(result, path)
+
+
+def _print_holders(result: "ErasureResult") -> None:
+    """Print which models and recipients still have the rows, to stderr."""
+    if result.models:
+        echo_err(f"trained on exports with such rows, which are still in the models: {', '.join(result.models)}")
+    if result.recipients:
+        echo_err(f"shared with {', '.join(result.recipients)}: inform them, since their copies still have these rows")
 
 
 def _print_result(result: "ErasureResult", *, dry_run: bool) -> None:
@@ -155,12 +169,12 @@ def _print_result(result: "ErasureResult", *, dry_run: bool) -> None:
 
 def _require_complete(result: "ErasureResult", settings: "Settings") -> None:
     """Raise an error if people may remain in the exports, or if an id has no rows."""
-    output = shlex.join(["--output", str(settings.output_dir)])
+    folder = shlex.quote(str(settings.output_dir))
     if result.damaged:
         damaged = pluralize(len(result.damaged), "file")
         raise ExportFileError(
             f"{damaged} could not be read and may contain people to erase. Restore what is damaged from a backup, or "
-            f"remove its export (feedback-etl prune --export NAME {output}), and run the erasure again."
+            f"remove its export (feedback-etl prune --export NAME {folder}), and run the erasure again."
         )
     if result.not_found:
         raise CheckFailedError(f"No rows were found for {pluralize(len(result.not_found), 'id')}, listed on stdout.")
@@ -169,13 +183,13 @@ def _require_complete(result: "ErasureResult", settings: "Settings") -> None:
     if result.unknown_scheme:
         raise CheckFailedError(
             "Not every export could be inspected: remove those of an unknown scheme (feedback-etl prune --export NAME "
-            f"{output})."
+            f"{folder})."
         )
     if result.partly_searched:
         raise CheckSkippedError(
             "People to erase may remain in rows of adopted files with unknown pseudonyms: erase what is not in the "
-            f"database (feedback-etl erase --not-in-database {output}), or remove the files (feedback-etl prune "
-            f"--export NAME {output})."
+            f"database (feedback-etl erase --not-in-database {folder}), or remove the files (feedback-etl prune "
+            f"--export NAME {folder})."
         )
     if not_searched := len(result.unmanaged) + len(result.not_inspected) + len(result.hard_links):
         raise CheckSkippedError(

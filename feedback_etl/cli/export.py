@@ -80,6 +80,7 @@ def export(
     incremental: export_options.Incremental = False,
     cursor: export_options.Cursor = None,
     lookback: export_options.Lookback = str(OutputOptions.lookback),
+    max_pending: export_options.MaxPending = str(OutputOptions.max_pending),
     new_series: export_options.NewSeries = False,
     backfill: export_options.Backfill = False,
     format: FileFormat = OutputOptions.format,  # noqa: A002  as the option
@@ -127,6 +128,7 @@ def _require_effective_options(context: typer.Context, settings: "Settings") -> 
         context,
         {
             **dict.fromkeys(("cursor", "lookback", "new_series", "backfill"), ("--incremental", given["incremental"])),
+            "max_pending": ("--incremental and --k", given["incremental"] and (settings.k or share)),
             "formulas": ("--format csv", given["format"] == "csv"),
             "workers": ("--bulk or --executor", is_parallel),
             **dict.fromkeys(("on_small_class", "max_suppressed", "l", "t"), ("--k", settings.k or share)),
@@ -157,6 +159,11 @@ def _require_shareable(context: typer.Context, settings: "Settings") -> None:
         raise UsageError(f"--share requires k of at least {SHARED_K}: give a larger --k, or leave it out.")
     if given["recipient"] is None:
         raise UsageError("--share requires --recipient NAME: pseudonyms are of a key for the recipient.")
+    if not is_given(context, "output_dir"):
+        raise UsageError(
+            "--share requires --output FOLDER, a folder of shared files only: their pseudonyms differ from those of "
+            "other exports, with which they cannot be read together."
+        )
 
 
 def _run_export(

@@ -96,7 +96,7 @@ Share = Annotated[
     typer.Option(
         "--share",
         help="Share with a --recipient outside the organisation: k of at least 5, months instead of times, a pseudonym "
-        "for each row, small classes generalised.",
+        "for each row, small classes generalised; requires --output, a folder of shared files only.",
         rich_help_panel=PRIVACY,
     ),
 ]
@@ -140,6 +140,15 @@ Lookback = Annotated[
     typer.Option(
         "--lookback",
         help="How late rows may arrive, for example 30m, 2h or 1d.",
+        metavar="DURATION",
+        rich_help_panel=SERIES,
+    ),
+]
+MaxPending = Annotated[
+    str,
+    typer.Option(
+        "--max-pending",
+        help="How long rows of an incremental series may wait for k people, for example 90d.",
         metavar="DURATION",
         rich_help_panel=SERIES,
     ),

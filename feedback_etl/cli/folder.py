@@ -1,54 +1,20 @@
-"""Commands for a folder of exports: list, adopt and prune."""
+"""Commands that change a folder of exports: adopt and prune."""
 
-import shlex
-from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from feedback_etl.cli.console import echo_err, print_json, print_lines
+from feedback_etl.cli.console import echo_err, print_lines
 from feedback_etl.cli.keys import find_optional_key
-from feedback_etl.cli.options import DryRun, JsonOutput, OutputFolder, load_command_settings, open_existing_output
+from feedback_etl.cli.listing import print_exports
+from feedback_etl.cli.options import DryRun, Folder, load_command_settings
 from feedback_etl.errors import UsageError
 from feedback_etl.plurals import pluralize
 
 if TYPE_CHECKING:
-    from feedback_etl.records.manifest import Manifest
-    from feedback_etl.storage.base import Storage
-
-
-def list_folder(output: OutputFolder = None, as_json: JsonOutput = False) -> None:
-    """List the exports and the unmanaged files of a folder.
-
-    Unmanaged files are data files without a manifest: erase and prune do not touch them.
-    """
-    from feedback_etl.exports.maintenance import list_exports
-    from feedback_etl.records.audit import AuditLog
-    from feedback_etl.records.audit_records import list_unfinished
-
-    storage = open_existing_output(load_command_settings(output))
-    exports, unmanaged = list_exports(storage)
-    unfinished_stems = [run["stem"] for run in list_unfinished(AuditLog(storage).records())]
-    if as_json:
-        listing = {
-            "exports": [manifest.to_dict() for manifest in exports],
-            "unmanaged": list(map(str, unmanaged)),
-            "unfinished": unfinished_stems,
-        }
-        print_json(listing)
-        return
-    existing = storage.stat_files(file.path for manifest in exports for file in manifest.all("pairs"))
-    for manifest in exports:
-        print_lines(*_format_export(manifest, existing))
-        if not manifest.pruned_at and any(file.path not in existing for file in manifest.all("pairs")):
-            print_lines(f"    feedback-etl prune --export {manifest.stem} --output {shlex.quote(str(storage))}")
-    for path in unmanaged:
-        print_lines(*_format_unmanaged(storage, path))
-    for stem in unfinished_stems:
-        print_lines(f"{stem}  unfinished: still running, or interrupted", "    a later command removes its files")
-    if not (exports or unmanaged or unfinished_stems):
-        echo_err("There are no exports in this folder.")
+    from feedback_etl.exports.maintenance import PruneResult
+    from feedback_etl.settings.model import Settings
 
 
 def adopt(
@@ -72,7 +38,7 @@ def adopt(
     database = summarize_database(settings)
     analyses = database.analyses if database else []
     manifest = adopt_file(file, key=key, analyses=analyses, signer=signer, lock_timeout=settings.lock_timeout)
-    print_lines(*_format_export(manifest, {data_file.path for data_file in manifest.files}))
+    print_exports([manifest], {data_file.path for data_file in manifest.files})
     if manifest.scheme == UNKNOWN_SCHEME:
         echo_err(
             "Its pseudonyms are of an unknown scheme: fewer than half are those of the configured database or of other "
@@ -85,22 +51,31 @@ def adopt(
         )
 
 
+KeepDays = Annotated[
+    int | None,
+    typer.Option(
+        "--keep-days",
+        help="Remove the files of exports older than N days.  [default: retention_days of the settings]",
+        metavar="N",
+    ),
+]
+KeepLast = Annotated[
+    int,
+    typer.Option("--keep-last", help="Keep the newest N exports even if they are older than --keep-days.", metavar="N"),
+]
+Exports = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--export", help="Remove the files of this export instead, however young; may be repeated.", metavar="NAME"
+    ),
+]
+
+
 def prune(
-    keep_days: Annotated[
-        int | None,
-        typer.Option(
-            help="Remove the files of exports older than N days.  [default: retention_days of the settings]",
-            metavar="N",
-        ),
-    ] = None,
-    keep_last: Annotated[
-        int, typer.Option(help="Keep the newest N exports even if they are older than --keep-days.", metavar="N")
-    ] = 0,
-    export: Annotated[
-        list[str] | None,
-        typer.Option(help="Remove the files of this export instead, however young; may be repeated.", metavar="NAME"),
-    ] = None,
-    output: OutputFolder = None,
+    keep_days: KeepDays = None,
+    keep_last: KeepLast = 0,
+    export: Exports = None,
+    folder: Folder = None,
     dry_run: DryRun = False,
 ) -> None:
     """Remove the files of old exports, or of named ones.
@@ -111,20 +86,34 @@ def prune(
 
     if export and (keep_days is not None or keep_last):
         raise UsageError("--export removes the named exports: leave --keep-days and --keep-last out.")
-    settings = load_command_settings(output)
-    days = settings.retention_days if keep_days is None else keep_days
-    if days is None and not export:
-        only = "--keep-last removes nothing by itself. " if keep_last else ""
-        raise UsageError(f"{only}No retention period is configured: pass --keep-days, or set retention_days.")
+    settings = load_command_settings(folder)
     result = prune_folder(
         settings.output_dir,
-        keep_days=None if export else days,
+        keep_days=None if export else _resolve_keep_days(settings, keep_days, keep_last),
         keep_last=keep_last,
         exports=export or (),
         key=find_optional_key(settings),
         dry_run=dry_run,
         lock_timeout=settings.lock_timeout,
     )
+    _print_pruned(result, dry_run=dry_run)
+
+
+def _resolve_keep_days(settings: "Settings", keep_days: int | None, keep_last: int) -> int:
+    """Return the days of --keep-days, or those of the settings.
+
+    Raises:
+        UsageError: There are none.
+    """
+    days = settings.retention_days if keep_days is None else keep_days
+    if days is None:
+        only = "--keep-last removes nothing by itself. " if keep_last else ""
+        raise UsageError(f"{only}No retention period is configured: pass --keep-days, or set retention_days.")
+    return days
+
+
+def _print_pruned(result: "PruneResult", *, dry_run: bool) -> None:
+    """Print the names of the removed exports to stdout, and the counts to stderr."""
     for manifest in result.exports:
         print_lines(f"{'would remove' if dry_run else 'removed'} {manifest.stem}")
     pruned = pluralize(len(result.exports), "export")
@@ -132,37 +121,3 @@ def prune(
     if result.unmanaged:
         files = pluralize(len(result.unmanaged), "file")
         echo_err(f"not touched, without a manifest: {files} (`feedback-etl list` shows them)")
-
-
-def _format_export(manifest: "Manifest", existing: Container[str]) -> tuple[str, str]:
-    """Describe an export in two lines of 80 columns.
-
-    Args:
-        manifest: The manifest of the export.
-        existing: Paths of the data files that exist.
-    """
-    from feedback_etl.database.window import parse_window
-
-    files = manifest.all("pairs")
-    rows = "pruned" if manifest.pruned_at else pluralize(manifest.rows, "row")
-    if not manifest.pruned_at and any(file.path not in existing for file in files):
-        rows = "missing: removed, but not by prune"
-    is_parted = any("/" in file.path for file in files)
-    name = f"{manifest.data}/ ({pluralize(len(files), 'part')})" if is_parted else manifest.data or manifest.stem
-    erased = f", {manifest.erased_rows:,} erased" if manifest.erased_rows else ""
-    window, key = parse_window(manifest.window) or "unknown window", manifest.pseudonyms or "none (unkeyed)"
-    return f"{name}  {rows}{erased}  {manifest.mode}", f"    {window}  key {key}"
-
-
-def _format_unmanaged(storage: "Storage", path: Path) -> tuple[str, str]:
-    """Describe a data file without a manifest, with the remedy on a second line."""
-    from feedback_etl.records.layout import STEM
-
-    folder = storage.local_path()
-    name = path.relative_to(folder) if folder else path
-    if any(STEM.fullmatch(part) for part in name.parts[:-1]):
-        return f"{name}  unmanaged: the manifest of this part is missing", "    restore it, or remove the folder"
-    remedy = "adopt requires a local folder: copy the file there, or remove it"
-    if folder:
-        remedy = f"feedback-etl adopt {shlex.quote(str(path))}"
-    return f"{name}  unmanaged: no manifest", f"    {remedy}"

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from feedback_etl.cli.console import echo_err, print_lines
+from feedback_etl.cli.console import echo_command, echo_err, print_json, print_lines
+from feedback_etl.cli.options import JsonOutput
+from feedback_etl.cli.tables import print_table
 from feedback_etl.errors import KeyMissingError
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ def create_key(file: KeyFile = None) -> None:
         "longer match earlier ones."
     )
     if file:
-        echo_err(f"To use it: export {KEY_FILE_VARIABLE}={shlex.quote(str(file.absolute()))}")
+        echo_command(f"To use it: export {KEY_FILE_VARIABLE}={shlex.quote(str(file.absolute()))}")
 
 
 @keys_app.command("show", epilog="Example: feedback-etl keys show")
@@ -57,16 +59,23 @@ def show_key() -> None:
 
 
 @keys_app.command("list", epilog="Example: feedback-etl keys list")
-def list_keys() -> None:
-    """Print the ids of the active key and of retired keys."""
+def list_keys(as_json: JsonOutput = False) -> None:
+    """List the active key and retired keys by their ids."""
     from feedback_etl.privacy.retired_keys import read_retired_keys
     from feedback_etl.settings.keys import find_key, find_retired_folder
 
+    keys = []
     with suppress(KeyMissingError):
         key, location = find_key()
-        print_lines(f"{key.id}  active   {location}")
+        keys.append({"key": key.id, "state": "active", "location": location})
     for key, path in read_retired_keys(find_retired_folder()):
-        print_lines(f"{key.id}  retired  {path}")
+        keys.append({"key": key.id, "state": "retired", "location": str(path)})
+    if as_json:
+        print_json({"keys": keys})
+    elif keys:
+        print_table(["Key", "State", "Location"], [key.values() for key in keys])
+    else:
+        echo_err("There is no key. `feedback-etl keys new` creates one.")
 
 
 @keys_app.command("retire", epilog="Example: feedback-etl keys retire")

@@ -74,9 +74,16 @@ OutputFolder = Annotated[
     str | None,
     typer.Option(
         "--output",
+        "-o",
         help="Folder of the exports, or s3://bucket/prefix.  [default: ml/feedback_training]",
         metavar="FOLDER",
         rich_help_panel=OUTPUT,
+    ),
+]
+Folder = Annotated[
+    str | None,
+    typer.Argument(
+        help="Folder of the exports, or s3://bucket/prefix.  [default: the setting output_dir]", metavar="FOLDER"
     ),
 ]
 FileFormat = Annotated[
@@ -177,21 +184,21 @@ def has_row_security(settings: "Settings") -> bool:
     return not url.startswith(("sqlite", "mysql", "mariadb", "duckdb"))
 
 
-def load_command_settings(output: str | None = None, **flags: Any) -> "Settings":
+def load_command_settings(folder: str | None = None, **flags: Any) -> "Settings":
     """Return the active settings for the options of a command.
 
     Args:
-        output: The value of --output.
+        folder: The folder of exports that was named.
         flags: Values of other options by the names of settings; None is ignored.
 
     Raises:
-        UsageError: --output is empty, as it is where a shell variable is unset, or a setting is invalid.
+        UsageError: The name is empty, as it is where a shell variable is unset, or a setting is invalid.
     """
     from feedback_etl.settings.model import load_settings
 
-    if output == "":
-        raise UsageError("--output is empty: name a folder, or omit the option.")
-    return load_settings(output_dir=output, **flags)
+    if folder == "":
+        raise UsageError("The name of the folder is empty: name a folder, or leave it out.")
+    return load_settings(output_dir=folder, **flags)
 
 
 def load_given_settings(context: typer.Context) -> "Settings":
@@ -222,9 +229,9 @@ def open_existing_output(settings: "Settings") -> "Storage":
     """Return the storage of the exports, which must exist.
 
     Raises:
-        UsageError: It does not exist, as where --output is mistyped.
+        UsageError: It does not exist, as where its name is mistyped.
     """
-    from feedback_etl.exports.maintenance import require_storage
+    from feedback_etl.storage.location import require_storage
 
     storage = open_output(settings)
     require_storage(storage)

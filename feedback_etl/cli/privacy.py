@@ -1,20 +1,21 @@
 """The command that runs the pre-production checklist."""
 
 import shlex
+import sys
 import textwrap
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from feedback_etl.cli.console import echo_err, print_json, print_lines
+from feedback_etl.cli.console import echo_err, measure_width, print_json, print_lines
 from feedback_etl.cli.keys import list_available_keys
 from feedback_etl.cli.options import (
     AllowRowSecurity,
     DatabaseUrl,
+    Folder,
     JsonOutput,
     KeyFiles,
-    OutputFolder,
     Query,
     load_command_settings,
     open_existing_output,
@@ -27,14 +28,14 @@ if TYPE_CHECKING:
 
     from feedback_etl.compliance.item import ChecklistItem
 
-_WIDTH, _INDENT = 80, 18
+_WIDTH, _MAX_WIDTH, _INDENT = 80, 120, 18
 _LABELS = {"ok": "ok  ", "failed": "FAIL", "skipped": "skip"}
 _PROGRAMS = ("chmod", "feedback-etl", "rm")
 """Programs of the commands among the remedies."""
 
 
 def check(
-    output: OutputFolder = None,
+    folder: Folder = None,
     write_record: Annotated[
         bool,
         typer.Option("--write-record", help="First write the record of processing activities from the settings."),
@@ -55,7 +56,7 @@ def check(
     from feedback_etl.compliance.record import write_record as write
 
     settings = load_command_settings(
-        output, database_url=database_url, query=query, allow_row_security=allow_row_security
+        folder, database_url=database_url, query=query, allow_row_security=allow_row_security
     )
     if not write_record:
         open_existing_output(settings)
@@ -71,18 +72,21 @@ def check(
 
 def _print_items(items: "Sequence[ChecklistItem]") -> None:
     """Print the items of the checklist, those that did not pass with their remedy, and a line with their counts."""
+    width = min(measure_width(sys.stdout) or _WIDTH, _MAX_WIDTH) - _INDENT
+    print_lines(f"{'':<6}{'Item':<11} Result")
     for item in items:
-        first, *more = textwrap.wrap(item.detail, _WIDTH - _INDENT, break_on_hyphens=False) or [""]
+        first, *more = textwrap.wrap(item.detail, width, break_on_hyphens=False) or [""]
         print_lines(f"{_LABELS[item.status]}  {item.name:<11} {first}")
-        for line in [*more, *(part for remedy in item.remedy.splitlines() for part in _wrap_remedy(remedy))]:
+        remedies = (part for remedy in item.remedy.splitlines() for part in _wrap_remedy(remedy, width))
+        for line in [*more, *remedies]:
             print_lines(f"{'':<{_INDENT}}{line}")
     counts = Counter(item.status for item in items)
     print_lines(f"{counts['ok']} ok, {counts['failed']} failed, {counts['skipped']} skipped")
 
 
-def _wrap_remedy(line: str) -> list[str]:
+def _wrap_remedy(line: str, width: int) -> list[str]:
     """Wrap a command between its words, so that it can be pasted into a shell; wrap other text as usual."""
-    width = _WIDTH - _INDENT - len(" \\")
+    width -= len(" \\")
     if line.split(" ")[0] not in _PROGRAMS or not _is_complete_command(line):
         return textwrap.wrap(line, width, break_on_hyphens=False, break_long_words=False)
     lines = [""]

@@ -1,10 +1,11 @@
 """The progress of an export on a terminal: its phase, then a bar with rows, rate and time left."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from feedback_etl.cli.console import has_terminal
+from feedback_etl.cli.console import measure_width
 
 _REFRESHES_PER_SECOND = 5
 
@@ -22,7 +23,7 @@ def show_progress(*, quiet: bool = False) -> Iterator[ProgressListeners]:
 
     Rich is imported for a terminal only. The line disappears at the end of the context.
     """
-    if quiet or not has_terminal():
+    if quiet or not measure_width(sys.stderr):
         yield ProgressListeners()
         return
     from rich.console import Console

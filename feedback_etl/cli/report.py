@@ -11,20 +11,22 @@ from feedback_etl.cli.options import (
     IncludeImageUrls,
     IncludeSubjectHash,
     KeyFiles,
-    OutputFolder,
     load_command_settings,
 )
 from feedback_etl.errors import UsageError
 
 
 def write_page(
-    files: Annotated[
-        list[Path] | None, typer.Argument(help="Data files or folders, instead of --output.", metavar="FILE")
+    exports: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Folders of exports, or data files.  [default: the setting output_dir]", metavar="FOLDER|FILE"
+        ),
     ] = None,
-    page: Annotated[Path, typer.Option("--page", "-o", help="HTML file to write.", metavar="FILE.html")] = Path(
-        "report.html"
-    ),
-    output: OutputFolder = None,
+    output: Annotated[
+        list[Path] | None,
+        typer.Option("--output", "-o", help="HTML file to write.  [default: report.html]", metavar="FILE.html"),
+    ] = None,
     key_file: KeyFiles = None,
 ) -> None:
     """Write an HTML report about exports.
@@ -34,11 +36,15 @@ def write_page(
     """
     from feedback_etl.report.write import write_report
 
-    if files and output is not None:
-        raise UsageError("FILE and --output exclude each other: give one of them.")
-    settings = load_command_settings(output)
+    pages = output or [Path("report.html")]
+    if len(pages) > 1 or pages[0].is_dir():  # earlier versions named the folder of the exports by --output
+        raise UsageError(
+            "--output names the HTML file to write: name the folder of the exports without an option (feedback-etl "
+            "report FOLDER --output FILE.html)."
+        )
+    settings = load_command_settings()
     keys = list_available_keys(settings, key_file)
-    print_lines(str(write_report(page, files or settings.output_dir, keys=keys)))
+    print_lines(str(write_report(pages[0], exports or settings.output_dir, keys=keys)))
 
 
 def copy_notebooks(
@@ -46,7 +52,8 @@ def copy_notebooks(
 ) -> None:
     """Copy the notebooks of this version to a folder.
 
-    They run on sample data, or on your own exports. Jupyter comes with the extra `notebook`.
+    They run on sample data; exploring_feedback and training_a_baseline also on your own exports. The extra `notebook`
+    installs Jupyter.
     """
     from feedback_etl.report.bundled_files import copy_notebooks as copy
 
@@ -75,9 +82,9 @@ def write_contracts(
     indexes that exports need. Examples of a role that can only read and of a row model are written too. With
     --croissant, write Croissant metadata of the exports instead.
     """
-    from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH
     from feedback_etl.report.contracts import write_contracts as write_schemas
     from feedback_etl.report.croissant import write_croissant
+    from feedback_etl.schema.model import IMAGE_URL, SUBJECT_HASH
 
     settings = load_command_settings()
     if croissant and (include_image_urls or include_subject_hash):
@@ -87,7 +94,7 @@ def write_contracts(
     else:
         optional = {IMAGE_URL: include_image_urls, SUBJECT_HASH: include_subject_hash}
         columns = [*settings.extra_columns, *(column for column, is_included in optional.items() if is_included)]
-        target = folder or Path("schemas")
-        paths = list(map(str, write_schemas(target, columns, settings.age_edges)))
+        edges = settings.age_edges if "age_edges" in settings.model_fields_set else None
+        paths = list(map(str, write_schemas(folder or Path("schemas"), columns, edges, settings.feedback_schema)))
     for path in paths:
         print_lines(path)

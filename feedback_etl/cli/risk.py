@@ -8,17 +8,18 @@ import typer
 
 from feedback_etl.cli.console import echo_err, print_json, print_lines
 from feedback_etl.cli.options import JsonOutput, load_command_settings
+from feedback_etl.cli.tables import print_table
 from feedback_etl.plurals import pluralize
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from feedback_etl.columns import ExtraColumn
 
 _LABELS = {
     "rows": ("rows", "a row in several files counts once"),
     "classes": ("classes", "equivalence classes: equal quasi-identifiers"),
     "k": ("k", "{counted} in the smallest class (k-anonymity)"),
+    "linked_k": ("k, linked", "{linked} alike, if all rows of one are linked"),
     "average_risk": ("average risk", "of re-identification: classes / {counted}"),
     "highest_risk": ("prosecutor risk", "highest, 1 / k, if a person is known to be in it"),
     "share_unique": ("unique", "share of rows in classes of size 1"),
@@ -26,6 +27,7 @@ _LABELS = {
     "small_people": ("small classes", "{counted} in these classes"),
     "discernibility": ("discernibility", "sum of the squared rows of the classes"),
     "distinct_l": ("l", "least different values in a class"),
+    "homogeneous_classes": ("uniform", "classes in which all answer alike"),
     "entropy_l": ("entropy l", "least exp(entropy) of the values in a class"),
     "t": ("t", "greatest distance of a class from all rows"),
 }
@@ -76,53 +78,52 @@ def measure_risk(
     that is in several exports counts once.
     """
     from feedback_etl.cli.data_files import read_files
-    from feedback_etl.columns import RATING_FIELDS, SUBJECT_HASH, all_quasi_identifiers
-    from feedback_etl.privacy.risk_measures import risk
+    from feedback_etl.data_files.row_filter import PSEUDONYM
+    from feedback_etl.privacy.risk_measures import linkage_risk, risk
+    from feedback_etl.schema.model import SUBJECT_HASH
 
     settings = load_command_settings()
-    table, repeated = read_files(files, numeric=sensitive or RATING_FIELDS)
-    extra_columns = [column for column in settings.extra_columns if column.name in table.columns]
+    table, repeated = read_files(files, numeric=sensitive or settings.feedback_schema.rating_names)
+    missing = {column.name for column in settings.extra_columns} - {*table.columns}
     if person is None and SUBJECT_HASH.name in table.columns:
         person = SUBJECT_HASH.name
-    known = quasi_identifier or list(all_quasi_identifiers(settings.quasi_identifiers, extra_columns))
-    sensitive = sensitive or _list_sensitive(table.columns, extra_columns)
+    known = quasi_identifier or [name for name in settings.known_columns if name not in missing]
+    answers = settings.declaration.schema.sensitive_columns
+    sensitive = sensitive or [name for name in answers if name in table.columns]
     measured = risk(table, quasi_identifiers=known, sensitive=sensitive, person=person).to_dict()
+    linked_by = person or (PSEUDONYM if PSEUDONYM in table.columns else None)
+    if linked_by is not None:
+        measured["linked_k"] = linkage_risk(table, known, by=linked_by).k
     if as_json:
         counted = {"counted": "people" if person else "rows", "person": person, "repeated_rows": repeated}
+        counted["linked_by"] = linked_by
         print_json(measured | counted | {"quasi_identifiers": known, "sensitive": sensitive})
     else:
         print_lines(f"counted   {f'people, by {person}' if person else 'rows: no column identifies people (--person)'}")
         print_lines(f"known     {', '.join(known)} (quasi-identifiers)")
-        print_lines(*_format_figures(measured, "people" if person else "rows"))
+        nouns = {"counted": "people" if person else "rows", "linked": "people" if person else "analyses"}
+        print_table(["Figure", "Value", "Meaning"], _format_figures(measured, nouns), right={"Value"})
     if repeated:
         echo_err(f"{pluralize(repeated, 'row')} that several files contain counted once.")
     if person is None:
         echo_err("Each row counts as a person, because no column identifies people (--person).")
 
 
-def _format_figures(measured: "Mapping[str, Any]", counted: str) -> Iterator[str]:
-    """Yield a line for each figure, or for each column of a figure: label, value and explanation."""
-    for name, value in measured.items():
-        label, explanation = _LABELS[name]
+def _format_figures(measured: "Mapping[str, Any]", nouns: "Mapping[str, str]") -> Iterator[tuple[str, str, str]]:
+    """Yield label, value and explanation of each figure, or of each column of a figure."""
+    for name, (label, explanation) in _LABELS.items():
+        if name not in measured:
+            continue
+        value = measured[name]
         if isinstance(value, dict):
-            yield f"{label:<28}  {explanation}:"
-            yield from (_format_figure("", number, column) for column, number in value.items())
+            yield label, "", f"{explanation}:"
+            yield from (("", _format_number(number), f"  {column}") for column, number in value.items())
         else:
-            yield _format_figure(label, value, explanation.format(counted=counted))
+            yield label, _format_number(value), explanation.format(**nouns)
             if name == "highest_risk":
-                yield _format_figure("journalist risk", value, "at most, if it is not known who is in it")
+                yield "journalist risk", _format_number(value), "at most, if it is not known who is in it"
 
 
-def _format_figure(label: str, number: float, explanation: str) -> str:
-    figure = f"{number:,}" if isinstance(number, int) else f"{number:.4g}"
-    return f"{label:<16}{figure:>12}  {explanation}"
-
-
-def _list_sensitive(names: list[str], extra_columns: "Sequence[ExtraColumn]") -> list[str]:
-    """Return the ratings among the columns of a table, and its extra columns with the role "sensitive"."""
-    from feedback_etl.columns import RATING_FIELDS
-
-    return [
-        *(name for name in RATING_FIELDS if name in names),
-        *(column.name for column in extra_columns if column.role == "sensitive"),
-    ]
+def _format_number(number: float) -> str:
+    """Return an integer in full, and other numbers with four digits."""
+    return f"{number:,}" if isinstance(number, int) else f"{number:.4g}"

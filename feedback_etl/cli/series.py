@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from feedback_etl.cli.console import echo_err, print_json, print_lines
-from feedback_etl.cli.options import JsonOutput, load_command_settings
+from feedback_etl.cli.console import echo_err, print_json
+from feedback_etl.cli.options import Folder, JsonOutput, load_command_settings, open_existing_output
+from feedback_etl.cli.tables import print_table
 from feedback_etl.plurals import pluralize
 
 if TYPE_CHECKING:
@@ -14,10 +15,7 @@ if TYPE_CHECKING:
 
 
 def print_status(
-    folder: Annotated[
-        str | None,
-        typer.Argument(help="Folder of the exports, or s3://bucket/prefix.  [default: the setting output_dir]"),
-    ] = None,
+    folder: Folder = None,
     fail_if_older: Annotated[
         str | None,
         typer.Option(
@@ -31,17 +29,16 @@ def print_status(
     It contains the watermark, the last run, and the numbers of rows, late-arriving rows and pending rows. A run that
     found nothing new counts as a run. A series that another one has replaced does not have to be fresh.
     """
-    from feedback_etl.cli.options import open_existing_output
     from feedback_etl.clock import parse_lookback, resolve_now
     from feedback_etl.exports.series_status import find_stale, list_series
 
-    age = None if fail_if_older is None else parse_lookback(fail_if_older, "--fail-if-older")
+    age = None if fail_if_older is None else parse_lookback(fail_if_older, "fail_if_older")
     series = list_series(open_existing_output(load_command_settings(folder)))
     if as_json:
         print_json({"series": [status.to_dict() for status in series]})
     else:
         for status in series:
-            print_lines(*_format_status(status))
+            _print_series(status)
     if not series:
         echo_err("There is no incremental series in this folder.")
     if age is not None and (not series or find_stale(series, resolve_now() - age)):
@@ -49,20 +46,18 @@ def print_status(
         raise typer.Exit(1)
 
 
-def _format_status(series: "SeriesStatus") -> list[str]:
-    """Describe a series, with the settings that differ from their defaults."""
+def _print_series(series: "SeriesStatus") -> None:
+    """Print a table of a series, with the settings that differ from their defaults."""
     settings = {name: value for name, value in series.settings.items() if value not in (None, "", [], {}, "created_at")}
-    rows, exports = pluralize(series.rows, "row"), pluralize(series.exports, "export")
-    state = "ended: another series began" if series.has_ended else f"by {series.cursor}"
     watermark = f"{series.watermark:%Y-%m-%d %H:%M:%S} UTC" if series.watermark else "the beginning"
-    lines = [
-        f"series     {exports} with {rows}, {state}",
-        f"last run   {series.last_run:%Y-%m-%d %H:%M:%S} UTC, read until {series.read_until:%Y-%m-%d %H:%M:%S} UTC",
-        f"next       reads from {watermark} on",
-        f"settings   {', '.join(f'{name} {json.dumps(value)}' for name, value in settings.items())}",
+    rows = [
+        ("exports", f"{series.exports:,} with {pluralize(series.rows, 'row')}"),
+        ("last run", f"{series.last_run:%Y-%m-%d %H:%M:%S} UTC, read until {series.read_until:%Y-%m-%d %H:%M:%S} UTC"),
+        ("next", f"reads from {watermark} on"),
+        ("settings", ", ".join(f"{name} {json.dumps(value)}" for name, value in settings.items())),
     ]
     if series.late_records:
-        lines.append(f"late       {pluralize(series.late_records, 'row')} arrived after the lookback")
+        rows.append(("late", f"{pluralize(series.late_records, 'row')} arrived after the lookback"))
     if series.pending_records:
-        lines.append(f"pending    {pluralize(series.pending_records, 'row')}")
-    return lines
+        rows.append(("pending", pluralize(series.pending_records, "row")))
+    print_table(["Series", "ended: another series began" if series.has_ended else f"by {series.cursor}"], rows)

@@ -7,6 +7,8 @@ import sys
 import threading
 from collections.abc import Iterator
 
+import typer
+
 _SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 _RETRY_SECONDS = 0.25
 _GRACE_SECONDS = 8.0
@@ -74,4 +76,7 @@ def _repeat_signal(read_end: int, left: threading.Event) -> None:
             if left.wait(_RETRY_SECONDS):
                 return
             signal.pthread_kill(threading.main_thread().ident or 0, number[0])
+    with contextlib.suppress(OSError):
+        if sys.stderr is not None and sys.stderr.isatty():
+            typer.echo("\x1b[?25h", err=True)  # the progress of an export hides the cursor
     os._exit(128 + number[0])

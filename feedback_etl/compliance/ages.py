@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import polars as pl
 
-from feedback_etl.columns import AGE_EDGES
 from feedback_etl.compliance.context import CheckContext
 from feedback_etl.compliance.data_files import ExportContents, find_problems
 from feedback_etl.compliance.item import ChecklistItem, Finding, build_item
@@ -52,7 +51,7 @@ def check_ages(context: CheckContext) -> ChecklistItem:
         labels = export.texts.get("age_range", no_labels)
         if "bucket_age" in export.manifest.overridden:
             return _find_ages(labels)
-        edges = export.manifest.settings.get("age_edges", AGE_EDGES)
+        edges = export.manifest.schema.age_edges
         ranges = list(exported_age_ranges(export.manifest.settings).categories)
         if narrow := [f"{low}-{high}" for low, high in pairwise(edges) if high - low < MIN_RANGE_YEARS]:
             return f"has ranges of fewer than {MIN_RANGE_YEARS} years: {', '.join(narrow)}"
@@ -92,7 +91,7 @@ class _AgeColumns(NamedTuple):
 def _find_age_columns(export: ExportContents) -> _AgeColumns:
     """Find the declared columns with dates of birth or ages, by their names and values."""
     found, year = _AgeColumns([], []), datetime.fromisoformat(export.manifest.created_at).year
-    for name, role, kind in export.manifest.extra_columns:
+    for name, role, kind in export.manifest.declared_columns:
         values = export.texts.get(name)
         if values is None or values.is_empty() or role == "identifier" or kind == "boolean":
             continue

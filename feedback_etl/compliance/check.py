@@ -96,7 +96,7 @@ def check(settings: Settings, *, keys: Sequence[Key] = (), now: datetime | None 
 
 def _run(test: _Test, context: CheckContext) -> ChecklistItem:
     """Run a test, or skip it if what it requires is missing."""
-    export = context.remedies.command("export")
+    export = context.remedies.export()
     lacking = {
         "exports": not context.exports and ("the folder contains no export", export),
         "files": not context.files and ("the data files of the exports are missing", "see contents"),

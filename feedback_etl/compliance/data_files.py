@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import polars as pl
 
-from feedback_etl.columns import IMAGE_URL
 from feedback_etl.compliance.item import Finding
 from feedback_etl.compliance.remedies import Remedies
 from feedback_etl.data_files.csv_files import scan_text
@@ -16,9 +15,9 @@ from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.adoption import UNKNOWN_SCHEME
 from feedback_etl.privacy.keys import Key, get_key_id
 from feedback_etl.records.manifest import DataFile, Manifest
+from feedback_etl.schema.model import IMAGE_URL
 from feedback_etl.storage.base import Storage
 from feedback_etl.transform.expressions import hash_id
-from feedback_etl.transform.transforms import PAIR_KEY
 
 
 class ExportContents(NamedTuple):
@@ -73,12 +72,12 @@ def read_contents(storage: Storage, manifest: Manifest) -> ExportContents | None
     try:
         rows = scan_text(storage, manifest)
         columns = rows.collect_schema().names()
-        key = [name for name in PAIR_KEY if name in columns]
+        key = [name for name in manifest.schema.pair_key if name in columns]
         counts = rows.select(pl.len(), pl.struct(key).n_unique().alias("pairs"), pl.col("analysis_hash").null_count())
         rows_count, pairs, without_analysis = counts.collect().row(0)
         others = [name for name in columns if name not in ("feedback_timestamp", "export_date")]
         values = {name: rows.select(pl.col(name).drop_nulls().unique()).collect().to_series() for name in others}
-        identifiers = [column.name for column in manifest.extra_columns if column.role == "identifier"]
+        identifiers = [column.name for column in manifest.schema.all_columns if column.role == "identifier"]
         hashes = [values.pop(name) for name in ("analysis_hash", *identifiers)]
         imaged = hashes[0].clear()
         if IMAGE_URL.name in columns:

@@ -90,7 +90,7 @@ def check_audit_log(context: CheckContext) -> ChecklistItem:
     result = verify_folder(context.storage, context.keys) if context.storage.exists() else None
     if result is None or not (result.records or result.problems):
         detail = "Not tested: the folder contains no audit log."
-        return ChecklistItem("audit log", "skipped", detail, remedies.command("export"))
+        return ChecklistItem("audit log", "skipped", detail, remedies.export())
     if result.problems and result.unknown == len(result.problems):
         remedy = remedies.pass_key()
     else:

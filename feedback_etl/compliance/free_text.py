@@ -4,16 +4,13 @@ from collections.abc import Iterator, Sequence
 
 import polars as pl
 
-from feedback_etl.columns import IMAGE_URL
 from feedback_etl.compliance.data_files import ExportContents
 from feedback_etl.compliance.item import Finding
 from feedback_etl.compliance.processing import FREE_TEXT
 from feedback_etl.compliance.remedies import Remedies
 from feedback_etl.privacy.contact_details import find_contact_details
 from feedback_etl.privacy.free_text import MAX_DISTINCT, MIN_VALUES
-from feedback_etl.transform.transforms import PAIR_KEY
-
-_LISTS = ("conditions_detected", "rules_applied")
+from feedback_etl.schema.model import IMAGE_URL
 
 MAX_LABEL_LENGTH = 60
 """Characters; longer texts are no labels."""
@@ -22,16 +19,19 @@ MAX_LABEL_LENGTH = 60
 def find_free_texts(export: ExportContents, remedies: Remedies) -> Iterator[Finding]:
     """Yield the columns that contain free text without being declared as such.
 
-    These are timeframe and the declared columns of type text that are neither identifiers nor declared free text, if a
-    text is longer than `MAX_LABEL_LENGTH` or contains contact or account details, or if texts are mostly distinct, by
-    the limits of exports (`privacy.free_text`); and the two lists, if they contain contact or account details.
+    These are the columns of type text that are neither identifiers nor declared free text, if a text is longer than
+    `MAX_LABEL_LENGTH` or contains contact or account details, or if texts are mostly distinct, by the limits of exports
+    (`privacy.free_text`); and the lists, if they contain contact or account details.
     """
     declared = _list_labels(export)
-    names = [name for name in export.texts if name in {*declared, "timeframe", *_LISTS}]
+    schema = export.manifest.schema
+    own = {column.name for column in {*schema.columns} - {*export.manifest.declared_columns}}
+    names = [name for name in export.texts if name in {*declared, *own, *schema.list_names}]
     counts = export.rows.select(pl.col(names).count()).collect() if names else pl.DataFrame()
     for name in names:
         texts = export.texts[name]
-        if _has_contact_details(texts) or (name not in _LISTS and _is_free_text(texts, int(counts[name][0]))):
+        is_label = name not in schema.list_names
+        if _has_contact_details(texts) or (is_label and _is_free_text(texts, int(counts[name][0]))):
             remedy = f'set role = "{FREE_TEXT}" in [columns.{name}], or leave the column out of the query'
             if name not in declared:
                 remedy = f"correct {name} in the database, or select other values with --query"
@@ -49,7 +49,8 @@ def find_scattered_free_texts(exports: Sequence[ExportContents], remedies: Remed
         files = [export for export in exports if name in labels[export.path] and name in export.columns]
         if any(_is_free_text(export.texts[name], _count(export, name)) for export in files):
             continue  # `find_free_texts` yields it
-        rows = pl.concat([export.rows.select(*PAIR_KEY, name).drop_nulls(name) for export in files]).unique(PAIR_KEY)
+        key = files[-1].manifest.schema.pair_key
+        rows = pl.concat([export.rows.select(*key, name).drop_nulls(name) for export in files]).unique(key)
         values, distinct = rows.select(pl.len(), pl.col(name).n_unique().alias("distinct")).collect().row(0)
         if values >= MIN_VALUES and distinct > values * MAX_DISTINCT:
             clause = f"{len(files)} files together contain free text in {name}: {distinct:,} of {values:,} are distinct"
@@ -61,7 +62,7 @@ def _list_labels(export: ExportContents) -> list[str]:
     """Return the declared text columns that may contain labels only."""
     return [
         name
-        for name, role, kind in export.manifest.extra_columns
+        for name, role, kind in export.manifest.declared_columns
         if role not in ("identifier", FREE_TEXT) and kind == "text" and name != IMAGE_URL.name
     ]
 
@@ -84,5 +85,5 @@ def _has_contact_details(texts: pl.Series) -> bool:
 
 def find_declared_free_texts(exports: Sequence[ExportContents]) -> list[Finding]:
     """Return the columns that are declared as free text, which may contain names and other ids."""
-    names = {name for export in exports for name, role, _ in export.manifest.extra_columns if role == FREE_TEXT}
+    names = {name for export in exports for name, role, _ in export.manifest.declared_columns if role == FREE_TEXT}
     return [Finding(f"FREE TEXT in {name}, which may contain anything that people wrote") for name in sorted(names)]

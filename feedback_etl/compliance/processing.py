@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-from feedback_etl.columns import IMAGE_URL, RATING_FIELDS, SUBJECT_HASH
 from feedback_etl.records.manifest import ADOPTED, Manifest
+from feedback_etl.schema.classic import CLASSIC_SCHEMA, is_classic
+from feedback_etl.schema.model import AGE_RANGE_NAME, EXPORT_DATE, IMAGE_URL, PSEUDONYM, SUBJECT_HASH, TIME
 from feedback_etl.transform.age_hierarchy import is_generalized
 
 FREE_TEXT = "free_text"
@@ -13,10 +14,9 @@ _FEEDBACK, _RECORDS = "recommendation_feedbacks", "recommendation_records"
 _ORIGINS = {
     "analysis_hash": ("identifier", f"pseudonym of {_FEEDBACK}.analysis_id"),
     "recommendation_id": ("identifier", f"{_RECORDS}.recommendation_id"),
-    **{name: ("sensitive", f"{_FEEDBACK}.{name}") for name in RATING_FIELDS},
-    "conditions_detected": ("sensitive", f"{_RECORDS}.conditions_analyzed"),
-    "rules_applied": ("sensitive", f"{_RECORDS}.rules_applied"),
-    "timeframe": ("insensitive", f"{_FEEDBACK}.timeframe"),
+    **{name: ("sensitive", f"{_FEEDBACK}.{name}") for name in CLASSIC_SCHEMA.rating_names},
+    **{column.name: ("sensitive", f"{_RECORDS}.{column.raw_name}") for column in CLASSIC_SCHEMA.lists},
+    **{column.name: ("insensitive", f"{_FEEDBACK}.{column.name}") for column in CLASSIC_SCHEMA.columns},
     "age_range": ("insensitive", "range of profiles.age"),
     "feedback_timestamp": ("insensitive", f"{_FEEDBACK}.created_at"),
     "export_date": ("insensitive", "time of the export"),
@@ -35,7 +35,7 @@ def describe_processing(exports: Sequence[Manifest]) -> list[str]:
 
 
 def _describe(export: Manifest) -> Iterator[str]:
-    if free_texts := [column.name for column in export.extra_columns if column.role == FREE_TEXT]:
+    if free_texts := [column.name for column in export.declared_columns if column.role == FREE_TEXT]:
         yield f"**FREE TEXT: {', '.join(free_texts)}** may contain anything that people wrote, names included.\n"
     yield "| column | role | origin |"
     yield "|---|---|---|"
@@ -55,8 +55,10 @@ def _describe_column(export: Manifest, name: str) -> tuple[str, str]:
     if export.mode == ADOPTED:
         return "unknown", "unknown: the file was adopted"
     used = export.settings
-    declared = {column.name: column for column in export.extra_columns}
-    if name in declared and name not in _ORIGINS:
+    declared = {column.name: column for column in export.declared_columns}
+    if not is_classic(export.schema) and name not in declared:
+        return _describe_declared(export, name)
+    if name in declared and (name not in _ORIGINS or not is_classic(export.schema)):
         column = declared[name]
         form = "pseudonym" if column.role == "identifier" else f"{column.type}, exported unchanged"
         return column.role, f"declared column of the query ({form})"
@@ -68,6 +70,20 @@ def _describe_column(export: Manifest, name: str) -> tuple[str, str]:
     if name == "recommendation_id" and used.get("recommendation_id") == "hash":
         origin = f"pseudonym of {origin}"
     return ("quasi-identifier" if name in used.get("quasi_identifiers", []) else role), origin
+
+
+def _describe_declared(export: Manifest, name: str) -> tuple[str, str]:
+    """Return the role and the origin of a column of a declared schema that is not exported unchanged."""
+    schema = export.schema
+    roles = {
+        **{column.name: column.role for column in schema.lists},
+        **dict.fromkeys(schema.rating_names, "sensitive"),
+        **dict.fromkeys((PSEUDONYM, *schema.item_columns), "identifier"),
+    }
+    form = "pseudonym" if name == PSEUDONYM else "range of the age" if name == AGE_RANGE_NAME else "declared column"
+    origin = {TIME: "time of the feedback", EXPORT_DATE: "time of the export"}.get(name, f"{form} of the source")
+    is_known = name in export.settings.get("quasi_identifiers", [])
+    return "quasi-identifier" if is_known else roles.get(name, "insensitive"), origin
 
 
 def _describe_k(export: Manifest) -> str:

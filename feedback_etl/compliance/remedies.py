@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH
 from feedback_etl.options.sharing import SHARED_PRECISIONS
 from feedback_etl.records.manifest import Manifest
+from feedback_etl.schema.model import IMAGE_URL, SUBJECT_HASH
 from feedback_etl.settings.model import Settings
 
 SET_DATABASE = "set FEEDBACK_ETL_DATABASE_URL"
@@ -38,9 +38,13 @@ class Remedies:
 
         >>> from pathlib import Path
         >>> Remedies(Settings(output_dir=Path("my exports"))).command("prune", "--keep-days", "90")
-        "feedback-etl prune --keep-days 90 --output 'my exports'"
+        "feedback-etl prune --keep-days 90 'my exports'"
         """
-        return shlex.join(["feedback-etl", *words, "--output", str(self.settings.output_dir)])
+        return shlex.join(["feedback-etl", *words, str(self.settings.output_dir)])
+
+    def export(self, *options: str) -> str:
+        """Return a command that exports into the folder."""
+        return self.command("export", *options, "--output")
 
     def remove(self, stems: Iterable[str]) -> str:
         """Return the command that removes the files of exports and marks their manifests as pruned."""
@@ -74,7 +78,7 @@ class Remedies:
             if value is not None and value is not False
             for word in ([name] if value is True else [name, str(value)])
         ]
-        return f"{self.command('export', *words)}\n{self.remove([manifest.stem])}"
+        return f"{self.export(*words)}\n{self.remove([manifest.stem])}"
 
     def _query(self) -> list[str]:
         return ["--query", str(self.settings.query)] if self.settings.query else []
@@ -82,8 +86,8 @@ class Remedies:
     def _list_options(self, manifest: Manifest) -> dict[str, Any]:
         """Return the options of a command that repeats an export, by name; None and False are left out."""
         used, settings, (start, end) = manifest.settings, self.settings, manifest.window
-        extra_columns = manifest.extra_columns
-        adds_time = _SHARED_TIME in used.get("quasi_identifiers", []) and _SHARED_TIME not in settings.quasi_identifiers
+        extra_columns = manifest.schema.extra_columns
+        adds_time = _SHARED_TIME in used.get("quasi_identifiers", []) and _SHARED_TIME not in settings.known_columns
         recipient = manifest.recipient or (_UNKNOWN_RECIPIENT if adds_time else None)
         usual = SHARED_PRECISIONS[0] if recipient else settings.timestamp_precision
         precision = used.get("timestamp_precision", usual)

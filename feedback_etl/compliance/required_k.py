@@ -6,7 +6,6 @@ from types import MappingProxyType
 
 import polars as pl
 
-from feedback_etl.columns import SUBJECT_HASH, all_quasi_identifiers
 from feedback_etl.compliance.application_database import fetch_settings_owners
 from feedback_etl.compliance.context import CheckContext
 from feedback_etl.compliance.data_files import ExportContents
@@ -15,42 +14,71 @@ from feedback_etl.compliance.remedies import SET_DATABASE, Remedies
 from feedback_etl.data_files.row_filter import PSEUDONYM
 from feedback_etl.plurals import pluralize
 from feedback_etl.privacy.keys import Key
-from feedback_etl.privacy.remaining_classes import hash_export_owners, measure_remaining_k
+from feedback_etl.privacy.remaining_classes import concat_classes, hash_export_owners, measure_remaining_k
 from feedback_etl.privacy.risk_measures import linkage_risk
 from feedback_etl.records.manifest import Manifest
+from feedback_etl.schema.model import SUBJECT_HASH
 
 
 def check_k(context: CheckContext) -> ChecklistItem:
     """Test the k of the exports, and measure the risk of linking their rows by a pseudonym.
 
-    An export must have the k of the settings or its own, whichever is greater. After an erasure k is measured again.
+    An export must have the k of the settings or its own, whichever is greater; one of a series with k, together with
+    the other exports of the series. After an erasure k is measured again, and in a series after one was pruned.
     """
     exports, remedies = context.files, context.remedies
     find_owners = _create_owner_lookup(context)
     problems, untested, required, remaining = [], [], 0, dict[str, int]()
-    for export in exports:
-        k = max(remedies.settings.k or 0, export.manifest.settings.get("k") or 0)
+    for group in _group(exports):
+        manifests, last = [export.manifest for export in group], group[-1].manifest
+        k = max(remedies.settings.k or 0, last.settings.get("k") or 0)
         required = max(required, k)
         if not k:
-            untested.append(Finding(f"{_describe_k(export.manifest)}, and none is required", "set k in the settings"))
-        elif not export.manifest.risk.get("stale"):
-            problems += _find_k_problems(export.manifest, k, remedies)
-        elif (measured := _measure(export, find_owners)) is None:
-            clause = (
-                f"people of {export.path.name}, from which rows were erased, cannot be counted without the database"
-            )
+            untested.append(Finding(f"{_describe_k(last)}, and none is required", "set k in the settings"))
+        elif not _has_lost_rows(manifests, context.exports):
+            problems += [finding for each in manifests for finding in _find_k_problems(each, k, remedies)]
+        elif (measured := _measure(group, find_owners)) is None:
+            lost = "which lost rows" if _is_series(last) else "from which rows were erased"
+            clause = f"people of {_name(last, group[-1].path.name)}, {lost}, cannot be counted without the database"
             untested.append(Finding(f"{clause} and the key", SET_DATABASE))
         elif 0 < measured < k:  # 0 is that of no rows
-            problems.append(_describe_remaining_k(export.manifest, measured, k, remedies))
+            problems.append(_describe_remaining_k(last, measured, k, remedies))
         else:
-            remaining[export.manifest.stem] = measured
-            problems += _find_k_problems(export.manifest, 0, remedies)
+            remaining[last.stem] = measured
+            problems += _find_k_problems(last, 0, remedies)
     passed = (
         f"{_describe_k(exports[-1].manifest, remaining)}; {required} is required.{_describe_linkage(exports)}"
         if required
         else ""
     )
     return build_item("k", problems, passed=passed, untested=untested)
+
+
+def _group(exports: Sequence[ExportContents]) -> list[list[ExportContents]]:
+    """Group the exports whose classes are counted together: those of a series with k; the others are alone."""
+    groups: dict[str, list[ExportContents]] = {}
+    for export in exports:
+        name = export.manifest.settings_digest if _is_series(export.manifest) else export.manifest.stem
+        groups.setdefault(name, []).append(export)
+    return list(groups.values())
+
+
+def _is_series(manifest: Manifest) -> bool:
+    return manifest.risk.get("scope") == "series"
+
+
+def _has_lost_rows(manifests: Sequence[Manifest], existing: Sequence[Manifest]) -> bool:
+    """Return whether rows were erased from exports, or an export of their series was pruned and so is not existing."""
+    if any(manifest.risk.get("stale") for manifest in manifests):
+        return True
+    last = manifests[-1]
+    numbers = {each.chain["number"] for each in existing if each.chain and each.settings_digest == last.settings_digest}
+    return _is_series(last) and len(numbers) < max(numbers)
+
+
+def _name(manifest: Manifest, name: str = "") -> str:
+    """Return the name of an export, or of its series, in a message."""
+    return f"the series of {manifest.stem}" if _is_series(manifest) else name or manifest.stem
 
 
 def _create_owner_lookup(context: CheckContext) -> Callable[[Manifest], pl.LazyFrame | None]:
@@ -70,9 +98,11 @@ def _create_owner_lookup(context: CheckContext) -> Callable[[Manifest], pl.LazyF
     return find_owners
 
 
-def _measure(export: ExportContents, find_owners: Callable[[Manifest], pl.LazyFrame | None]) -> int | None:
-    owners = None if SUBJECT_HASH.name in export.columns else find_owners(export.manifest)
-    return measure_remaining_k(export.rows, export.manifest.risk["quasi_identifiers"], owners)
+def _measure(exports: Sequence[ExportContents], find_owners: Callable[[Manifest], pl.LazyFrame | None]) -> int | None:
+    manifest, names = exports[-1].manifest, exports[-1].manifest.risk["quasi_identifiers"]
+    has_people = all(SUBJECT_HASH.name in export.columns for export in exports)
+    rows = concat_classes([export.rows for export in exports], names)
+    return measure_remaining_k(rows, names, None if has_people else find_owners(manifest))
 
 
 def _describe_k(manifest: Manifest, remaining: Mapping[str, int] = MappingProxyType({})) -> str:
@@ -82,15 +112,19 @@ def _describe_k(manifest: Manifest, remaining: Mapping[str, int] = MappingProxyT
         return f"k of {manifest.stem} was not measured"
     if manifest.stem in remaining:
         names = ", ".join(risk["quasi_identifiers"])
-        return f"k of {manifest.stem} is {remaining[manifest.stem]} for {names} since people were erased"
+        return f"k of {_name(manifest)} is {remaining[manifest.stem]} for {names} {_since(manifest)}"
     k = f"{'at least ' if risk['at_least'] else ''}{risk['k']} for {', '.join(risk['quasi_identifiers'])}"
-    return f"k of {manifest.stem} is {k}" + (", measured before people were erased" if risk["stale"] else "")
+    return f"k of {_name(manifest)} is {k}" + (", measured before people were erased" if risk["stale"] else "")
+
+
+def _since(manifest: Manifest) -> str:
+    return "since people were erased" + " or exports pruned" * _is_series(manifest)
 
 
 def _find_k_problems(manifest: Manifest, required: int, remedies: Remedies) -> list[Finding]:
     """Return why the k of an export may be smaller than required."""
     risk, settings = manifest.risk, remedies.settings
-    names = all_quasi_identifiers(settings.quasi_identifiers, settings.extra_columns)
+    names = settings.known_columns
     remedy = remedies.replace(manifest, k=max(settings.k or 0, manifest.settings.get("k") or 0))
     if not risk or int(risk["k"]) < required:
         return [Finding(f"{_describe_k(manifest)}, and {required} is required", remedy)]
@@ -102,7 +136,7 @@ def _find_k_problems(manifest: Manifest, required: int, remedies: Remedies) -> l
 def _describe_remaining_k(manifest: Manifest, measured: int, required: int, remedies: Remedies) -> Finding:
     """Describe the k that an erasure left; the small classes are removed, if the export was made with that k."""
     names = ", ".join(manifest.risk["quasi_identifiers"])
-    clause = f"k of {manifest.stem} is {measured} for {names} since people were erased, and {required} is required"
+    clause = f"k of {_name(manifest)} is {measured} for {names} {_since(manifest)}, and {required} is required"
     if manifest.settings.get("k") == required:
         return Finding(clause, remedies.keep_k())
     return Finding(clause, remedies.replace(manifest, k=required))

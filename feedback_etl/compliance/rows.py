@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from feedback_etl.columns import IMAGE_URL, TRAINING_COLUMNS, training_columns
 from feedback_etl.compliance.context import CheckContext
 from feedback_etl.compliance.data_files import ExportContents, explain_unknown_pseudonyms, find_problems, hash_by_key
 from feedback_etl.compliance.free_text import find_declared_free_texts, find_free_texts, find_scattered_free_texts
@@ -15,6 +14,7 @@ from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.adoption import UNKNOWN_SCHEME
 from feedback_etl.plurals import pluralize
 from feedback_etl.records.manifest import DataFile, Manifest
+from feedback_etl.schema.model import IMAGE_URL
 from feedback_etl.storage.base import Storage
 from feedback_etl.transform.expressions import PSEUDONYM_LENGTH, hash_id
 from feedback_etl.transform.identifiers import bounded, unbroken
@@ -43,7 +43,7 @@ def check_columns(context: CheckContext) -> ChecklistItem:
     problems += [finding for export in exports for finding in find_free_texts(export, remedies)]
     problems += find_scattered_free_texts(exports, remedies)
     passed = f"{pluralize(len(exports), 'file')} with columns of the contract only."
-    if declared := {name for export in exports for name in _contract_columns(export.manifest)} - {*TRAINING_COLUMNS}:
+    if declared := {column.name for export in exports for column in export.manifest.schema.extra_columns}:
         passed = f"{passed} Requested beside the twelve: {', '.join(sorted(declared))}."
     return build_item("columns", problems, passed=passed, untested=find_declared_free_texts(exports))
 
@@ -200,5 +200,5 @@ def check_duplicates(context: CheckContext) -> ChecklistItem:
     return build_item("duplicates", problems, passed=passed, untested=untested)
 
 
-def _contract_columns(manifest: Manifest) -> list[str]:
-    return training_columns(manifest.extra_columns)
+def _contract_columns(manifest: Manifest) -> Sequence[str]:
+    return manifest.schema.training_columns

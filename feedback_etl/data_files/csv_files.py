@@ -30,6 +30,7 @@ from feedback_etl.storage.base import Storage
 from feedback_etl.storage.posix import open_regular_file
 from feedback_etl.transform.expressions import iso_timestamp
 from feedback_etl.transform.formulas import unescape
+from feedback_etl.transform.json_lists import encode_lists
 
 _BLOCK_BYTES = 1 << 20
 _BOM = b"\xef\xbb\xbf"
@@ -164,15 +165,15 @@ class _Readable(io.RawIOBase):
 
 
 def write_csv(frame: pl.DataFrame, file: BinaryIO, *, header: bool) -> None:
-    """Append the rows of a frame to a file; booleans as `True` and `False`, times as `datetime.isoformat()`.
+    """Append the rows of a frame to a file; booleans as `True`, times as `datetime.isoformat()`, lists as JSON arrays.
 
     Raises:
         OSError: The file cannot take them, with the number of the error.
     """
-    booleans = [_truth_text(name) for name in frame.select(cs.boolean()).columns]
-    times = [_time_text(column) for column in frame.select(cs.datetime())]
+    texts = [_truth_text(name) for name in frame.select(cs.boolean()).columns]
+    texts += [_time_text(column) for column in frame.select(cs.datetime())] + encode_lists(frame.schema)
     try:
-        frame.with_columns(*booleans, *times).write_csv(file, include_header=header)
+        frame.with_columns(texts).write_csv(file, include_header=header)
     except OSError as error:
         number = _ERROR_NUMBER.search(str(error))  # only the text of Polars' error contains it
         if number is None:
@@ -206,14 +207,14 @@ def scan_text(storage: Storage, manifest: Manifest) -> pl.LazyFrame:
         ExportFileError: An adopted or a compressed file cannot be read, or contains too much.
     """
     names = [file.path for file in manifest.all("pairs")]
+    options = storage.polars_options
     if not names[0].endswith(".parquet"):
-        sources, options = csv_sources(storage, manifest, names), storage.polars_options
-        return scan_csv_text(sources, escaped_columns(manifest), storage_options=options)
-    frame = pl.scan_parquet([storage.uri(name) for name in names], glob=False, storage_options=storage.polars_options)
+        return scan_csv_text(csv_sources(storage, manifest, names), escaped_columns(manifest), storage_options=options)
+    frame = pl.scan_parquet([storage.uri(name) for name in names], glob=False, storage_options=options)
     schema = frame.collect_schema()
     times = [iso_timestamp(name) for name in cs.expand_selector(schema, cs.datetime())]
     truths = cs.boolean().replace_strict({True: "True", False: "False"}, return_dtype=pl.String)
-    return frame.with_columns(times).with_columns(truths).with_columns(pl.all().cast(pl.String))
+    return frame.with_columns(*times, *encode_lists(schema)).with_columns(truths).with_columns(pl.all().cast(pl.String))
 
 
 def scan_csv_text(sources: Any, escaped: Iterable[str], **options: Any) -> pl.LazyFrame:

@@ -15,6 +15,7 @@ from feedback_etl.data_files.seen_rows import SeenRows, SeriesCursor
 from feedback_etl.errors import ExportFileError
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.manifest import DataFile, Manifest
+from feedback_etl.schema.model import PSEUDONYM, RAW_ITEM, TIME, FeedbackSchema
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.posix import hash_file
 from feedback_etl.transform.expressions import ISO_FORMAT, hash_id
@@ -22,12 +23,6 @@ from feedback_etl.transform.formulas import unescape
 from feedback_etl.transform.transforms import has_min_ratings
 
 _TIME = pl.Datetime("us")
-_PAIR: dict[str, pl.DataType | type[pl.DataType]] = {
-    "analysis_hash": pl.String,
-    "recommendation_id": pl.String,
-    "feedback_timestamp": _TIME,
-}
-_KEYS = [f"key of {name}" for name in _PAIR]
 
 
 class EarlierWindows(NamedTuple):
@@ -38,12 +33,14 @@ class EarlierWindows(NamedTuple):
         pruned: Windows of exports whose files were pruned, so that their rows are not known.
         hash_recommendation_id: Whether the exports contain pseudonyms of recommendations.
         min_feedback_fields: The number of ratings below which a row is skipped.
+        schema: The schema of the rows.
     """
 
     until: datetime
     pruned: Sequence[tuple[datetime, datetime]]
     hash_recommendation_id: bool
     min_feedback_fields: int
+    schema: FeedbackSchema
 
 
 class ExportedRows(NamedTuple):
@@ -53,15 +50,17 @@ class ExportedRows(NamedTuple):
     rejected: pl.Series
 
     @classmethod
-    def read(cls, storage: Storage, exports: Iterable[Manifest]) -> "ExportedRows":
+    def read(cls, storage: Storage, exports: Iterable[Manifest], schema: FeedbackSchema) -> "ExportedRows":
         """Read the files of exports that were not pruned.
 
         Raises:
             ExportFileError: A file is missing or was changed.
         """
-        pairs, rejected = [pl.DataFrame(schema=_PAIR)], [pl.Series("feedback_id", dtype=pl.String)]
+        names = [PSEUDONYM, *schema.item_columns, TIME]
+        types = pl.Schema(dict.fromkeys(names, pl.String()) | {TIME: _TIME})
+        pairs, rejected = [pl.DataFrame(schema=types)], [pl.Series("feedback_id", dtype=pl.String)]
         for export in (export for export in exports if not export.pruned_at):
-            pairs += [_read_pairs(storage, file, export) for file in export.all("pairs")]
+            pairs += [_read_pairs(storage, file, export, types) for file in export.all("pairs")]
             rejected += [_read(storage, file, ["feedback_id"])["feedback_id"] for file in export.all("rejected")]
         return cls(pl.concat(pairs).sort("feedback_timestamp"), pl.concat(rejected))
 
@@ -74,13 +73,13 @@ class ExportedRows(NamedTuple):
         return self.pairs.slice(start, end - start)
 
 
-def _read_pairs(storage: Storage, file: DataFile, export: Manifest) -> pl.DataFrame:
-    frame = _read(storage, file, list(_PAIR))
+def _read_pairs(storage: Storage, file: DataFile, export: Manifest, types: pl.Schema) -> pl.DataFrame:
+    frame = _read(storage, file, list(types))
     time = pl.col("feedback_timestamp")
     if frame.schema["feedback_timestamp"] == pl.String:
         time = time.str.to_datetime(ISO_FORMAT, time_unit="us")
-        frame = frame.with_columns(unescape(name) for name in escaped_columns(export) if name in _PAIR)
-    return frame.with_columns(time.dt.replace_time_zone(None)).cast(_PAIR)  # type: ignore[arg-type]
+        frame = frame.with_columns(unescape(name) for name in escaped_columns(export) if name in types)
+    return frame.with_columns(time.dt.replace_time_zone(None)).cast(types)
 
 
 def _read(storage: Storage, file: DataFile, columns: list[str]) -> pl.DataFrame:
@@ -108,7 +107,7 @@ class BackfillRows(SeenRows):
     def __init__(
         self, seen: pl.DataFrame, key: Key | None, cursor: SeriesCursor, windows: EarlierWindows, exported: ExportedRows
     ) -> None:
-        super().__init__(seen, key, windows.until, cursor)
+        super().__init__(seen, key, windows.until, cursor, windows.schema)
         self._windows, self._exported = windows, exported
 
     def filter_new_rows(self, raw: pl.DataFrame, is_valid: Callable[[pl.DataFrame], pl.Expr]) -> pl.DataFrame:
@@ -118,14 +117,17 @@ class BackfillRows(SeenRows):
             pl.lit(value=False),
             *(pl.col("created_at").is_between(*window, closed="left") for window in windows.pruned),
         )
-        rows = raw.filter(time < windows.until, ~is_unknown, has_min_ratings(windows.min_feedback_fields))
-        recommendation = pl.col("recommendation_id").cast(pl.String)
-        if windows.hash_recommendation_id:
-            recommendation = hash_id("recommendation_id", key=self._key, unkeyed=self._key is None)
-        keys = dict(zip(_KEYS, (self._pseudonym(), recommendation, pl.col("created_at").cast(_TIME)), strict=True))
+        rows = raw.filter(time < windows.until, ~is_unknown, has_min_ratings(windows.min_feedback_fields, self._schema))
+        names, key = self._exported.pairs.columns, [self._pseudonym(), pl.col("created_at").cast(_TIME)]
+        if self._schema.item:
+            item = pl.col(RAW_ITEM).cast(pl.String)
+            if windows.hash_recommendation_id:
+                item = hash_id(RAW_ITEM, key=self._key, unkeyed=self._key is None)
+            key.insert(1, item)
+        keys = {f"key of {name}": value for name, value in zip(names, key, strict=True)}
         # Keys of a join must be elementwise expressions, which pseudonyms are not: they become columns first.
         rows = rows.with_columns(**keys)
-        pairs = self._exported.select_pairs(rows[_KEYS[-1]])
-        rows = rows.join(pairs, left_on=_KEYS, right_on=list(_PAIR), how="anti", maintain_order="left").drop(_KEYS)
+        pairs = self._exported.select_pairs(rows[f"key of {TIME}"])
+        rows = rows.join(pairs, left_on=list(keys), right_on=names, how="anti", maintain_order="left").drop(keys)
         was_rejected = pl.col("feedback_id").cast(pl.String).is_in(self._exported.rejected.implode())
         return rows.filter(is_valid(rows) | ~was_rejected.fill_null(value=False))

@@ -20,6 +20,8 @@ from feedback_etl.data_files.file_formats import Compression, HashingWriter, ope
 PSEUDONYM = "analysis_hash"
 LINKED = "linked_hash"
 """In the links of a shared export, the pseudonym that the analysis of a row has within the organisation."""
+_PARQUET = (".parquet", ".pending", ".members")
+"""Suffixes of Parquet files; the state of a series has others, so that a glob of `.parquet` finds the pairs alone."""
 _BLOCK_RECORDS = 10_000
 _CODECS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
 
@@ -52,7 +54,7 @@ def find_analyses(path: Path, name: str, subjects: Set[str]) -> dict[str, str]:
 
 def _iter_subjects(path: Path, name: str) -> Iterator[tuple[str, str]]:
     names = (PSEUDONYM, SUBJECT_HASH.name)
-    if name.endswith(".parquet"):
+    if name.endswith(_PARQUET):
         import pyarrow.parquet as pq
 
         with pq.ParquetFile(path) as file:
@@ -73,7 +75,7 @@ def read_columns(path: Path) -> list[str]:
         ExportFileError: It cannot be read.
     """
     with translate_read_errors(path):
-        if path.name.endswith(".parquet"):
+        if path.name.endswith(_PARQUET):
             import pyarrow.parquet as pq
 
             return list(pq.read_schema(path).names)
@@ -87,7 +89,7 @@ def count_rows(path: Path) -> int:
         ExportFileError: It cannot be read.
     """
     with translate_read_errors(path):
-        if path.name.endswith(".parquet"):
+        if path.name.endswith(_PARQUET):
             import pyarrow.parquet as pq
 
             return int(pq.read_metadata(path).num_rows)
@@ -100,7 +102,7 @@ def write_without(path: Path, name: str, unwanted: Set[str], target: IO[bytes]) 
     Empty lines, which are no rows, stay where they are.
     """
     written = HashingWriter(target)
-    if name.endswith(".parquet"):
+    if name.endswith(_PARQUET):
         return written, _parquet_without(path, unwanted, written)
     sink, lines, rows = open_compressed(written, _CODECS.get(Path(name).suffix, "none")), iter_lines(path), 0
     try:
@@ -135,7 +137,7 @@ def _batch_records(records: Iterable[bytes]) -> Iterator[list[bytes]]:
 
 
 def _iter_pseudonyms(path: Path, name: str) -> Iterator[set[str]]:
-    if name.endswith(".parquet"):
+    if name.endswith(_PARQUET):
         import pyarrow.parquet as pq
 
         with pq.ParquetFile(path) as file:

@@ -8,11 +8,10 @@ A file has a line for each row and each pair: analysis_hash, digest, minute (sin
 identified a row by its feedback id alone, and joined ids so that `a|b`, `c` equalled `a`, `b|c`; its lines have no
 version. They are compared together with their pseudonym and minute until they are older than the lookback.
 
-With a cursor, the time of a row is that of its last change, and its digest covers that time, the ratings and the
-timeframe: a changed row is not the row that was read before. Its pair is the same.
+With a cursor, the time of a row is that of its last change, and its digest covers that time, the ratings and other
+columns: a changed row is not the row that was read before. Its pair is the same.
 
-Rows whose time cannot be read are in every window, and so remembered for ever: their time is
-`timestamps.UNREADABLE`, which is later than all others.
+Rows whose time cannot be read are in every window and remembered for ever: their time is `timestamps.UNREADABLE`.
 """
 
 from collections.abc import Callable, Iterable
@@ -21,10 +20,11 @@ from typing import Literal, NamedTuple
 
 import polars as pl
 
-from feedback_etl.columns import RATING_FIELDS
 from feedback_etl.errors import ExportFileError
 from feedback_etl.privacy.keys import Key, sign_column
 from feedback_etl.records.manifest import DataFile
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
+from feedback_etl.schema.model import FeedbackSchema
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.posix import hash_file
 from feedback_etl.transform.expressions import hash_id
@@ -88,6 +88,7 @@ class SeenRows:
         key: The key of the pseudonyms.
         since: From when on rows are to be remembered; None for all.
         cursor: The time by which the series continues.
+        schema: The schema of the rows.
     """
 
     def __init__(
@@ -96,8 +97,9 @@ class SeenRows:
         key: Key | None,
         since: datetime | None,
         cursor: SeriesCursor = SeriesCursor(),  # noqa: B008  immutable
+        schema: FeedbackSchema = CLASSIC_SCHEMA,
     ) -> None:
-        self._cursor, self._time, self._changed = cursor, cursor.time(), 0
+        self._schema, self._cursor, self._time, self._changed = schema, cursor, cursor.time(), 0
         self._seen = seen.filter(pl.col("version") == _VERSION)["digest"].implode()
         self._seen_in_version_1 = seen.filter(pl.col("version") == 1)
         dated = seen.filter(pl.col("minute") <= _minute_of(datetime.max))
@@ -166,13 +168,15 @@ class SeenRows:
 
     def _digest(self, kind: Kind) -> pl.Expr:
         """Return the digest of a row, a version of a row, or a pair: 32 hex characters."""
-        pair = ("analysis_id", "recommendation_id", pl.col("created_at").dt.epoch("us"))
+        created = pl.col("created_at").dt.epoch("us")
+        pair = [created if name == "created_at" else pl.col(name) for name in self._schema.dedup_key]
         if kind == "pair":
             return sign_column(_joined(*pair), f"incremental pair {_VERSION}", self._key).str.slice(0, 32)
         if not self._cursor.follows_changes:
             return sign_column(_joined("feedback_id", *pair), f"incremental row {_VERSION}", self._key).str.slice(0, 32)
-        answers = (pl.col(name).cast(pl.Float64) for name in RATING_FIELDS)  # integers, or fractions in some batch
-        version = _joined("feedback_id", *pair, self._time.dt.epoch("us"), *answers, "timeframe")
+        answers = self._schema.answers  # numbers are integers, or fractions in some batch
+        values = (pl.col(name).cast(pl.Float64) if is_number else pl.col(name) for name, is_number in answers.items())
+        version = _joined("feedback_id", *pair, self._time.dt.epoch("us"), *values)
         return sign_column(version, f"incremental version {_VERSION}", self._key).str.slice(0, 32)
 
     def _is_seen_in_version_1(self, kind: Kind) -> pl.Expr:
@@ -195,11 +199,7 @@ class SeenRows:
 
 
 def read_seen_rows(storage: Storage, files: Iterable[DataFile], since: datetime | None = None) -> pl.DataFrame:
-    """Return the lines of the files of seen rows of an export, of rows from a time on; none without files.
-
-    Raises:
-        ExportFileError: A file is missing or was changed.
-    """
+    """Return the lines of the files of seen rows of an export, of rows from a time on; raises ExportFileError."""
     lines = pl.concat([pl.DataFrame(schema=_SCHEMA), *(_read(storage, file) for file in files)])
     return _select_recent(lines, since)
 

@@ -68,12 +68,12 @@ def fetch_canonical_ids(
         return {name: _canonicalize(source, relation, name, given) for name, given in ids.items()}
 
 
-def fetch_analyses(database: Database, options: ReadOptions) -> list[str]:
+def fetch_analyses(database: Database, options: ReadOptions, *, allow_row_security: bool = False) -> list[str]:
     """Return the ids of all analyses that have feedback, with consent if it is recorded, as text.
 
-    Row-level security is never allowed, since analyses that it hides would be erased.
+    Row-level security is not allowed for an erasure, since analyses that it hides would be erased.
     """
-    with _open(database, replace(options, allow_row_security=False)) as (source, relation):
+    with _open(database, replace(options, allow_row_security=allow_row_security)) as (source, relation):
         return _fetch_distinct(source, relation, "analysis_id", has_consent(relation))
 
 

@@ -21,6 +21,7 @@ from feedback_etl.database.naming import (
     split_words,
 )
 from feedback_etl.database.reflection import ReflectedColumn, ReflectedTable, Scale
+from feedback_etl.database.tables import recommendation_feedbacks
 from feedback_etl.errors import SourceError
 
 Use = Literal["feedback_id", "user_id", "item_id", "created_at", "consent", "rating", "list", "column", "none"]
@@ -81,6 +82,11 @@ class Proposal(NamedTuple):
     consent: str = ""
     elements: tuple[ElementsProposal, ...] = ()
     scales: Mapping[str, Scale] = {}
+
+    @property
+    def is_default(self) -> bool:
+        """Whether the feedback is in the table of the default schema."""
+        return self.table.name == recommendation_feedbacks.name
 
     def find(self, use: Use) -> list[ColumnProposal]:
         """Return the columns with a use."""

@@ -19,28 +19,21 @@ from typing import Any, NamedTuple, Self
 
 import polars as pl
 
+from feedback_etl.data_files.pending_rows import read_state_files
 from feedback_etl.data_files.seen_rows import read_seen_rows
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.canonical_json import hash_settings
-from feedback_etl.records.catalog import list_manifests
+from feedback_etl.records.catalog import find_latest_increments, list_manifests
+from feedback_etl.records.layout import STATE_KINDS
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.records.series_runs import SeriesRun, list_runs
 from feedback_etl.records.series_settings import list_changes
+from feedback_etl.records.window_counts import WindowCount, format_window_counts, parse_time, read_window_counts
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.errors import explain_write_errors
 
 INCREMENTAL = "incremental"
-MAX_COUNTED_WINDOWS = 100
-"""Older windows that are counted again: three months of daily exports."""
-
-
-class WindowCount(NamedTuple):
-    """Contain the number of rows of a half-open window; a start of None is unbounded."""
-
-    start: datetime | None
-    end: datetime
-    rows: int
 
 
 class IncrementalState(NamedTuple):
@@ -55,6 +48,9 @@ class IncrementalState(NamedTuple):
         read_until: The end of the window of the last run; None before the first.
         attempts: The starts of the windows of first exports that found nothing or failed.
         others: The settings of the other series of the storage, the newest last; empty for a series that has begun.
+        pending, members: With k, the rows that wait, and the people of its equivalence classes; see
+            `privacy.series_rows`. Frames without columns if there are none.
+        pending_elsewhere: The number of rows that wait in those other series.
     """
 
     settings: Mapping[str, Any]
@@ -65,6 +61,9 @@ class IncrementalState(NamedTuple):
     read_until: datetime | None
     attempts: tuple[datetime | None, ...] = ()
     others: tuple[Mapping[str, Any], ...] = ()
+    pending: pl.DataFrame = pl.DataFrame()
+    members: pl.DataFrame = pl.DataFrame()
+    pending_elsewhere: int = 0
 
     @property
     def last(self) -> Manifest | None:
@@ -79,7 +78,7 @@ class IncrementalState(NamedTuple):
     @property
     def begins(self) -> datetime | None:
         """The start of the window of the first export; None if it is unbounded, or there is none."""
-        return _parse_time(self.links[0].window[0]) if self.links else None
+        return parse_time(self.links[0].window[0]) if self.links else None
 
     @property
     def stems(self) -> frozenset[str]:
@@ -105,31 +104,51 @@ class IncrementalState(NamedTuple):
             return cls._begin(storage, settings, increments)
         links.sort(key=lambda manifest: int(manifest.chain["number"]))
         last = links[-1]
-        known_since = _parse_time(last.chain["known_since"])
+        known_since = parse_time(last.chain["known_since"])
         try:
             seen_rows = read_seen_rows(storage, last.all("rows"), known_since)
+            pending, members = (read_state_files(storage, last, kind) for kind in ("pending", "members"))
         except ExportFileError:
             if not _has_successor(storage, last):  # a folder is locked, so that it has none
                 raise
             return cls.load(storage, candidates)
         runs = _list_runs(storage, settings)
         read_until = max((run.until for run in runs), default=None)
-        return cls(settings, tuple(links), known_since, tuple(_count_last_reported(last, runs)), seen_rows, read_until)
+        return cls(
+            settings=settings,
+            links=tuple(links),
+            known_since=known_since,
+            counted=tuple(read_window_counts(last, runs)),
+            seen_rows=seen_rows,
+            read_until=read_until,
+            pending=pending,
+            members=members,
+        )
 
     @classmethod
     def _begin(cls, storage: Storage, settings: Mapping[str, Any], increments: Sequence[Manifest]) -> Self:
         """Return the state of a series without exports."""
         digest = hash_settings(settings)
         starts = [record for record in AuditLog(storage).records() if record.get("chain") == digest]
-        attempts = tuple(_parse_time(record["begins"]) for record in starts)
-        others = {manifest.settings_digest: manifest.settings for manifest in increments} if not attempts else {}
-        read_until = max((run.until for run in _list_runs(storage, settings)), default=None)
-        return cls(settings, (), None, (), read_seen_rows(storage, ()), read_until, attempts, tuple(others.values()))
+        attempts = tuple(parse_time(record["begins"]) for record in starts)
+        latest = find_latest_increments(increments).values()
+        others = [] if attempts else sorted(latest, key=lambda manifest: manifest.created_at)
+        return cls(
+            settings=settings,
+            links=(),
+            known_since=None,
+            counted=(),
+            seen_rows=read_seen_rows(storage, ()),
+            read_until=max((run.until for run in _list_runs(storage, settings)), default=None),
+            attempts=attempts,
+            others=tuple(manifest.settings for manifest in others),
+            pending_elsewhere=sum(file.rows for manifest in others for file in manifest.all("pending")),
+        )
 
     def list_pruned_windows(self) -> list[tuple[datetime, datetime]]:
         """Return the windows of `created_at` of the exports whose files were pruned."""
         pruned = [link.window for link in self.links if link.pruned_at]
-        return [(_parse_time(start) or datetime.min, datetime.fromisoformat(str(end))) for start, end in pruned]
+        return [(parse_time(start) or datetime.min, datetime.fromisoformat(str(end))) for start, end in pruned]
 
     def require_intended(self, *, new_series: bool, new_key: bool) -> None:
         """Refuse to begin a series beside others, whose rows it would export again, unless that is intended.
@@ -179,23 +198,16 @@ class IncrementalState(NamedTuple):
             known_since: From when on it remembers rows.
             counts: The row counts of the windows of `counted`, and of the one from `start` to `known_since`.
         """
-        windows = [*((each.start, each.end) for each in self.counted)]
-        if known_since is not None and (start is None or start < known_since):
-            windows.append((start, known_since))
-        counted = [
-            [start.isoformat() if start else None, end.isoformat(), rows]
-            for (start, end), rows in zip(windows, counts, strict=True)
-        ]
         return {
             "number": self.number + 1,
             "known_since": known_since.isoformat() if known_since else None,
-            "counted": counted[-MAX_COUNTED_WINDOWS:],
+            "counted": format_window_counts(self.counted, start, known_since, counts),
         }
 
-    def delete_seen_rows(self, storage: Storage) -> None:
-        """Delete the seen rows of superseded exports; the next export retries what cannot be deleted."""
+    def delete_state(self, storage: Storage) -> None:
+        """Delete the state that the next export has superseded; the next export retries what cannot be deleted."""
         with suppress(OSError, ExportFileError):
-            storage.delete(*(file.path for link in self.links for file in link.all("rows")))
+            storage.delete(*(file.path for link in self.links for file in link.files if file.kind in STATE_KINDS))
 
     def count_late(self, counts: list[int]) -> int:
         """Return the number of late-arriving rows in windows that are not read again."""
@@ -232,19 +244,6 @@ def _list_runs(storage: Storage, settings: Mapping[str, Any]) -> list[SeriesRun]
     return [run for run in list_runs(AuditLog(storage).records()) if run.series == hash_settings(settings)]
 
 
-def _count_last_reported(last: Manifest, runs: Sequence[SeriesRun]) -> Iterator[WindowCount]:
-    """Yield the older windows with the row counts of the last run that reported late-arriving rows, if it is newer."""
-    later = runs[next((number for number, run in enumerate(runs, 1) if run.id == last.run), len(runs)) :]
-    reported = next((run.counted for run in reversed(later) if run.counted), ())
-    counts = {(start, end): rows for start, end, rows in reported}
-    for start, end, rows in last.chain["counted"]:
-        yield WindowCount(_parse_time(start), datetime.fromisoformat(end), max(rows, counts.get((start, end), rows)))
-
-
 def _has_successor(storage: Storage, manifest: Manifest) -> bool:
     others = (other for other in list_manifests(storage) if other.settings_digest == manifest.settings_digest)
     return any(other.chain and other.chain["number"] > manifest.chain["number"] for other in others)
-
-
-def _parse_time(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text) if text else None

@@ -4,11 +4,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from feedback_etl.clock import resolve_now
+from feedback_etl.data_files.pending_rows import find_expired_pending
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.recovery import recover_storage
+from feedback_etl.exports.rewrite import remove_rows
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.audit_records import list_unfinished
@@ -20,7 +22,7 @@ from feedback_etl.records.manifest import DataFile, Manifest
 from feedback_etl.records.manifest_details import summarize_revisions
 from feedback_etl.storage.base import LOCK_TIMEOUT, Storage
 from feedback_etl.storage.errors import explain_read_errors, explain_write_errors
-from feedback_etl.storage.location import StorageLike, open_storage
+from feedback_etl.storage.location import StorageLike, open_storage, require_storage
 
 MAX_DAYS = 100_000
 
@@ -109,6 +111,7 @@ def prune(  # noqa: PLR0913  public, flat
 ) -> PruneResult:
     """Remove the files of exports that are older than `keep_days` days, or of named exports; their manifests stay.
 
+    Rows of a series that have been pending for longer than `keep_days` are removed from younger exports.
     Files without a manifest are never touched. A named export whose files are missing already is marked as pruned too.
 
     Args:
@@ -151,11 +154,16 @@ def prune(  # noqa: PLR0913  public, flat
         else:
             _require_past(listed, now)
             expired = select_expired(present, now, keep_days=keep_days, keep_last=keep_last)
-        if expired and not dry_run:
+        kept = [export for export in listed if export not in expired]
+        pending = [] if keep_days is None else find_expired_pending(storage, kept, now - timedelta(keep_days))
+        if (expired or pending) and not dry_run:
             require_untampered(storage, [key] if key else [], "removed")
-            revisions = _remove(storage, expired, now, _needed(listed), key)
+            changed = _remove(storage, expired, now, _needed(listed), key)
+            for export, unwanted in pending:
+                remove_rows(storage, export, unwanted, key, dry_run=False)
+                changed.append(export)
             with log.lock() as opened:
-                stems = [export.stem for export in expired]
+                stems, revisions = [export.stem for export in expired], summarize_revisions(changed)
                 opened.append("pruned", key, exports=stems, keep_days=keep_days, **revisions)
     return PruneResult(expired, [export for export in present if export not in expired], unmanaged)
 
@@ -221,11 +229,8 @@ def _needed(exports: list[Manifest]) -> set[str]:
 
 def _remove(
     storage: Storage, manifests: list[Manifest], now: datetime, needed: set[str], signer: Key | None
-) -> dict[str, Any]:
-    """Mark exports as pruned in their manifests, then delete their files; the next run resumes an interruption.
-
-    Returns the revisions of the manifests for the audit record.
-    """
+) -> list[Manifest]:
+    """Mark exports as pruned, delete their files and return their manifests; the next run resumes an interruption."""
     marked = list[Manifest]()
     for manifest in manifests:
         marked.append(mark_pruned(storage, manifest, now.replace(microsecond=0).isoformat(), signer))
@@ -234,15 +239,4 @@ def _remove(
         for folder in filter(None, map(storage.local_path, part_folders(manifest.stem))):
             with suppress(OSError):  # most exports have none, and what others have put there stays
                 folder.rmdir()
-    return summarize_revisions(marked)
-
-
-def require_storage(storage: Storage) -> None:
-    """Require that the storage exists.
-
-    Raises:
-        UsageError: It does not.
-    """
-    if not storage.exists():
-        missing = f"There is no folder {storage}" if storage.local_path() else f"There is nothing at {storage}"
-        raise UsageError(f"{missing}: name the folder of the exports, or create it by an export.")
+    return marked

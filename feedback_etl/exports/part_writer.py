@@ -1,4 +1,4 @@
-"""Write the files of an export: whole or not at all, under temporary names until they are published."""
+"""Write a file of an export: whole or not at all, under a temporary name until it is published."""
 
 import errno
 from collections.abc import Callable, Iterator
@@ -14,14 +14,7 @@ from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.rewrite import write_remaining
 from feedback_etl.exports.series_conflicts import SupersededError
 from feedback_etl.records.catalog import read_manifest
-from feedback_etl.records.layout import (
-    REJECTED_FOLDER,
-    links_path,
-    rejected_path,
-    seen_rows_path,
-    spool_path,
-    staged_path,
-)
+from feedback_etl.records.layout import REJECTED_FOLDER, staged_path
 from feedback_etl.records.manifest import DataFile
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.errors import explain_staging_errors, explain_write_errors
@@ -197,45 +190,3 @@ class PartWriter:
                 "versions on all workers, and a --query that returns the same rows in the same order each time "
                 "(created_at and feedback_id are unique together, no now())."
             )
-
-
-class ExportFiles:
-    """The files of an export that one process writes, and a spool.
-
-    Attributes:
-        writers: The writers by kind in the order of publication; last that of the spool, which is never published.
-    """
-
-    def __init__(self, storage: Storage, form: FileFormat, metadata: dict[str, str] | None) -> None:
-        self._suffix = form.suffix
-        forms = {kind: FileFormat() for kind in ("rows", "rejected", "links")}
-        forms |= {"pairs": form, "spool": FileFormat("arrow")}
-        self.writers = {
-            kind: PartWriter(storage, "", form, metadata if kind == "pairs" else None, is_announced=True)
-            for kind, form in forms.items()
-        }
-
-    def names(self, stem: str) -> list[str]:
-        """Return the names of the files that the log announces."""
-        return [seen_rows_path(stem), rejected_path(stem), links_path(stem), f"{stem}{self._suffix}"]
-
-    def move(self, stem: str) -> None:
-        """Give the files the names of a stem."""
-        for writer, name in zip(self.writers.values(), (*self.names(stem), spool_path(stem)), strict=True):
-            writer.move(name)
-
-    def complete(self) -> list[DataFile]:
-        """Complete the files that have rows, and describe them in the order of publication."""
-        return [writer.complete(kind) for kind, writer in self._written().items()]
-
-    def staged(self) -> list[tuple[str, Path]]:
-        """Return the names of the files that have rows, in the order of publication, with their staged paths."""
-        return [(writer.name, writer.staged) for writer in self._written().values() if writer.staged]
-
-    def _written(self) -> dict[str, PartWriter]:
-        return {kind: writer for kind, writer in self.writers.items() if writer.staged and kind != "spool"}
-
-    def discard(self) -> None:
-        """Remove the staged files; idempotent."""
-        for writer in self.writers.values():
-            writer.discard()

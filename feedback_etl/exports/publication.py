@@ -13,9 +13,9 @@ from pathlib import Path
 
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.cleanup import remove_parts, remove_unlisted
-from feedback_etl.exports.part_writer import ExportFiles
 from feedback_etl.exports.recovery import put_abort_marker
 from feedback_etl.exports.series_conflicts import SupersededError
+from feedback_etl.exports.uncommitted import ExportFiles
 from feedback_etl.records.audit import LockedAuditLog
 from feedback_etl.records.audit_records import Line, Record
 from feedback_etl.records.catalog import read_manifest

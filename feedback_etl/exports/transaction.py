@@ -13,13 +13,13 @@ from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.data_files.links import Share
 from feedback_etl.errors import ExportFileError, FolderLockedError
 from feedback_etl.exports.cleanup import remove_replacements
-from feedback_etl.exports.part_writer import ExportFiles, PartWriter
+from feedback_etl.exports.part_writer import PartWriter
 from feedback_etl.exports.preconditions import Preconditions, TransactionOptions
 from feedback_etl.exports.publication import create_publisher, require_parts
 from feedback_etl.exports.recovery import recover
-from feedback_etl.exports.uncommitted import remove_erased
+from feedback_etl.exports.uncommitted import ExportFiles, remove_erased
 from feedback_etl.records.audit import AuditLog, LockedAuditLog
-from feedback_etl.records.layout import manifest_path
+from feedback_etl.records.layout import STATE_KINDS, manifest_path
 from feedback_etl.records.manifest import DataFile, Manifest
 from feedback_etl.records.manifest_details import (
     CommittedFiles,
@@ -132,9 +132,9 @@ class ExportTransaction:
         """Add rows to the list of rejected rows, which the first of them creates."""
         self._writer("rejected").append(rows)
 
-    def write_seen_rows(self, rows: pl.DataFrame) -> None:
-        """Add digests of rows that were read, for the next export of the series."""
-        self._writer("rows").append(rows)
+    def write_state(self, kind: str, rows: pl.DataFrame) -> None:
+        """Add rows to a file of `STATE_KINDS`, for the next export of the series."""
+        self._writer(kind).append(rows)
 
     @property
     def escaped_texts(self) -> dict[str, int]:
@@ -163,7 +163,7 @@ class ExportTransaction:
         parts: Sequence[DataFile] = (),
         details: ManifestDetails = ManifestDetails(),  # noqa: B008  frozen
     ) -> CommittedFiles:
-        """Publish the files, the manifest last; without pairs and rejected rows, publish nothing.
+        """Publish the files, the manifest last; without pairs, rejected rows or a new state, publish nothing.
 
         Args:
             parts, details: The parts that workers wrote, in the order of their rows; details for the manifest.
@@ -177,7 +177,7 @@ class ExportTransaction:
         timeout, self._preconditions.rows_digest = self._options.lock_timeout, details.rows_digest
         with explain_write_errors(self._storage):
             files = self._files.complete() if self._files else require_parts(self._storage, self.stem, parts)
-            if any(file.kind != "rows" for file in files):
+            if details.is_state_new or any(file.kind not in STATE_KINDS for file in files):
                 with nullcontext() if timeout is None else self._storage.lock(timeout):
                     files = self._publish(self._remove_erased(files), details)
             else:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any, Self, Unpack
 
+from feedback_etl.database.cursor_name import CREATED_AT
 from feedback_etl.errors import UsageError
 from feedback_etl.options.keywords import ExportKeywords
 from feedback_etl.options.output import OutputOptions
@@ -32,8 +33,16 @@ class ExportOptions:
     output: OutputOptions = field(default_factory=OutputOptions)
 
     def __post_init__(self) -> None:
+        from feedback_etl.transform.transforms import has_min_ratings
+
+        has_min_ratings(self.quality.min_feedback_fields, self.privacy.schema)
         if self.output.incremental and self.read.since is not None:
             raise UsageError("An incremental export continues where the last one ended: leave `since` and `until` out.")
+        if self.output.incremental and self.output.cursor == CREATED_AT and {self.privacy.l, self.privacy.t} != {None}:
+            raise UsageError(
+                "`l` and `t` are measured over all rows of one export, and those of an incremental series leave with "
+                "several: leave `l` and `t` out, or `incremental`."
+            )
         if self.output.recipient is not None:
             require_shareable(self.privacy, self.output.recipient)
 

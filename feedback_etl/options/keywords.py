@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 from feedback_etl.database.window import Time
 
 if TYPE_CHECKING:
-    from feedback_etl.columns import ExtraColumn
+    from feedback_etl.schema.column_types import ExtraColumn
+    from feedback_etl.schema.model import FeedbackSchema
     from feedback_etl.schema.source import SourceTable
     from feedback_etl.transform.failure_cases import Model
 
@@ -56,11 +57,12 @@ class TrainingKeywords(ReadKeywords, total=False):
     l: int | None  # noqa: E741  as the option
     t: float | None
     hierarchies: Mapping[str, Mapping[str, Sequence[str]]]
-    quasi_identifiers: Sequence[str]
+    quasi_identifiers: Sequence[str] | None
     include_image_urls: bool
     include_subject_hash: bool
+    schema: "FeedbackSchema"
     extra_columns: "Sequence[ExtraColumn]"
-    age_edges: Sequence[int]
+    age_edges: Sequence[int] | None
 
 
 class ExportKeywords(TrainingKeywords, total=False):
@@ -73,6 +75,7 @@ class ExportKeywords(TrainingKeywords, total=False):
     incremental: bool
     cursor: str
     lookback: str | timedelta
+    max_pending: str | timedelta
     new_series: bool
     backfill: bool
     lock_timeout: float

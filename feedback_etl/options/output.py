@@ -35,6 +35,8 @@ class OutputOptions:
             rows again; refused otherwise. A series that has begun is continued.
         backfill: Export the rows of the earlier windows of the series that no export contains, such as those that
             arrived later than `lookback`, and no other rows.
+        max_pending: How long rows of an incremental series with `k` may wait in a folder until k people share their
+            equivalence class, as "90d" or a timedelta; then `on_small_class` applies to them.
         lock_timeout: Seconds to wait for other programs that use the folder.
         idempotency_key: An opaque id of the request, such as a task's UUID. For an id that already has an export
             nothing is read, and its figures are returned. The folder is locked meanwhile.
@@ -56,6 +58,7 @@ class OutputOptions:
     lookback: str | timedelta = "1h"
     new_series: bool = False
     backfill: bool = False
+    max_pending: str | timedelta = "90d"
     lock_timeout: float = 60.0
     idempotency_key: str | None = None
     allow_new_key: bool = False
@@ -66,6 +69,7 @@ class OutputOptions:
 
     def __post_init__(self) -> None:
         parse_lookback(self.lookback)
+        parse_lookback(self.max_pending, "max_pending")
         require_cursor(self.cursor)
         self.file_format  # noqa: B018  it validates
         if self.incremental and self.idempotency_key is not None:

@@ -7,20 +7,15 @@ from typing import TYPE_CHECKING, Literal
 from feedback_etl.errors import UsageError
 
 if TYPE_CHECKING:
-    from feedback_etl.columns import ExtraColumn
     from feedback_etl.privacy.anonymity_policy import KAnonymityPolicy
+    from feedback_etl.schema.column_types import ExtraColumn
+    from feedback_etl.schema.model import FeedbackSchema
 
 
-def _quasi_identifiers() -> tuple[str, ...]:
-    from feedback_etl.columns import QUASI_IDENTIFIERS
+def _classic_schema() -> "FeedbackSchema":
+    from feedback_etl.schema.classic import CLASSIC_SCHEMA
 
-    return QUASI_IDENTIFIERS
-
-
-def _age_edges() -> tuple[int, ...]:
-    from feedback_etl.columns import AGE_EDGES
-
-    return AGE_EDGES
+    return CLASSIC_SCHEMA
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +37,13 @@ class PrivacyOptions:
         t: With k, greatest distance of their distribution in a class from that in the export (t-closeness; 0 to 1).
         hierarchies: For "generalize", coarser values by column and value, from the finest to the coarsest; of text
             columns.
-        quasi_identifiers: Columns of the export that an attacker may know about a person, the most important one first.
+        quasi_identifiers: Columns of the export that an attacker may know about a person, the most important one first;
+            those of the schema by default.
         include_image_urls: Add the column image_url, filled where the user's `image_opt_in` is true.
         include_subject_hash: Add the column subject_hash, the pseudonym of the user, to split data by person.
-        extra_columns: Columns that the query returns besides the canonical ones; they follow the twelve columns.
-        age_edges: The ages at which a new age range begins.
+        schema: The ratings, lists and other columns of the feedback.
+        extra_columns: Columns that the query returns besides those of the schema; they follow those in the export.
+        age_edges: The ages at which a new age range begins; those of the schema by default.
     """
 
     hash_recommendation_id: bool = False
@@ -58,48 +55,51 @@ class PrivacyOptions:
     l: int | None = None  # noqa: E741  as the option
     t: float | None = None
     hierarchies: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
-    quasi_identifiers: Sequence[str] = field(default_factory=_quasi_identifiers)
+    quasi_identifiers: Sequence[str] | None = None
     include_image_urls: bool = False
     include_subject_hash: bool = False
+    schema: "FeedbackSchema" = field(default_factory=_classic_schema)
     extra_columns: "Sequence[ExtraColumn]" = ()
-    age_edges: Sequence[int] = field(default_factory=_age_edges)
+    age_edges: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
-        from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH, require_declarations
-        from feedback_etl.transform.expressions import age_ranges
+        from feedback_etl.schema.model import IMAGE_URL, SUBJECT_HASH
         from feedback_etl.transform.transforms import is_coarse
 
         if taken := {column.name for column in self.extra_columns} & {IMAGE_URL.name, SUBJECT_HASH.name}:
             raise UsageError(f"An extra column cannot be called {taken.pop()}: that name is reserved.")
-        require_declarations(self.all_extra_columns)
         is_coarse(self.timestamp_precision)
-        age_ranges(self.age_edges)
         self.k_anonymity  # noqa: B018  it validates
 
     @property
-    def all_extra_columns(self) -> "tuple[ExtraColumn, ...]":
-        """The columns of an export after the twelve."""
-        from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH
+    def full_schema(self) -> "FeedbackSchema":
+        """The schema with all extra columns and the chosen age ranges."""
+        from feedback_etl.schema.model import IMAGE_URL, SUBJECT_HASH
 
         images = (IMAGE_URL,) if self.include_image_urls else ()
-        return (*self.extra_columns, *images, *((SUBJECT_HASH,) if self.include_subject_hash else ()))
+        people = (SUBJECT_HASH,) if self.include_subject_hash else ()
+        return self.schema.with_options((*self.extra_columns, *images, *people), self.age_edges)
+
+    @property
+    def known_columns(self) -> tuple[str, ...]:
+        """The quasi-identifiers: the given ones, or those of the schema."""
+        return self.schema.quasi_identifiers if self.quasi_identifiers is None else tuple(self.quasi_identifiers)
 
     @property
     def k_anonymity(self) -> "KAnonymityPolicy":
         """The k-anonymity policy; extra columns of role "quasi_identifier" are among its quasi-identifiers."""
-        from feedback_etl.columns import all_quasi_identifiers
         from feedback_etl.privacy.anonymity_policy import KAnonymityPolicy
 
-        names = all_quasi_identifiers(self.quasi_identifiers, self.all_extra_columns)
+        schema = self.full_schema
+        extra = (column.name for column in schema.extra_columns if column.role == "quasi_identifier")
         return KAnonymityPolicy(
             k=self.k,
             on_small_class=self.on_small_class,
             max_suppressed=self.max_suppressed,
-            quasi_identifiers=names,
-            extra_columns=self.all_extra_columns,
+            quasi_identifiers=tuple(dict.fromkeys((*self.known_columns, *extra))),
+            schema=schema,
             l=self.l,
             t=self.t,
             hierarchies=self.hierarchies,
-            age_edges=self.age_edges,
             timestamp_precision=self.timestamp_precision,
         )

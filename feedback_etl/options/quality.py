@@ -14,7 +14,7 @@ class QualityOptions:
     """Options that define valid rows, and how many rows may be rejected.
 
     Attributes:
-        min_feedback_fields: Skip rows with fewer of the four ratings; 0 to 4.
+        min_feedback_fields: Skip rows with fewer of the ratings; 0 to their number, 4 in the classic schema.
         strict: Publish nothing if any row is rejected.
         max_rejected: Publish nothing if a larger share of the rows with enough ratings is rejected; 0 to 1.
         row_model: A pandera model that every batch must also satisfy.
@@ -26,8 +26,5 @@ class QualityOptions:
     row_model: "Model | None" = None
 
     def __post_init__(self) -> None:
-        from feedback_etl.transform.transforms import has_min_ratings
-
-        has_min_ratings(self.min_feedback_fields)
         if not 0 <= self.max_rejected <= 1:
             raise UsageError("`max_rejected` must be a share from 0 to 1, for example 0.05.")

@@ -37,7 +37,7 @@ def prepare_for_sharing(privacy: PrivacyOptions, given: Collection[str] = ()) ->
         timestamp_precision=privacy.timestamp_precision if "timestamp_precision" in given else SHARED_PRECISIONS[0],
         on_small_class=privacy.on_small_class if "on_small_class" in given else "generalize",
         k=max(SHARED_K, privacy.k or 0),
-        quasi_identifiers=tuple(dict.fromkeys((*privacy.quasi_identifiers, *_list_required()))),
+        quasi_identifiers=tuple(dict.fromkeys((*privacy.known_columns, *_list_required(privacy)))),
     )
 
 
@@ -53,18 +53,18 @@ def require_shareable(privacy: PrivacyOptions, recipient: str) -> None:
             "`recipient` must be a name of 1 to 64 lower-case letters, digits, dots, underscores and hyphens, such as "
             "acme-research: a second spelling would be a second recipient."
         )
-    if personal := [column.name for column in privacy.extra_columns if column.role in PERSONAL_ROLES]:
+    if privacy.include_image_urls or privacy.include_subject_hash:
+        raise UsageError("Shared data must not contain images or pseudonyms of users: leave both options out.")
+    if personal := [column.name for column in privacy.full_schema.all_columns if column.role in PERSONAL_ROLES]:
         raise UsageError(
             f"Shared data must not contain columns of the roles {' and '.join(PERSONAL_ROLES)}: leave out "
             f"{', '.join(personal)}."
         )
-    if privacy.include_image_urls or privacy.include_subject_hash:
-        raise UsageError("Shared data must not contain images or pseudonyms of users: leave both options out.")
     is_weaker = (
         (privacy.k or 0) < SHARED_K
         or not privacy.hash_recommendation_id
         or privacy.timestamp_precision not in SHARED_PRECISIONS
-        or not {*_list_required()} <= {*privacy.quasi_identifiers}
+        or not {*_list_required(privacy)} <= {*privacy.known_columns}
     )
     if is_weaker:
         raise UsageError(
@@ -74,7 +74,5 @@ def require_shareable(privacy: PrivacyOptions, recipient: str) -> None:
         )
 
 
-def _list_required() -> tuple[str, ...]:
-    from feedback_etl.columns import QUASI_IDENTIFIERS
-
-    return (*QUASI_IDENTIFIERS, "feedback_timestamp")
+def _list_required(privacy: PrivacyOptions) -> tuple[str, ...]:
+    return (*privacy.schema.quasi_identifiers, "feedback_timestamp")

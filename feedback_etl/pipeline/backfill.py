@@ -28,6 +28,7 @@ def select_earlier_windows(request: "ExportRequest", series: IncrementalState) -
     full = "Export in full to another folder instead."
     reasons = {
         f"k: suppressed rows cannot be told from late ones. {full}": options.k_policy.k is not None,
+        f"[dedup]: the exports do not contain its key. {full}": not options.schema.has_whole_key,
         f"timestamp_precision: only exact times identify a row. {full}": options.timestamp_precision != "exact",
         f"an overridden _hash_id: only its own code can identify a row. {full}": "hash_id" in options.overrides.names(),
         "executor: a backfill runs in this process. Leave the executor out.": request.executor is not None,
@@ -60,9 +61,13 @@ def create_seen_rows(request: "ExportRequest", until: datetime | None) -> SeenRo
     if series is None:
         return None
     if not request.output.backfill or until is None:
-        return SeenRows(series.seen_rows, options.key, until, request.cursor)
+        return SeenRows(series.seen_rows, options.key, until, request.cursor, options.schema)
     windows = EarlierWindows(
-        until, series.list_pruned_windows(), options.hash_recommendation_id, options.min_feedback_fields
+        until,
+        series.list_pruned_windows(),
+        options.hash_recommendation_id,
+        options.min_feedback_fields,
+        options.schema,
     )
-    exported = ExportedRows.read(request.storage, series.links)
+    exported = ExportedRows.read(request.storage, series.links, options.schema)
     return BackfillRows(series.seen_rows, options.key, request.cursor, windows, exported)

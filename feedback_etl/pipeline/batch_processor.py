@@ -4,63 +4,36 @@ The steps of a single batch and their order are in `transform.batch`.
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import polars as pl
 
 from feedback_etl.data_files.seen_rows import SeenRows
 from feedback_etl.database.window import Window
 from feedback_etl.errors import AllRejectedError, ValidationError
+from feedback_etl.pipeline.batch_results import BatchCounts, ProcessedBatch
 from feedback_etl.pipeline.rejected_rows import RejectedRows
 from feedback_etl.pipeline.release import validate_pairs
 from feedback_etl.pipeline.transform_options import TransformOptions
-from feedback_etl.privacy.free_text import FreeTextCounter, TextCounts
+from feedback_etl.privacy.free_text import FreeTextCounter
 from feedback_etl.privacy.k_anonymity import ClassCounter
 from feedback_etl.privacy.keys import get_key_id
 from feedback_etl.privacy.release_plan import ReleasePlan, plan_release
 from feedback_etl.records.tombstones import Tombstones, is_erased
 from feedback_etl.results import ExportReport
+from feedback_etl.schema.classic import declared_columns
 from feedback_etl.transform.batch import process_batch
 from feedback_etl.transform.duplicates import CustomDuplicateFilter, DuplicateFilter, RawDuplicateFilter
 from feedback_etl.transform.raw_schema import is_valid
 from feedback_etl.transform.transforms import has_min_ratings
 
 
-class ProcessedBatch(NamedTuple):
-    """A batch that is ready to be validated and written.
-
-    Attributes:
-        pairs: The training pairs.
-        rejected: Rejected rows of this batch and of earlier ones: feedback_id, analysis_hash, reasons. Pending rows are
-            returned with a later batch, or by `BatchProcessor.flush_rejected`.
-    """
-
-    pairs: pl.DataFrame
-    rejected: pl.DataFrame
-
-
-class BatchCounts(NamedTuple):
-    """Counts of a part of a run; the only values of rows that it contains are those of the quasi-identifiers.
-
-    Attributes:
-        counts: Numbers of rows and values, by the fields of `ExportReport`.
-        reasons: Rejected rows by reason.
-        classes: Equivalence classes with digests of their people; see `ClassCounter.to_digests`.
-        texts: Counts of the texts in declared columns.
-    """
-
-    counts: dict[str, int]
-    reasons: dict[str, int]
-    classes: bytes
-    texts: dict[str, TextCounts] = {}  # noqa: RUF012  it is not changed
-
-
 class _SeriesDuplicateFilter(RawDuplicateFilter):
     """Remove duplicates within the run, and duplicates of rows in earlier exports of an incremental series."""
 
-    def __init__(self, seen_rows: SeenRows) -> None:
-        super().__init__()
+    def __init__(self, seen_rows: SeenRows, key: Sequence[str]) -> None:
+        super().__init__(key)
         self._seen_rows = seen_rows
 
     def filter_raw(self, valid: pl.DataFrame) -> pl.DataFrame:
@@ -86,7 +59,7 @@ class BatchProcessor:
         policy = options.k_policy
         self._people = ClassCounter([*policy.quasi_identifiers, *policy.measured_columns], policy.max_counted_people)
         self._plan: ReleasePlan | None = None
-        self._texts = FreeTextCounter(options.extra_columns, options.key)
+        self._texts = FreeTextCounter(declared_columns(options.schema), options.key)
         self._rejected = RejectedRows(options)
         self._counts: Counter[str] = Counter()
 
@@ -106,7 +79,7 @@ class BatchProcessor:
             self._people.add(result.pairs, result.user_ids)
             self._texts.add(result.pairs)
             self._counts.update(result.counts, changed_records=self.seen_rows.take_changed() if self.seen_rows else 0)
-            return ProcessedBatch(result.pairs, self._rejected.add(result.rejected))
+            return ProcessedBatch(result.pairs, result.user_ids, self._rejected.add(result.rejected))
         except pl.exceptions.PolarsError as error:
             error_type = type(error).__name__  # its text may contain values
         raise ValidationError(f"A batch could not be processed ({error_type}); nothing was written.")
@@ -119,12 +92,10 @@ class BatchProcessor:
             raw = remaining
         if self.seen_rows is not None:
             options, read = self._options, raw.height
-            has_ratings = has_min_ratings(options.min_feedback_fields)
+            has_ratings = has_min_ratings(options.min_feedback_fields, options.schema)
             raw = self.seen_rows.filter_new_rows(
                 raw,
-                lambda rows: (
-                    has_ratings & is_valid(rows, options.extra_columns, reject_formulas=options.reject_formulas)
-                ),
+                lambda rows: has_ratings & is_valid(rows, options.schema, reject_formulas=options.reject_formulas),
             )
             self._counts["known_records"] += read - raw.height
         return raw
@@ -180,6 +151,15 @@ class BatchProcessor:
         self._plan = plan
         return plan.changes
 
+    def count_people(self) -> pl.DataFrame:
+        """Return the equivalence classes with digests of their people; see `ClassCounter.to_table`."""
+        return self._people.to_table(self._options.key)
+
+    def set_plan(self, plan: ReleasePlan, counts: Mapping[str, int]) -> None:
+        """Set the plan of a release whose classes were counted over a series, and add to the counts of the report."""
+        self._plan = plan
+        self._counts.update(counts)
+
     def take_counts(self) -> BatchCounts:
         """Return the counts since the last call, and reset them."""
         taken = BatchCounts(
@@ -204,7 +184,7 @@ class BatchProcessor:
         options, counts = self._options, dict[str, Any](self._counts)
         return ExportReport(
             **counts,
-            anonymized_records=self._counts["exported_records"] + self._counts["suppressed_records"],
+            anonymized_records=sum(self._counts[f"{name}_records"] for name in ("exported", "suppressed", "pending")),
             excluded_records=excluded,
             rejected_reasons=self._rejected.sort_reasons(),
             window=window,
@@ -216,4 +196,8 @@ class BatchProcessor:
 def _create_duplicate_filter(options: TransformOptions, seen_rows: SeenRows | None) -> DuplicateFilter:
     if options.overrides.pair_hash is not None:
         return CustomDuplicateFilter(options.overrides.pair_hash)
-    return RawDuplicateFilter() if seen_rows is None else _SeriesDuplicateFilter(seen_rows)
+    return (
+        RawDuplicateFilter(options.schema.dedup_key)
+        if seen_rows is None
+        else _SeriesDuplicateFilter(seen_rows, options.schema.dedup_key)
+    )

@@ -7,23 +7,25 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 if TYPE_CHECKING:
-    from feedback_etl.pipeline.batch_processor import BatchProcessor, ProcessedBatch
+    from feedback_etl.pipeline.batch_processor import BatchProcessor
+    from feedback_etl.pipeline.batch_results import ProcessedBatch
 
 Write = Callable[[pl.DataFrame], None]
+WriteBatch = Callable[["ProcessedBatch"], None]
 
 _BATCHES_PER_CHECK = 2
 """Batches that are validated together: a call of pandera takes 19 ms, however few the rows."""
 
 
 def process_batches(
-    processor: "BatchProcessor", raw_batches: Iterable[pl.DataFrame], *, write: Write, write_rejected: Write
+    processor: "BatchProcessor", raw_batches: Iterable[pl.DataFrame], *, write: WriteBatch, write_rejected: Write
 ) -> None:
     """Process batches, while a thread validates and writes the batches before them.
 
     Args:
         processor: Processor of the batches and validator of their pairs.
         raw_batches: Batches of raw rows, ordered by time.
-        write: Function that writes training pairs.
+        write: Function that writes the training pairs of a batch.
         write_rejected: Function that writes rejected rows.
 
     Raises:
@@ -33,7 +35,7 @@ def process_batches(
     def write_batches(batches: list["ProcessedBatch"]) -> None:
         processor.validate_pairs(pl.concat([batch.pairs for batch in batches]))
         for batch in batches:
-            write(batch.pairs)
+            write(batch)
             write_rejected(batch.rejected)
 
     with ThreadPoolExecutor(1, "feedback_etl writer") as writer:

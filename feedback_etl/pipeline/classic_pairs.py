@@ -8,11 +8,11 @@ from typing import Any
 import polars as pl
 
 from feedback_etl.clock import resolve_now
-from feedback_etl.columns import AGE_EDGES
 from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.records.manifest_details import ManifestDetails
+from feedback_etl.schema.feedback_columns import AGE_EDGES
 from feedback_etl.transform.expressions import age_ranges
 from feedback_etl.transform.overrides import Overrides
 from feedback_etl.transform.pairs import FeedbackTrainingPair, to_frame

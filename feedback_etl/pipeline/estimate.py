@@ -144,7 +144,12 @@ def _measure(
     part = RowWriter(cast("IO[bytes]", _DiscardedFile()), file_format, parquet_metadata(options, file_format))
     started = time.perf_counter()
     with open_batches(source.source, source.relation, window, ReadOptions()) as frames:
-        process_batches(processor, next(group_batches(frames)), write=part.append, write_rejected=lambda _: None)
+        process_batches(
+            processor,
+            next(group_batches(frames)),
+            write=lambda batch: part.append(batch.pairs),
+            write_rejected=lambda _: None,
+        )
         part.finish()
         return processor.rows, time.perf_counter() - started, part.written.bytes
 

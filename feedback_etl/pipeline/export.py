@@ -24,6 +24,7 @@ from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.selection import select
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.pipeline.write import write_export
+from feedback_etl.plurals import pluralize
 from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.sharing import require_shareable_key
 from feedback_etl.results import ExportReport
@@ -183,6 +184,9 @@ def export_incremental(request: ExportRequest) -> ExportReport:
         report.advice = (
             "this began a new series, since the folder's other exports have other settings: it repeats their rows"
         )
+        if series.pending_elsewhere:
+            waiting = pluralize(series.pending_elsewhere, "row")
+            report.advice += f"; {waiting} of those wait until their series continues, or prune removes them"
     if report.late_records:
         logger.warning("%d rows arrived later than the lookback allows and are in no export", report.late_records)
     return report

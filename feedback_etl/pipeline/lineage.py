@@ -139,7 +139,7 @@ class _Events:
         from feedback_etl.transform.row_schema import row_schema
 
         options = self._request.transform_options
-        columns = row_schema(options.extra_columns, options.age_edges, options.overrides.names())["properties"]
+        columns = row_schema(options.schema, options.overrides.names())["properties"]
         fields = [
             schema_dataset.SchemaDatasetFacetFields(name, _name_type(column), column["description"])
             for name, column in columns.items()
@@ -165,12 +165,15 @@ def _open_transport(target: str) -> Callable[[Any], object]:
     from openlineage.client.transport.file import FileConfig, FileTransport
     from openlineage.client.transport.http import HttpConfig, HttpTransport
 
+    emit: Callable[[Any], object]
     if target == CONFIGURED:
-        return OpenLineageClient().emit
-    if target.startswith(("http://", "https://")):
+        emit = OpenLineageClient().emit
+    elif target.startswith(("http://", "https://")):
         config = HttpConfig(url=target, timeout=2 * MAX_SECONDS, retry={"total": 0})  # the caller gives up first
-        return HttpTransport(config).emit
-    return FileTransport(FileConfig(target, append=True)).emit
+        emit = HttpTransport(config).emit
+    else:
+        emit = FileTransport(FileConfig(target, append=True)).emit
+    return emit
 
 
 def _name_inputs(request: ExportRequest) -> tuple[str, list[str]]:

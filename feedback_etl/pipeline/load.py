@@ -8,8 +8,7 @@ import polars as pl
 
 from feedback_etl.clock import resolve_now
 from feedback_etl.database.connect import Database
-from feedback_etl.database.read import Progress, ReadRequest, open_feedback, retry_with_sqlalchemy
-from feedback_etl.exports.maintenance import require_storage
+from feedback_etl.database.read import PhaseListener, Progress, ReadRequest, open_feedback, retry_with_sqlalchemy
 from feedback_etl.options.export import ExportOptions, require_known
 from feedback_etl.options.keywords import ReadKeywords, TrainingKeywords
 from feedback_etl.pipeline.keys import available_keys, resolve_key
@@ -21,7 +20,7 @@ from feedback_etl.records.key_binding import bind_keys
 from feedback_etl.records.tombstone_seals import require_own
 from feedback_etl.records.tombstones import TombstoneFile, Tombstones, TombstoneState
 from feedback_etl.results import ExportReport
-from feedback_etl.storage.location import StorageLike, open_storage
+from feedback_etl.storage.location import StorageLike, open_storage, require_storage
 from feedback_etl.transform.fork_guard import require_usable_polars
 from feedback_etl.transform.timestamps import readable
 
@@ -60,7 +59,7 @@ def load_training(  # noqa: PLR0913  public, flat
     options = (options or ExportOptions()).with_keywords(**keywords)
     resolved_key = resolve_key(key, unkeyed=unkeyed, pseudonym_length=options.privacy.pseudonym_length)
     tombstones = _read_tombstones(output_dir, resolved_key) if output_dir is not None else ()
-    return load_with_report(database, options, resolved_key, now, on_progress, tombstones).pairs
+    return load_with_report(database, options, resolved_key, now, on_progress, tombstones=tombstones).pairs
 
 
 def _read_tombstones(output_dir: StorageLike, key: Key | None) -> Sequence[Tombstones]:
@@ -87,13 +86,14 @@ def load_with_report(  # noqa: PLR0913  internal
     key: Key | None,
     now: datetime | None = None,
     on_progress: Progress | None = None,
+    on_phase: PhaseListener | None = None,
     tombstones: Sequence[Tombstones] = (),
 ) -> ReportedTraining:
     """Load the rows that an export would write, and its report; raises the errors of `load_training`."""
     require_usable_polars()
     now = resolve_now(now)
     transform_options = TransformOptions.from_options(options, now, key)
-    return _collect_training(select(database, options, now, on_progress), transform_options, tombstones)
+    return _collect_training(select(database, options, now, on_progress, on_phase), transform_options, tombstones)
 
 
 @retry_with_sqlalchemy

@@ -23,7 +23,7 @@ def require_all(files: Iterable[DataFile], report: ExportReport) -> None:
     contained = Counter[str]()
     for file in files:
         contained[file.kind] += file.rows
-    expected = {"pairs": report.exported_records, "rejected": report.errors}
+    expected = {"pairs": report.exported_records, "rejected": report.errors, "pending": report.pending_records}
     for kind, rows in expected.items():
         if contained[kind] != rows:
             raise ExportFileError(

@@ -9,11 +9,12 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
+
+import polars as pl
 
 from feedback_etl import __version__
 from feedback_etl.database.partitioning import FeedbackPartitions, NotPartitionableError, open_partitions
@@ -24,16 +25,20 @@ from feedback_etl.exports.series_conflicts import detect_abort
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.pipeline.backfill import create_seen_rows
 from feedback_etl.pipeline.batch_processor import BatchProcessor
+from feedback_etl.pipeline.executors import open_workers
 from feedback_etl.pipeline.part_files import by_number, require_all
 from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.scheduler import MAX_TASKS_IN_FLIGHT, run_tasks
+from feedback_etl.pipeline.series_parts import write_series_parts
+from feedback_etl.pipeline.series_release import SeriesRelease
 from feedback_etl.pipeline.shared_files import write_earlier_seen_rows, write_small_classes
 from feedback_etl.pipeline.shared_rows import write_shared_parts
 from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, SeriesContext, TaskContext, TaskResult
 from feedback_etl.pipeline.worker import Secrets, create_processor, release_part, run_task, run_task_with, write_part
 from feedback_etl.pipeline.write import SLOW_SECONDS, add_increment
 from feedback_etl.privacy.keys import get_key_id
-from feedback_etl.records.layout import parse_part_number
+from feedback_etl.privacy.sharing import RowPseudonyms
+from feedback_etl.records.layout import STATE_KINDS, parse_part_number
 from feedback_etl.records.manifest import DataFile
 from feedback_etl.records.manifest_details import ManifestDetails
 from feedback_etl.results import ExportReport
@@ -68,7 +73,7 @@ def export_in_parts(request: ExportRequest) -> ExportReport:
 def export_partitions(request: ExportRequest, partitions: FeedbackPartitions, in_flight: int) -> ExportReport:
     """Export the partitions of a request by an executor or by threads, with this many tasks in flight."""
     executor, secrets = request.executor, Secrets(partitions.url, request.transform_options.key)
-    with _begin(request, partitions.consent) as export, _connect(executor, in_flight) as workers:
+    with _begin(request, partitions.consent) as export, open_workers(executor, in_flight) as workers:
         function = run_task if executor is not None else partial(run_task_with, secrets)
         run: Runner = partial(run_tasks, workers, function, at_once=in_flight)
         series = _begin_series(request, export, partitions.watermark)
@@ -146,37 +151,53 @@ def _finish(
 ) -> ExportReport:
     """Check the limits, release the rows of large enough equivalence classes, and publish the parts."""
     options, window = request.transform_options, request.selection.window
-    export, context, run = execution
+    export, context, _ = execution
     request.selection.report_phase("publishing")
     processor.check_limits(window, source.excluded)
-    changes = processor.plan_release()
-    shared = request.create_row_pseudonyms()
-    if shared is not None:
-        for result in write_shared_parts(request, export.stem, written.spooled, changes, shared):
+    shared, series_release = request.create_row_pseudonyms(), SeriesRelease.begin(request)
+    if series_release is not None:
+        series_release.plan(processor)
+        results = write_series_parts(request, export.stem, written.spooled, series_release)
+    else:
+        results = _release(request, execution, processor.plan_release(), written.spooled, shared)
+    with closing(results):
+        for result in results:
             written.add(result)
-    elif options.k_policy.k is not None:
-        write_small_classes(request.storage, export.stem, changes)
-        tasks = (ReleaseTask(context, parse_part_number(file.path), file) for file in written.spooled)
-        with closing(run(tasks)) as results:
-            for result in results:
-                written.add(result)
-    report = processor.build_report(window, source.excluded)
+    report = processor.build_report(window, source.excluded + (series_release.excluded if series_release else 0))
     require_all(written.files, report)
     report.escaped_texts = dict(sorted(written.escaped_texts.items()))
-    details = ManifestDetails("full", window, request.settings, source=source.dialect, extra=options.extra_columns)
+    details = ManifestDetails("full", window, request.settings, source=source.dialect, schema=options.schema)
     details = details._replace(rows_digest=shared.digest if shared else "")
     if request.series is not None and context.series is not None:
         details = add_increment(details, report, request, source.watermark)
+        details = series_release.describe(details) if series_release else details
         written.files.extend([context.series.earlier] if context.series.earlier else [])
     kinds = {file.kind for file in written.files}
-    files = written.files if kinds - {"rows"} else []
+    files = written.files if details.is_state_new or kinds - STATE_KINDS else []
     details = details._replace(statistics=report.to_statistics(), risk=report.risk)
     published = export.commit(sorted(files, key=by_number), details)
-    if request.series is not None and files:
-        request.series.delete_seen_rows(request.storage)
+    if request.series is not None and (files or details.is_state_new):
+        request.series.delete_state(request.storage)
     report.audit_head = export.audit_head
     report.export_filename, report.rejected_filename = published.pairs or "", published.rejected or ""
     return report
+
+
+def _release(
+    request: ExportRequest,
+    execution: _Execution,
+    changes: pl.DataFrame,
+    spooled: list[DataFile],
+    shared: RowPseudonyms | None,
+) -> Generator[TaskResult, None, None]:
+    """Write the spooled rows without small classes, or with generalised values; `shared` ones here, others by tasks."""
+    export, context, run = execution
+    if shared is not None:
+        yield from write_shared_parts(request, export.stem, spooled, changes, shared)
+    elif request.transform_options.k_policy.k is not None:
+        write_small_classes(request.storage, export.stem, changes)
+        with closing(run(ReleaseTask(context, parse_part_number(file.path), file) for file in spooled)) as results:
+            yield from results
 
 
 def _release_here(request: ExportRequest) -> Runner:
@@ -197,7 +218,7 @@ def _begin_series(request: ExportRequest, export: ExportTransaction, watermark: 
     if request.series is None:
         return None
     earlier = write_earlier_seen_rows(request.storage, export.stem, request.series.seen_rows)
-    return SeriesContext(earlier, watermark.until, request.cursor)
+    return SeriesContext(earlier, watermark.until, request.cursor, request.counts_series)
 
 
 def _create_context(
@@ -223,13 +244,3 @@ def _create_context(
 def _count_in_flight(request: ExportRequest) -> int:
     default = MAX_TASKS_IN_FLIGHT if request.executor is not None else min(os.cpu_count() or 1, 4)
     return request.selection.options.workers or default
-
-
-@contextmanager
-def _connect(executor: Executor | None, threads: int) -> Iterator[Executor]:
-    """Yield the executor, or threads of this process."""
-    if executor is not None:
-        yield executor
-        return
-    with ThreadPoolExecutor(threads, "feedback_etl part") as pool:
-        yield pool

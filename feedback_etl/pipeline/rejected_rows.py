@@ -40,7 +40,7 @@ class RejectedRows:
         if not pending:
             return _EMPTY
         options = self._options
-        explained = add_reasons(pl.concat(pending), options.extra_columns, reject_formulas=options.reject_formulas)
+        explained = add_reasons(pl.concat(pending), options.schema, reject_formulas=options.reject_formulas)
         reasons = explained["reasons"].str.split(",").explode().value_counts()
         self.reasons.update(dict(reasons.iter_rows()))
         return self._select_listed(explained)

@@ -11,12 +11,11 @@ def validate_pairs(pairs: pl.DataFrame, options: TransformOptions, *, generalize
     """Return training pairs if they are valid; call this before they are written or returned.
 
     Raises:
-        ValidationError: The pairs do not satisfy `TrainingPair` or the custom row model.
+        ValidationError: The pairs do not satisfy the rules of their schema or the custom row model.
     """
     return validate(
         pairs,
-        extra_columns=options.extra_columns,
-        age_edges=options.age_edges,
+        schema=options.schema,
         row_model=options.row_model,
         overridden=options.overrides.names(),
         generalized=generalized,

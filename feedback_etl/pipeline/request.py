@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
-from feedback_etl.columns import AGE_EDGES
 from feedback_etl.data_files.seen_rows import SeriesCursor
 from feedback_etl.database.connect import find_dialect
 from feedback_etl.database.cursor_name import CREATED_AT
@@ -23,6 +22,7 @@ from feedback_etl.privacy.keys import get_key_id
 from feedback_etl.privacy.sharing import RowPseudonyms, derive_recipient_key
 from feedback_etl.records.canonical_json import hash_settings
 from feedback_etl.records.key_binding import bind_key
+from feedback_etl.schema.record import schema_settings
 from feedback_etl.storage.base import Storage
 
 if TYPE_CHECKING:
@@ -79,6 +79,17 @@ class ExportRequest:
         """Return the request with its key under the name that the storage has for it, which is read from there."""
         key = bind_key(self.storage, self.transform_options.key)
         return replace(self, transform_options=replace(self.transform_options, key=key))
+
+    @property
+    def counts_series(self) -> bool:
+        """Whether the equivalence classes are counted over all exports of the incremental series.
+
+        Not where the application makes the pseudonyms, since it cannot be looked up whose rows wait; and not where
+        the series follows changes, since two versions of a row could wait.
+        """
+        options = self.transform_options
+        is_countable = options.overrides.hash_id is None and self.output.cursor == CREATED_AT
+        return self.output.incremental and options.k_policy.k is not None and is_countable
 
     @property
     def is_partitioned(self) -> bool:
@@ -155,8 +166,7 @@ class ExportRequest:
     def _settings(self, query: str | None) -> dict[str, Any]:
         options = self.transform_options
         optional = {
-            "extra_columns": [list(column) for column in options.extra_columns],
-            "age_edges": list(options.age_edges) if options.age_edges != AGE_EDGES else [],
+            **schema_settings(options.schema),
             "allow_row_security": self.selection.options.allow_row_security,
             "overridden": options.overrides.names(),
             "formulas": "reject" if options.reject_formulas else "",

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.data_files.seen_rows import SeriesCursor
-from feedback_etl.pipeline.batch_processor import BatchCounts
+from feedback_etl.pipeline.batch_results import BatchCounts
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.records.manifest import DataFile
 
@@ -21,11 +21,13 @@ class SeriesContext(NamedTuple):
         earlier: File of the rows that earlier exports of the series have read; None if there are none.
         since: From when on rows are remembered for the next export; None for all.
         cursor: The time by which the series continues.
+        counts_people: Whether spooled rows contain digests of their people, since k is that of the series.
     """
 
     earlier: DataFile | None
     since: datetime | None
     cursor: SeriesCursor
+    counts_people: bool
 
 
 @dataclass(frozen=True)

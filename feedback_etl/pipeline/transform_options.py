@@ -38,8 +38,7 @@ class TransformOptions(StepOptions):
             max_rejected=quality.max_rejected,
             timestamp_precision=privacy.timestamp_precision,
             k_policy=replace(privacy.k_anonymity, has_own_ages="bucket_age" in (overrides or Overrides()).names()),
-            extra_columns=privacy.all_extra_columns,
-            age_edges=tuple(privacy.age_edges),
+            schema=privacy.full_schema,
             row_model=quality.row_model,
             overrides=overrides or Overrides(),
             reject_formulas=options.output.file_format.rejects_formulas,
@@ -53,5 +52,5 @@ def parquet_metadata(options: TransformOptions, file_format: FileFormat) -> dict
     from feedback_etl.transform.row_schema import row_schema
 
     names, generalized = options.overrides.names(), options.k_policy.generalizes
-    contract = json.dumps(row_schema(options.extra_columns, options.age_edges, names, generalized=generalized))
+    contract = json.dumps(row_schema(options.schema, names, generalized=generalized))
     return {"feedback_etl.key_id": options.key.id if options.key else "", "feedback_etl.contract": contract}

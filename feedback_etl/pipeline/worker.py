@@ -16,11 +16,13 @@ from feedback_etl.data_files.seen_rows import SeenRows, read_seen_rows
 from feedback_etl.database.batches import read_job
 from feedback_etl.database.connect import open_connection
 from feedback_etl.database.cursor import with_cursor
+from feedback_etl.database.cursor_name import CREATED_AT
 from feedback_etl.database.reader_client import ReaderJob
 from feedback_etl.errors import KeyUnusableError, SourceError, UsageError
 from feedback_etl.exports.part_writer import PartWriter
 from feedback_etl.options.read import ReadOptions
 from feedback_etl.pipeline.batch_processor import BatchProcessor
+from feedback_etl.pipeline.batch_results import ProcessedBatch
 from feedback_etl.pipeline.batches import process_batches
 from feedback_etl.pipeline.keys import available_keys
 from feedback_etl.pipeline.release import release_pairs
@@ -28,6 +30,7 @@ from feedback_etl.pipeline.shared_files import open_spooled_part
 from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, Task, TaskContext, TaskResult
 from feedback_etl.pipeline.transform_options import TransformOptions, parquet_metadata
 from feedback_etl.privacy.keys import Key
+from feedback_etl.privacy.series_rows import add_people
 from feedback_etl.records.key_binding import bind_keys
 from feedback_etl.records.layout import (
     part_path,
@@ -38,7 +41,6 @@ from feedback_etl.records.layout import (
 )
 from feedback_etl.records.manifest import DataFile
 from feedback_etl.records.tombstones import TombstoneFile, Tombstones
-from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.settings.keys import find_active_key
 from feedback_etl.settings.model import Settings, load_settings
 from feedback_etl.storage.base import STATE_FOLDER, Storage
@@ -121,9 +123,8 @@ def run_task_with(secrets: Secrets, task: Task) -> TaskResult:
     if isinstance(task, ReleaseTask):
         return release_part(storage, options, task)
     job = ReaderJob(secrets.url, list(export.prepare), [task.query], export.batch_size)
-    schema = CLASSIC_SCHEMA.with_extra_columns(options.extra_columns)
-    schema = schema if export.series is None else with_cursor(schema, export.series.cursor.column)
-    frames = read_job(job, schema, read_timeout=export.read_timeout)
+    cursor = CREATED_AT if export.series is None else export.series.cursor.column
+    frames = read_job(job, with_cursor(options.schema, cursor), read_timeout=export.read_timeout)
     return write_part(storage, options, task, frames, create_processor(export, options))
 
 
@@ -135,9 +136,9 @@ def create_processor(
     if export.erasures:
         tombstones = _read_tombstones(export.destination, (options.key, *available_keys()), export.erasures)
     if export.series is not None and seen_rows is None:
-        file, since, cursor = export.series
+        file, since, cursor, _ = export.series
         seen = _read_seen_rows(export.destination, (file.path, file.sha256) if file else None)
-        seen_rows = SeenRows(seen, options.key, since, cursor)
+        seen_rows = SeenRows(seen, options.key, since, cursor, options.schema)
     return BatchProcessor(options, tombstones, seen_rows)
 
 
@@ -178,13 +179,25 @@ def write_part(
         PartWriter(storage, rejected_part_path(export.stem, number), FileFormat(), {}) as rejected,
         PartWriter(storage, seen_rows_part_path(export.stem, number), FileFormat(), {}) as seen_rows,
     ):
-        process_batches(processor, frames, write=pairs.append, write_rejected=rejected.append)
+        process_batches(
+            processor,
+            frames,
+            write=lambda batch: pairs.append(_prepare(batch, export, options)),
+            write_rejected=rejected.append,
+        )
         if processor.seen_rows is not None:
             seen_rows.append(processor.seen_rows.take_new_rows())
         written = pairs.publish("pairs")
         files = [*([] if spools else written), *rejected.publish("rejected"), *seen_rows.publish("rows")]
     spooled = next(iter(written), None) if spools else None
     return TaskResult(number, files, processor.take_counts(), spooled, pairs.escaped_texts)
+
+
+def _prepare(batch: ProcessedBatch, export: TaskContext, options: TransformOptions) -> pl.DataFrame:
+    """Return the pairs of a batch; with their people, where the classes of a series are counted."""
+    if export.series is None or not export.series.counts_people:
+        return batch.pairs
+    return add_people(batch.pairs, batch.user_ids, options.key)
 
 
 def release_part(storage: Storage, options: TransformOptions, task: ReleaseTask) -> TaskResult:

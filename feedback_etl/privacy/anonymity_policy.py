@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from feedback_etl.columns import AGE_EDGES, QUASI_IDENTIFIERS, RATING_FIELDS, ExtraColumn, training_columns
 from feedback_etl.errors import UsageError
 from feedback_etl.privacy.hierarchies import Hierarchies, require_hierarchies
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
+from feedback_etl.schema.model import FeedbackSchema
 from feedback_etl.transform.transforms import TimestampPrecision
 
 OnSmallClass = Literal["suppress", "generalize", "fail"]
@@ -32,11 +33,10 @@ class KAnonymityPolicy:
             ones, and removes what then remains; "fail" publishes nothing.
         max_suppressed: Largest share of rows that may be suppressed, 0 to 1; above it nothing is published.
         quasi_identifiers: Columns of the export that an attacker may know of a person, the most important one first.
-        extra_columns: Extra columns of the export.
+        schema: Schema of the export.
         l: Least number of different values of each sensitive column in every class (distinct l-diversity).
         t: Greatest distance of their distribution in a class from that in the export (t-closeness), 0 to 1.
         hierarchies: Coarser values of text columns, for "generalize".
-        age_edges: Ages at which an age range begins.
         timestamp_precision: Precision of the times.
         has_own_ages: Whether the application names the age ranges itself.
 
@@ -47,12 +47,11 @@ class KAnonymityPolicy:
     k: int | None = None
     on_small_class: OnSmallClass = "suppress"
     max_suppressed: float = 1.0
-    quasi_identifiers: Sequence[str] = QUASI_IDENTIFIERS
-    extra_columns: Sequence[ExtraColumn] = ()
+    quasi_identifiers: Sequence[str] = CLASSIC_SCHEMA.quasi_identifiers
+    schema: FeedbackSchema = CLASSIC_SCHEMA
     l: int | None = None  # noqa: E741  as the option
     t: float | None = None
     hierarchies: Hierarchies = field(default_factory=dict)
-    age_edges: Sequence[int] = AGE_EDGES
     timestamp_precision: TimestampPrecision = "exact"
     has_own_ages: bool = False
 
@@ -62,10 +61,10 @@ class KAnonymityPolicy:
         if self.on_small_class not in get_args(OnSmallClass):
             raise UsageError('`on_small_class` must be "suppress", "generalize" or "fail".')
         self._require_diversity()
-        require_hierarchies(self.hierarchies, self.extra_columns)
+        require_hierarchies(self.hierarchies, self.schema)
         if not 0 <= self.max_suppressed <= 1:
             raise UsageError("`max_suppressed` must be a number from 0 to 1, such as 0.05.")
-        columns = training_columns(self.extra_columns)
+        columns = self.schema.training_columns
         unknown = [name for name in self.quasi_identifiers if name not in columns]
         if unknown or not self.quasi_identifiers:
             raise UsageError(
@@ -88,11 +87,10 @@ class KAnonymityPolicy:
 
     @property
     def measured_columns(self) -> tuple[str, ...]:
-        """The columns that l and t concern: the ratings, and extra columns of the role "sensitive"; none without."""
+        """The columns that l and t concern: the ratings, and columns of the role "sensitive"; none without."""
         if self.l is None and self.t is None:
             return ()
-        declared = (column.name for column in self.extra_columns if column.role == "sensitive")
-        return tuple(name for name in (*RATING_FIELDS, *declared) if name not in self.quasi_identifiers)
+        return tuple(name for name in self.schema.sensitive_columns if name not in self.quasi_identifiers)
 
     @property
     def max_counted_people(self) -> int:

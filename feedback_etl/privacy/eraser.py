@@ -16,7 +16,8 @@ from feedback_etl.exports.rewrite import finish_rewrites, map_files, remove_rows
 from feedback_etl.privacy.erasure_search import find_linked_rows, search_file
 from feedback_etl.privacy.erasure_selection import ErasureRequest, map_pseudonyms
 from feedback_etl.privacy.keys import Key
-from feedback_etl.privacy.remaining_classes import Owners, add_small_classes, hash_export_owners
+from feedback_etl.privacy.remaining_classes import Owners
+from feedback_etl.privacy.small_classes import SmallClasses
 from feedback_etl.privacy.uninspected_files import list_hard_links, list_not_inspected
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.audit_records import CHAIN_START, Line, list_models, list_unfinished
@@ -98,6 +99,7 @@ class Eraser:
         self._signing_keys: Sequence[Key | None] = keys or [None]
         self._owners, self._log, self._signer = owners, AuditLog(storage), keys[0] if keys else None
         self._result, self._found_ids, self._erased_from = ErasureResult(), set[str](), list[Manifest]()
+        self._small_classes = SmallClasses(storage, request, owners or ())
 
     def run(self) -> ErasureResult:
         """Erase, and return the result."""
@@ -115,6 +117,7 @@ class Eraser:
                 if self._request.is_sweep:
                     self._log_start()
                 exports = list_exports(self._storage).exports
+        self._small_classes.exports = exports
         self._result.hard_links = list_hard_links(self._storage, exports)  # before a rewrite separates them
         for manifest in exports:
             if manifest.lookup_key in keys:
@@ -221,8 +224,7 @@ class Eraser:
         self._found_ids.update(*(match.ids for _, match in matching))
         suppressed = 0
         if self._owners is not None and not self._result.damaged:
-            owners = hash_export_owners(self._storage, manifest, self._owners, key)
-            suppressed = add_small_classes(self._storage, manifest, owners, unwanted)
+            suppressed = self._small_classes.add(manifest, unwanted, key)
         if self._request.is_sweep:  # which removes what is not of the database
             manifest.statistics.pop(UNKNOWN_PSEUDONYMS, None)
         removal = remove_rows(self._storage, manifest, unwanted, self._signer, dry_run=self._dry_run)

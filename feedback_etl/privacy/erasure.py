@@ -15,7 +15,6 @@ from feedback_etl.data_files.row_filter import NO_ANALYSIS
 from feedback_etl.database.connect import Database
 from feedback_etl.database.lookups import fetch_analyses, fetch_canonical_ids, fetch_owners, fetch_user_feedback
 from feedback_etl.errors import UsageError
-from feedback_etl.exports.maintenance import require_storage
 from feedback_etl.options.export import require_known
 from feedback_etl.options.keywords import DatabaseKeywords
 from feedback_etl.options.read import ReadOptions
@@ -27,7 +26,7 @@ from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.key_binding import bind_keys
 from feedback_etl.storage.base import LOCK_TIMEOUT
 from feedback_etl.storage.errors import explain_write_errors
-from feedback_etl.storage.location import StorageLike, open_storage
+from feedback_etl.storage.location import StorageLike, open_storage, require_storage
 from feedback_etl.transform.fork_guard import require_usable_polars
 from feedback_etl.transform.formulas import escape_formula
 

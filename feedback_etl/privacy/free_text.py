@@ -9,10 +9,11 @@ from typing import NamedTuple, Self
 
 import polars as pl
 
-from feedback_etl.columns import IMAGE_URL, ExtraColumn
 from feedback_etl.errors import ValidationError
 from feedback_etl.privacy.contact_details import find_contact_details
 from feedback_etl.privacy.keys import Key, sign_column
+from feedback_etl.schema.column_types import ExtraColumn
+from feedback_etl.schema.model import IMAGE_URL
 
 MIN_VALUES = 100
 """Fewer values than these are never counted as mostly distinct, since samples of few rows repeat little."""
@@ -66,15 +67,15 @@ class FreeTextCounter:
     """Count the texts of declared columns, batch by batch, in bounded memory.
 
     Args:
-        extra_columns: The extra columns of an export; only text columns that are exported as they are and are not
+        columns: The declared columns of an export; only text columns that are exported as they are and are not
             declared as free text are counted.
         key: The key of the digests of texts.
     """
 
-    def __init__(self, extra_columns: Sequence[ExtraColumn], key: Key | None) -> None:
+    def __init__(self, columns: Sequence[ExtraColumn], key: Key | None) -> None:
         self._columns = [
             column.name
-            for column in extra_columns
+            for column in columns
             if column.type == "text" and column.role not in ("identifier", "free_text") and column != IMAGE_URL
         ]
         self._key = key

@@ -11,7 +11,7 @@ import polars as pl
 
 from feedback_etl.privacy.anonymity_policy import KAnonymityPolicy
 from feedback_etl.privacy.class_table import CLASS, ClassTable
-from feedback_etl.privacy.hierarchies import NEVER_NULL, list_levels
+from feedback_etl.privacy.hierarchies import list_levels
 
 UNCHANGED = 0
 """Level of a value that is not generalised; the coarser ones follow from 1 on, and the last is that of no value."""
@@ -50,11 +50,10 @@ def list_values(name: str, policy: KAnonymityPolicy) -> list[pl.Expr]:
     levels = list_levels(
         name,
         hierarchies=policy.hierarchies,
-        age_edges=policy.age_edges,
         precision=policy.timestamp_precision,
-        extra_columns=policy.extra_columns,
+        schema=policy.schema,
     )
-    return [pl.col(name), *levels, *([] if name in NEVER_NULL else [pl.lit(None)])]
+    return [pl.col(name), *levels, *([] if name in policy.schema.never_null else [pl.lit(None)])]
 
 
 def list_coarsest(policy: KAnonymityPolicy) -> dict[str, tuple[int, pl.Expr]]:
@@ -69,9 +68,9 @@ def _list_steps(policy: KAnonymityPolicy) -> Iterator[tuple[str, int, pl.Expr]]:
     names = [*reversed(coarsest)]
     for name in names:
         numbered = [*enumerate(list_values(name, policy))][1:]
-        emptied = None if name in NEVER_NULL else coarsest[name][0]
+        emptied = None if name in policy.schema.never_null else coarsest[name][0]
         yield from ((name, number, value) for number, value in numbered if number != emptied)
-    yield from ((name, *coarsest[name]) for name in names if name not in NEVER_NULL)
+    yield from ((name, *coarsest[name]) for name in names if name not in policy.schema.never_null)
 
 
 def _replace(classes: pl.DataFrame, chosen: pl.Series, values: dict[str, tuple[int, pl.Expr]]) -> pl.DataFrame:

@@ -5,8 +5,9 @@ from typing import get_args
 
 import polars as pl
 
-from feedback_etl.columns import AGE_EDGES, ExtraColumn
 from feedback_etl.errors import UsageError
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
+from feedback_etl.schema.model import AGE_RANGE_NAME, FeedbackSchema
 from feedback_etl.transform.age_hierarchy import join_age_ranges
 from feedback_etl.transform.formulas import CONTROL_CHARACTERS, is_formula
 from feedback_etl.transform.transforms import TRUNCATED, TimestampPrecision
@@ -14,10 +15,6 @@ from feedback_etl.transform.transforms import TRUNCATED, TimestampPrecision
 Hierarchies = Mapping[str, Mapping[str, Sequence[str]]]
 """For each column, the coarser values of a value, from the finest to the coarsest."""
 
-NEVER_NULL = ("analysis_hash", "recommendation_id", "feedback_timestamp", "export_date")
-"""Columns of an export that are never null, and therefore not emptied."""
-
-_TEXTS = ("recommendation_id", "conditions_detected", "rules_applied", "timeframe")
 _FINEST_PERIOD = "day"
 
 
@@ -25,9 +22,8 @@ def list_levels(
     column: str,
     *,
     hierarchies: Hierarchies,
-    age_edges: Sequence[int] = AGE_EDGES,
     precision: TimestampPrecision = "exact",
-    extra_columns: Sequence[ExtraColumn] = (),
+    schema: FeedbackSchema = CLASSIC_SCHEMA,
 ) -> list[pl.Expr]:
     """Return expressions for the coarser values of a quasi-identifier, from the finest to the coarsest.
 
@@ -37,33 +33,32 @@ def list_levels(
     Args:
         column: Name of the column; ages are labels as text.
         hierarchies: Hierarchies of the application, which replace the built-in one of a column.
-        age_edges: Ages at which a new range begins.
         precision: Precision of the times, of which coarser ones are levels.
-        extra_columns: Extra columns of the export, whose types tell which are times.
+        schema: Schema of the export, with its age ranges, lists and times.
     """
     value = pl.col(column)
     if column in hierarchies:
         values = hierarchies[column]
         levels = range(max(map(len, values.values()), default=0))
         return [value.replace({text: coarser[: level + 1][-1] for text, coarser in values.items()}) for level in levels]
-    if column == "age_range":
-        return [value.replace(level) for level in join_age_ranges(age_edges)]
-    if column == "conditions_detected":
-        return [value.str.split(",").list.first()]
-    if column == "feedback_timestamp" or any(each.name == column and each.type == "time" for each in extra_columns):
+    if column == AGE_RANGE_NAME and schema.age:
+        return [value.replace(level) for level in join_age_ranges(schema.age.edges)]
+    if lists := [each for each in schema.lists if each.name == column and each.role == "quasi_identifier"]:
+        return [value.str.split(",").list.first() if lists[0].is_joined else value.list.head(1)]
+    if column in schema.time_columns:
         periods = get_args(TimestampPrecision)
         coarser = periods[max(periods.index(precision) + 1, periods.index(_FINEST_PERIOD)) :]
         return [value.dt.truncate(TRUNCATED[period]) for period in coarser]
     return []
 
 
-def require_hierarchies(hierarchies: Hierarchies, extra_columns: Sequence[ExtraColumn] = ()) -> None:
+def require_hierarchies(hierarchies: Hierarchies, schema: FeedbackSchema = CLASSIC_SCHEMA) -> None:
     """Raise if a hierarchy cannot be used.
 
     Raises:
         UsageError: A column is no text column, or coarser values are missing or could not be exported.
     """
-    texts = [*_TEXTS, *(column.name for column in extra_columns if column.type == "text")]
+    texts = schema.text_columns
     for column, values in hierarchies.items():
         if column not in texts:
             raise UsageError(f"`hierarchies` are for text columns ({', '.join(texts)}); age_edges define age ranges.")

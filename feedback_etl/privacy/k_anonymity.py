@@ -30,6 +30,7 @@ class ClassCounter:
     def __init__(self, quasi_identifiers: Sequence[str], cap: int = MAX_COUNTED_PEOPLE) -> None:
         self._columns, self._cap = list(dict.fromkeys(quasi_identifiers)), cap
         self._parts: list[pl.DataFrame] = []
+        self._has_digests = False
 
     def empty_copy(self) -> Self:
         """Return a counter of the same classes without rows."""
@@ -68,24 +69,34 @@ class ClassCounter:
         people = pl.when(is_full).then(pl.col("people").list.head(0)).otherwise("people").alias("people")
         return classes.with_columns(people, is_full.alias(IS_FULL))
 
-    def to_digests(self, key: Key | None) -> bytes:
-        """Return the classes with keyed digests in place of people, for `merge_digests`.
+    def to_table(self, key: Key | None) -> pl.DataFrame:
+        """Return the classes with keyed digests in place of people; a frame without columns without rows.
 
-        The result is an Arrow IPC stream, empty without rows: the quasi-identifiers, `people`, `rows`, and whether a
-        class has reached the cap, which then has no digests.
+        The columns are the quasi-identifiers, `people`, `rows`, and whether a class has reached the cap, which then has
+        no digests. Digests that were merged stay as they are.
         """
         if not self._parts:
-            return b""
-        digest = sign_column(pl.element().cast(pl.String), "person of a class", key).str.slice(0, _DIGEST_LENGTH)
+            return pl.DataFrame()
+        digest = pl.element() if self._has_digests else digest_people(pl.element(), key)
+        return self._merge().with_columns(pl.col("people").list.eval(digest))
+
+    def merge_table(self, classes: pl.DataFrame) -> None:
+        """Add the classes of other rows, as `to_table` returns them."""
+        if classes.height:
+            self._has_digests = True
+            self._append(classes)
+
+    def to_digests(self, key: Key | None) -> bytes:
+        """Return `to_table` as an Arrow IPC stream, for `merge_digests`; empty without rows."""
         stream = io.BytesIO()
-        classes = self._merge().with_columns(pl.col("people").list.eval(digest))
-        classes.write_ipc_stream(stream, compression="zstd")
+        if self._parts:
+            self.to_table(key).write_ipc_stream(stream, compression="zstd")
         return stream.getvalue()
 
     def merge_digests(self, classes: bytes) -> None:
         """Add the classes of other rows, as `to_digests` returns them."""
         if classes:
-            self._append(pl.read_ipc_stream(classes))
+            self.merge_table(pl.read_ipc_stream(classes))
 
     @property
     def has_rows(self) -> bool:
@@ -107,6 +118,20 @@ class ClassCounter:
             return pl.DataFrame(schema={**dict.fromkeys(self._columns, pl.Null), "people": pl.Int64, "rows": pl.Int64})
         people = pl.when(IS_FULL).then(self._cap).otherwise(pl.col("people").list.len()).cast(pl.Int64)
         return self._merge().with_columns(people.alias("people")).drop(IS_FULL)
+
+
+def digest_people(people: pl.Expr, key: Key | None) -> pl.Expr:
+    """Return keyed digests of user ids that distinguish the people of a class; null for null."""
+    return sign_column(people.cast(pl.String), "person of a class", key).str.slice(0, _DIGEST_LENGTH)
+
+
+def select_classes(rows: pl.DataFrame, classes: pl.DataFrame, quasi_identifiers: Sequence[str]) -> pl.DataFrame:
+    """Return the rows that are in one of these equivalence classes, in their order; null equals null."""
+    if rows.is_empty() or classes.is_empty():
+        return rows.clear()
+    names = list(dict.fromkeys(quasi_identifiers))
+    wanted = classes.select(pl.col(name).cast(rows.schema[name]) for name in names)
+    return rows.join(wanted, on=names, how="semi", nulls_equal=True, maintain_order="left")
 
 
 def drop_small_classes(pairs: pl.DataFrame, small: pl.DataFrame, quasi_identifiers: Sequence[str]) -> pl.DataFrame:

@@ -12,7 +12,7 @@ from feedback_etl.privacy.information_loss import measure_loss
 from feedback_etl.privacy.k_anonymity import ClassCounter, drop_small_classes, summarize
 from feedback_etl.transform.age_hierarchy import all_age_ranges
 
-_IS_DROPPED = "is dropped"
+IS_DROPPED = "is dropped"
 
 
 class ReleasePlan(NamedTuple):
@@ -62,21 +62,21 @@ def _plan(counter: ClassCounter, policy: KAnonymityPolicy) -> ReleasePlan:
         return ReleasePlan(small, classes.filter(~is_small), int(small["rows"].sum()), {})
     table = ClassTable(counter.table(), policy, counter.cap)
     if not policy.generalizes:
-        kept = _drop_violations(table, table.classes)
+        kept = drop_violations(table, table.classes)
         small = table.classes.join(kept, on=CLASS, how="anti")
         return ReleasePlan(small, table.count_people(kept), int(small["rows"].sum()), _diversity(table, kept))
     classes = generalize_classes(table, policy)
-    kept = _drop_violations(table, classes)
+    kept = drop_violations(table, classes)
     dropped, published = ~classes[CLASS].is_in(kept[CLASS].implode()), table.count_people(kept)
     loss = measure_loss(classes, dropped, policy, published.height)
     is_same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(original(name))) for name in table.names)
-    changes = classes.select(*table.names, *map(original, table.names), dropped.alias(_IS_DROPPED))
+    changes = classes.select(*table.names, *map(original, table.names), dropped.alias(IS_DROPPED))
     measures = {"generalization": loss} | _diversity(table, kept)
     suppressed = int(classes["rows"].filter(dropped).sum())
-    return ReleasePlan(changes.filter(pl.col(_IS_DROPPED) | ~is_same), published, suppressed, measures)
+    return ReleasePlan(changes.filter(pl.col(IS_DROPPED) | ~is_same), published, suppressed, measures)
 
 
-def _drop_violations(table: ClassTable, classes: pl.DataFrame) -> pl.DataFrame:
+def drop_violations(table: ClassTable, classes: pl.DataFrame) -> pl.DataFrame:
     """Return the classes that satisfy the requirements; without some, the distribution for t is another."""
     while (is_wrong := table.find_violations(classes)).any():
         classes = classes.filter(~is_wrong)
@@ -97,19 +97,19 @@ def apply_changes(pairs: pl.DataFrame, changes: pl.DataFrame, policy: KAnonymity
     if not policy.generalizes:
         return drop_small_classes(pairs, changes, names)
     if "age_range" in pairs.columns and not policy.has_own_ages:
-        pairs = pairs.with_columns(pl.col("age_range").cast(pl.String).cast(all_age_ranges(policy.age_edges)))
+        pairs = pairs.with_columns(pl.col("age_range").cast(pl.String).cast(all_age_ranges(policy.schema.age_edges)))
     if changes.is_empty():
         return pairs
     originals = [pl.col(original(name)).cast(pairs.schema[name]) for name in names]
     published = [pl.col(name).cast(pairs.schema[name]).alias(f"published {name}") for name in names]
     joined = pairs.join(
-        changes.select(*originals, *published, _IS_DROPPED),
+        changes.select(*originals, *published, IS_DROPPED),
         left_on=names,
         right_on=[original(name) for name in names],
         how="left",
         nulls_equal=True,
         maintain_order="left",
     )
-    is_changed = pl.col(_IS_DROPPED).is_not_null()
+    is_changed = pl.col(IS_DROPPED).is_not_null()
     values = [pl.when(is_changed).then(f"published {name}").otherwise(name).alias(name) for name in names]
-    return joined.filter(~pl.col(_IS_DROPPED).fill_null(value=False)).with_columns(values).select(pairs.columns)
+    return joined.filter(~pl.col(IS_DROPPED).fill_null(value=False)).with_columns(values).select(pairs.columns)

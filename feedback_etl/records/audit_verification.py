@@ -10,6 +10,7 @@ from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.audit_records import CHAIN_START, Line, Record, compute_mac
 from feedback_etl.records.catalog import find_latest_increments, list_manifests
 from feedback_etl.records.key_binding import name_keys
+from feedback_etl.records.layout import STATE_KINDS
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.records.manifest_verification import (
     UNAVAILABLE_KEY,
@@ -146,7 +147,7 @@ def _verify_tombstones(
 def _find_changed_files(storage: Storage, exports: Iterable[Manifest]) -> Iterator[str]:
     """Yield a problem for each file that differs from its manifest; an announced replacement is no difference.
 
-    The seen rows of an export of a series are deleted once the next one is committed.
+    The files of the state of a series are deleted once its next export is committed.
     """
     exports = list(exports)
     latest = find_latest_increments(exports)
@@ -155,7 +156,7 @@ def _find_changed_files(storage: Storage, exports: Iterable[Manifest]) -> Iterat
             if storage.stat_with_digest(file.path) not in file.versions:
                 yield f"{file.path} was changed"
         except FileNotFoundError:
-            if file.kind != "rows" or latest.get(export.settings_digest) is export:
+            if file.kind not in STATE_KINDS or latest.get(export.settings_digest) is export:
                 yield f"{file.path} is missing"
         except ExportFileError as error:  # no regular file
             yield str(error)

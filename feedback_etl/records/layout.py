@@ -5,6 +5,8 @@
       feedback_training_20251025_120000.manifest.json    named last: the commit point
       rejected/feedback_training_20251025_120000_rejected.txt
       .feedback_etl/feedback_training_20251025_120000.rows    digests of the rows that an incremental export read
+      .feedback_etl/feedback_training_20251025_120000.pending    rows of a series that wait for k people
+      .feedback_etl/feedback_training_20251025_120000.members    people of its equivalence classes, as digests
       .feedback_etl/feedback_training_20251025_120000.links    the analysis of each row of a shared export
 
 Lists of rejected rows are CSV, and named so that `**/*.csv` finds the pairs alone. Exports of earlier versions call
@@ -34,6 +36,9 @@ REJECTED_FOLDER = "rejected"
 REJECTED_SUFFIX = ".txt"
 STEM = re.compile(rf"{PREFIX}\d{{8}}_\d{{6}}(_\d+)?(?!\d)")
 """The beginning of the names of the files and folders of an export."""
+
+STATE_KINDS = frozenset({"rows", "members", "pending"})
+"""The kinds of files of the state of a series, which the next export of the series supersedes."""
 
 _MAX_PER_SECOND = 10_000
 
@@ -113,6 +118,26 @@ def seen_rows_path(stem: str) -> str:
     return f"{STATE_FOLDER}/{stem}.rows"
 
 
+def pending_path(stem: str) -> str:
+    """Return the path of the pending rows of a series in the folder."""
+    return f"{STATE_FOLDER}/{stem}.pending"
+
+
+def members_path(stem: str) -> str:
+    """Return the path of the members of the equivalence classes of a series in the folder."""
+    return f"{STATE_FOLDER}/{stem}.members"
+
+
+def pending_part_path(stem: str, number: int) -> str:
+    """Return the path of the pending rows of a part in the folder."""
+    return f"{STATE_FOLDER}/{stem}/part-{number:05}.pending"
+
+
+def members_part_path(stem: str) -> str:
+    """Return the path of the members of the equivalence classes in the folder, of an export in parts."""
+    return f"{STATE_FOLDER}/{stem}/part-00000.members"
+
+
 def links_path(stem: str) -> str:
     """Return the path of the links of a shared export in the folder."""
     return f"{STATE_FOLDER}/{stem}.links"
@@ -131,7 +156,7 @@ def spool_path(stem: str) -> str:
 def export_paths(stem: str) -> list[str]:
     """Return all paths in the folder that an export may use."""
     data = (f"{stem}{suffix}" for suffix in DATA_SUFFIXES)
-    state = (seen_rows_path(stem), links_path(stem), spool_path(stem))
+    state = (seen_rows_path(stem), links_path(stem), members_path(stem), pending_path(stem), spool_path(stem))
     return [*data, *_rejected_paths(stem), *state, manifest_path(stem)]
 
 
@@ -175,6 +200,6 @@ def is_path_of_export(path: str, stem: str) -> bool:
     own = {
         (): name == stem or name.startswith(f"{stem}."),
         (REJECTED_FOLDER,): f"{REJECTED_FOLDER}/{name}" in _rejected_paths(stem),
-        (STATE_FOLDER,): name in (f"{stem}.rows", f"{stem}.links"),
+        (STATE_FOLDER,): name.removeprefix(f"{stem}.") in ("rows", "links", "members", "pending"),
     } | dict.fromkeys([(stem,), (REJECTED_FOLDER, stem), (STATE_FOLDER, stem)], name.startswith("part-"))
     return own.get(tuple(folders), False) and "\0" not in name

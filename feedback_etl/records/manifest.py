@@ -7,17 +7,20 @@ from typing import Annotated, Any, Self
 from pydantic import Field, NonNegativeInt, model_validator
 from pydantic.dataclasses import dataclass
 
-from feedback_etl.columns import ExtraColumn
 from feedback_etl.errors import ExportFileError
 from feedback_etl.privacy.keys import Key, get_key_id
 from feedback_etl.records.canonical_json import compute_mac, hash_settings, load_unique
 from feedback_etl.records.layout import is_path_of_export, manifest_path
 from feedback_etl.records.manifest_fields import STRICT, Increment, Replacement, RiskSummary, Settings, Time, or_empty
+from feedback_etl.schema.classic import declared_columns
+from feedback_etl.schema.column_types import ExtraColumn
+from feedback_etl.schema.model import FeedbackSchema
+from feedback_etl.schema.record import read_schema
 
 SCHEMA_VERSION = 1
 ADOPTED = "adopted"
 """The mode of an export whose file existed before its manifest."""
-COUNTED_KINDS = ("pairs", "rejected")
+COUNTED_KINDS = ("pairs", "rejected", "pending")
 """The kinds of files whose rows are counted; the others are not data, but serve later runs."""
 ABANDONED = "abandoned"
 """The mode of an abort marker: a manifest that prevents an export from committing under its name."""
@@ -29,7 +32,8 @@ class DataFile:
 
     Attributes:
         path: The path in the folder.
-        kind: "pairs", "rejected", "rows" (digests of the rows that were read) or "links" (the analysis of each row).
+        kind: "pairs", "rejected", "links" (the analysis of each row); of the state of a series "rows" (digests of the
+            rows that were read), "pending" and "members".
         rows, bytes, sha256: The number of rows, the size, and the digest as 64 hex characters.
         becoming: The rows, size and digest of the content that is about to replace it; empty if there is none.
         etag: The ETag of an object; "" in a folder.
@@ -117,9 +121,14 @@ class Manifest:
         return hash_settings(self.settings)
 
     @property
-    def extra_columns(self) -> list[ExtraColumn]:
-        """Return the columns of the pairs after the twelve."""
-        return [ExtraColumn(*column) for column in self.settings.get("extra_columns", [])]
+    def schema(self) -> FeedbackSchema:
+        """Return the schema of the pairs."""
+        return read_schema(self.settings)
+
+    @property
+    def declared_columns(self) -> tuple[ExtraColumn, ...]:
+        """Return the columns of the pairs that were declared, beside those of the classic schema."""
+        return declared_columns(self.schema)
 
     @property
     def overridden(self) -> dict[str, str]:

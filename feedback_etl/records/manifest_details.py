@@ -5,17 +5,22 @@ from datetime import datetime
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
-from feedback_etl.columns import ExtraColumn, training_columns
 from feedback_etl.privacy.keys import Key, get_key_id
 from feedback_etl.records.audit_records import Record
 from feedback_etl.records.manifest import ABANDONED, DataFile, Manifest
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
+from feedback_etl.schema.model import FeedbackSchema
 from feedback_etl.storage.base import Storage
 
 _TOOLS = ("feedback-etl", "connectorx", "pandera", "polars", "polars-hash", "pyarrow", "sqlalchemy")
 
 
 class ManifestDetails(NamedTuple):
-    """Contain the details of an export for its manifest; see `manifest.Manifest`."""
+    """Contain the details of an export for its manifest; see `manifest.Manifest`.
+
+    Attributes:
+        is_state_new: Whether the state of a series changes even where no row is exported or rejected.
+    """
 
     mode: str = "full"
     window: tuple[datetime | None, datetime] | None = None
@@ -25,7 +30,8 @@ class ManifestDetails(NamedTuple):
     chain: dict[str, Any] = {}  # noqa: RUF012
     consent: Sequence[str] = ()
     risk: dict[str, Any] = {}  # noqa: RUF012
-    extra: Sequence[ExtraColumn] = ()
+    schema: FeedbackSchema = CLASSIC_SCHEMA
+    is_state_new: bool = False
     rows_digest: str = ""
 
 
@@ -62,7 +68,7 @@ def build_manifest(details: ManifestDetails, run: ExportRun, files: list[DataFil
         window=[end.isoformat() if end else None for end in details.window or (None, None)],
         settings=details.settings,
         statistics=details.statistics,
-        columns=training_columns(details.extra),
+        columns=list(details.schema.training_columns),
         files=files,
         key_id=get_key_id(run.key),
         scheme=_scheme(details, run.key),

@@ -7,7 +7,9 @@ from typing import Annotated, Any, NotRequired
 from pydantic import AfterValidator, ConfigDict, Field, NonNegativeInt, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
-from feedback_etl.columns import ExtraColumn
+from feedback_etl.errors import UsageError
+from feedback_etl.schema.column_types import ExtraColumn
+from feedback_etl.schema.record import read_schema
 
 STRICT = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
 PARTIAL = ConfigDict(strict=True, extra="allow", hide_input_in_errors=True)
@@ -17,6 +19,14 @@ def _require_naive_time(text: str) -> str:
     if datetime.fromisoformat(text).tzinfo is not None:
         raise ValueError("a time of a manifest has no offset")
     return text
+
+
+def _require_schema(record: dict[str, Any]) -> dict[str, Any]:
+    try:
+        read_schema({"schema": record})
+    except (TypeError, KeyError, AttributeError, UsageError):
+        raise ValueError("a manifest records a schema of feedback") from None
+    return record
 
 
 Time = Annotated[str, AfterValidator(_require_naive_time)]
@@ -47,6 +57,7 @@ class Settings(TypedDict):
     overridden: NotRequired[dict[str, str]]
     extra_columns: NotRequired[Sequence[ExtraColumn]]
     age_edges: NotRequired[Sequence[int]]
+    schema: NotRequired[Annotated[dict[str, Any], AfterValidator(_require_schema)]]
     recipient: NotRequired[str]
 
 

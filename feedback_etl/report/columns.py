@@ -6,22 +6,22 @@ from typing import Any, Literal, NamedTuple
 
 import polars as pl
 
-from feedback_etl.columns import IMAGE_URL
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.report.contracts import manifest_schema
 from feedback_etl.report.ticks import round_width
+from feedback_etl.schema.classic import ORDERED_TEXTS
+from feedback_etl.schema.model import AGE_RANGE_NAME, IMAGE_URL, PSEUDONYM, FeedbackSchema
 from feedback_etl.transform.expressions import ISO_FORMAT
+from feedback_etl.transform.json_lists import decode_list
 from feedback_etl.transform.row_schema import TIME
 from feedback_etl.transform.training_schema import PSEUDONYM_PATTERN
 
-Kind = Literal["hidden", "list", "label", "number", "time"]
+Kind = Literal["hidden", "list", "array", "label", "number", "time"]
 
-_HIDDEN = {"analysis_hash", "recommendation_id", IMAGE_URL.name}
-_LISTS = {"conditions_detected", "rules_applied"}
-_ORDERED = {"timeframe", "age_range", "number", "time"}
+_ORDERED = {*ORDERED_TEXTS, AGE_RANGE_NAME, "number", "time"}
 """Columns and kinds whose values have a natural order."""
 
-_TYPE_NAMES = {"string": "text", "integer": "whole number", "time": "time"}
+_TYPE_NAMES = {"array": "list", "string": "text", "integer": "whole number", "time": "time"}
 _UNKNOWN = {"description": "Not a column of the contract.", "pattern": PSEUDONYM_PATTERN}
 """Unknown column of an adopted file: it can contain anything, so it is treated like a pseudonym."""
 
@@ -52,14 +52,14 @@ class Column(NamedTuple):
 def list_columns(manifest: Manifest) -> list[Column]:
     """List the columns of an export, as its manifest and the contract describe them."""
     properties = manifest_schema(manifest)["properties"]
-    return [_column(name, properties.get(name, _UNKNOWN)) for name in manifest.columns]
+    return [_column(name, properties.get(name, _UNKNOWN), manifest.schema) for name in manifest.columns]
 
 
-def _column(name: str, schema: Mapping[str, Any]) -> Column:
+def _column(name: str, schema: Mapping[str, Any], feedback: FeedbackSchema) -> Column:
     json_type = schema.get("type", ["string", "null"])  # a list of values has no type
     types = [json_type] if isinstance(json_type, str) else json_type
     bounds = (schema["minimum"], schema["maximum"]) if "minimum" in schema else None
-    kind = _kind(name, types[0], schema.get("pattern", ""))
+    kind = _kind(name, types[0], schema.get("pattern", ""), feedback)
     description = [
         "one of a list" if "enum" in schema else _TYPE_NAMES.get(kind) or _TYPE_NAMES.get(types[0]) or types[0]
     ]
@@ -70,12 +70,12 @@ def _column(name: str, schema: Mapping[str, Any]) -> Column:
     )
 
 
-def _kind(name: str, type_: str, pattern: str) -> Kind:
+def _kind(name: str, type_: str, pattern: str, feedback: FeedbackSchema) -> Kind:
     """Return how a column is shown; pseudonyms and times are recognised by their pattern."""
-    if name in _HIDDEN or pattern == PSEUDONYM_PATTERN:
+    if name in (PSEUDONYM, feedback.item, IMAGE_URL.name) or pattern == PSEUDONYM_PATTERN:
         return "hidden"
-    if name in _LISTS:
-        return "list"
+    if lists := [column for column in feedback.lists if column.name == name]:
+        return "list" if lists[0].is_joined else "array"
     if pattern == TIME:
         return "time"
     return "number" if type_ in ("integer", "number") else "label"
@@ -89,6 +89,8 @@ def bin_values(column: Column, frame: pl.DataFrame) -> pl.Expr:
     value = pl.col(column.name)
     if column.kind == "list":
         return value.str.split(",")
+    if column.kind == "array":
+        return decode_list(value)
     if column.kind == "time":
         return _period(value.str.to_datetime(ISO_FORMAT, strict=False), frame)
     if column.kind == "number":

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from feedback_etl.columns import AGE_EDGES, ExtraColumn
 from feedback_etl.database import tables
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.report.bundled_files import copy_files, list_bundled
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
+from feedback_etl.schema.column_types import ExtraColumn
+from feedback_etl.schema.model import FeedbackSchema
 from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.posix import replace_private_file, temporary_path
 from feedback_etl.transform.age_hierarchy import is_generalized
@@ -18,22 +20,24 @@ EXAMPLES = ("custom_model.py", "reader.postgresql.sql")
 """Bundled files that are written as they are."""
 
 
-def contracts(extra_columns: Sequence[ExtraColumn] = (), age_edges: Sequence[int] = AGE_EDGES) -> dict[str, str]:
-    """Return the text of every contract by file name, for exports with these columns and age ranges."""
+def contracts(schema: FeedbackSchema = CLASSIC_SCHEMA) -> dict[str, str]:
+    """Return the text of every contract by file name, for exports of this schema."""
     return {
-        "training_pair.schema.json": json.dumps(row_schema(extra_columns, age_edges), indent=2) + "\n",
+        "training_pair.schema.json": json.dumps(row_schema(schema), indent=2) + "\n",
         **{f"source.{name}.sql": tables.application_schema_sql(name) for name in tables.DIALECTS},
     }
 
 
 def manifest_schema(manifest: Manifest) -> dict[str, Any]:
     """Return the JSON Schema of a row of an export, as its manifest describes it."""
-    edges, generalized = manifest.settings.get("age_edges", AGE_EDGES), is_generalized(manifest.settings)
-    return row_schema(manifest.extra_columns, edges, manifest.overridden, generalized=generalized)
+    return row_schema(manifest.schema, manifest.overridden, generalized=is_generalized(manifest.settings))
 
 
 def write_contracts(
-    folder: Path, extra_columns: Sequence[ExtraColumn] = (), age_edges: Sequence[int] = AGE_EDGES
+    folder: Path,
+    extra_columns: Sequence[ExtraColumn] = (),
+    age_edges: Sequence[int] | None = None,
+    schema: FeedbackSchema = CLASSIC_SCHEMA,
 ) -> list[Path]:
     """Write every contract to a folder, which is created if missing; existing files are replaced.
 
@@ -43,7 +47,7 @@ def write_contracts(
     written = []
     with explain_write_errors(folder, "Name another folder."):
         folder.mkdir(parents=True, exist_ok=True)
-        for name, text in contracts(extra_columns, age_edges).items():
+        for name, text in contracts(schema.with_options(extra_columns, age_edges)).items():
             replace_private_file(folder / name, temporary_path(folder, name), text.encode(), is_public=True)
             written.append(folder / name)
     return written + copy_files([path for path in list_bundled("schemas", "*.*") if path.name in EXAMPLES], folder)

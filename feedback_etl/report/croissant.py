@@ -10,15 +10,16 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from feedback_etl.columns import SUBJECT_HASH
 from feedback_etl.database.window import parse_window
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.maintenance import list_exports, require_storage
+from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.plurals import pluralize
 from feedback_etl.records.manifest import DataFile, Manifest
 from feedback_etl.report.contracts import manifest_schema
+from feedback_etl.schema.classic import is_classic
+from feedback_etl.schema.model import SUBJECT_HASH
 from feedback_etl.storage.errors import explain_write_errors
-from feedback_etl.storage.location import open_storage
+from feedback_etl.storage.location import open_storage, require_storage
 from feedback_etl.training.committed_export import CommittedExport, may_share_pairs
 from feedback_etl.transform.row_schema import TIME
 
@@ -103,14 +104,15 @@ def _may_repeat(exports: Sequence[Manifest]) -> bool:
 
 def _sensitive(exports: Sequence[Manifest]) -> list[str]:
     """List the personal and sensitive data, extra columns included."""
-    columns = dict.fromkeys(column for manifest in exports for column in manifest.extra_columns)
+    columns = dict.fromkeys(column for manifest in exports for column in manifest.declared_columns)
     descriptions = {SUBJECT_HASH: "Pseudonyms of people"}
     extra = [
         descriptions.get(column, f"{_ROLE_DESCRIPTIONS[column.role]}: column {column.name}")
         for column in columns
         if column.role in _ROLE_DESCRIPTIONS
     ]
-    return [*_SENSITIVE, *extra]
+    classic = _SENSITIVE if any(is_classic(manifest.schema) for manifest in exports) else _SENSITIVE[-1:]
+    return [*classic, *extra]
 
 
 def _file(file: DataFile) -> dict[str, Any]:

@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from feedback_etl.columns import QUASI_IDENTIFIERS
 from feedback_etl.errors import ExportFileError, UsageError
-from feedback_etl.exports.maintenance import list_exports, require_storage
+from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit_verification import VerificationResult, verify_folder
 from feedback_etl.records.layout import DATA_SUFFIXES
@@ -21,7 +20,7 @@ from feedback_etl.report.drift import Drift, can_drift, drift
 from feedback_etl.report.outcomes import ExportOutcome, account_for_rows, list_outcomes
 from feedback_etl.report.rows import Rows, read_columns
 from feedback_etl.report.selection import Selection, refresh_exports, select_exports
-from feedback_etl.storage.location import open_storage
+from feedback_etl.storage.location import open_storage, require_storage
 from feedback_etl.storage.urls import is_object_store
 from feedback_etl.training.committed_export import CommittedExport
 
@@ -169,7 +168,7 @@ def _list_exports(location: str | Path) -> list[CommittedExport]:
 def _quasi_identifiers(exports: Sequence[CommittedExport]) -> Sequence[str]:
     """Return the quasi-identifiers of the newest export with a measured risk."""
     risks: list[dict[str, Any]] = [export.manifest.risk for export in reversed(exports) if export.manifest.risk]
-    return risks[0]["quasi_identifiers"] if risks else QUASI_IDENTIFIERS
+    return risks[0]["quasi_identifiers"] if risks else exports[-1].manifest.schema.quasi_identifiers if exports else ()
 
 
 def _sizes(frame: pl.DataFrame, quasi_identifiers: list[str], person: str) -> list[ClassSize]:

@@ -7,7 +7,6 @@ import polars as pl
 from feedback_etl.data_files.csv_files import scan_text
 from feedback_etl.errors import ExportFileError
 from feedback_etl.training.committed_export import CommittedExport
-from feedback_etl.transform.transforms import PAIR_KEY
 
 _OCCURRENCE = "occurrence in its file"
 
@@ -49,8 +48,7 @@ class Rows:
 
 def _last_copies(exports: Sequence[CommittedExport]) -> pl.Series:
     """Return a mask of the rows that have no newer copy."""
-    frames = (read_columns(export, PAIR_KEY) for export in exports)
-    numbered = pl.concat(
-        [frame.with_columns(pl.int_range(pl.len()).over(PAIR_KEY).alias(_OCCURRENCE)) for frame in frames]
-    )
-    return numbered.select(pl.struct(*PAIR_KEY, _OCCURRENCE).is_last_distinct()).to_series()
+    key = exports[-1].manifest.schema.pair_key
+    frames = (read_columns(export, key) for export in exports)
+    numbered = pl.concat([frame.with_columns(pl.int_range(pl.len()).over(key).alias(_OCCURRENCE)) for frame in frames])
+    return numbered.select(pl.struct(*key, _OCCURRENCE).is_last_distinct()).to_series()

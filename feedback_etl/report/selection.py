@@ -13,6 +13,7 @@ _REASONS = {
     "key": "another key",
     "precision": "another timestamp precision",
     "age_edges": "other age ranges",
+    "schema": "another schema",
     "recommendation_id": "another form of recommendation_id",
 }
 """Differences, by the names of `ExportKind`, because of which two exports cannot be combined."""

@@ -3,6 +3,8 @@
 This is the only module that names its ratings, lists and texts, beside the classic API, the demo and the tables.
 """
 
+from dataclasses import replace
+
 from feedback_etl.schema.column_types import ExtraColumn
 from feedback_etl.schema.feedback_columns import AgeColumn, ListColumn, Rating
 from feedback_etl.schema.model import FeedbackSchema
@@ -53,3 +55,19 @@ CLASSIC_SCHEMA = FeedbackSchema(
     age=AgeColumn(),
 )
 """The schema of the default tables."""
+
+COLUMN_DESCRIPTIONS = {"timeframe": "Time since the recommendation, such as 2_weeks."}
+"""Descriptions of columns, for contracts and reports."""
+
+ORDERED_TEXTS = ("timeframe",)
+"""Columns of texts that have a natural order."""
+
+
+def declared_columns(schema: FeedbackSchema) -> tuple[ExtraColumn, ...]:
+    """Return the columns that were declared for an export, beside those of the classic schema."""
+    return schema.extra_columns if is_classic(schema) else schema.all_columns
+
+
+def is_classic(schema: FeedbackSchema) -> bool:
+    """Return whether a schema is the classic one, with whatever extra columns and age ranges."""
+    return replace(schema, extra_columns=(), age=schema.age and CLASSIC_SCHEMA.age) == CLASSIC_SCHEMA

@@ -10,6 +10,8 @@ from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.schema.column_types import ColumnTypeName, ExtraColumn, Role
 from feedback_etl.schema.feedback_columns import AgeColumn, ListColumn, Rating
 from feedback_etl.schema.model import AGE_RANGE_NAME, RAW_ITEM, FeedbackSchema
+from feedback_etl.schema.source import ElementTable
+from feedback_etl.schema.source_declaration import JoinTable
 
 _KEY = FeedbackSchema.dedup_key
 
@@ -50,13 +52,14 @@ class RatingTable(_Table):
 
 
 class ListTable(_Table):
-    """A list of short texts: `[lists.NAME]`."""
+    """A list of short texts: `[lists.NAME]`; with `[lists.NAME.join]`, `column` is that of the elements there."""
 
     role: Literal["quasi_identifier", "sensitive", "insensitive"] = "insensitive"
     joined: bool = False
     raw_name: str | None = None
     reason: str | None = None
     description: str = ""
+    join: JoinTable | None = None
 
     def to_list(self, name: str) -> ListColumn:
         """Return the list."""
@@ -122,10 +125,12 @@ class Declaration(NamedTuple):
     Attributes:
         schema: The schema.
         source_columns: Columns of the source by the names of raw columns, for those that have another name there.
+        elements: Tables of the elements of lists by the names of raw columns.
     """
 
     schema: FeedbackSchema
     source_columns: dict[str, str]
+    elements: dict[str, ElementTable]
 
 
 def declare_schema(
@@ -142,7 +147,7 @@ def declare_schema(
     if not ratings and not lists and dedup is None:
         extra = [column.to_extra_column(name) for name, column in columns.items()]
         sources = {name: column.column for name, column in columns.items() if column.column}
-        return Declaration(CLASSIC_SCHEMA.with_extra_columns(extra), sources)
+        return Declaration(CLASSIC_SCHEMA.with_extra_columns(extra), sources, {})
     if repeated := [name for name in lists if name in columns]:
         raise UsageError(f"[lists.{repeated[0]}] and [columns.{repeated[0]}] declare the same name; remove one.")
     items = [name for name, column in columns.items() if column.role == "item"]
@@ -166,7 +171,13 @@ def declare_schema(
     raw_names |= {AGE_RANGE_NAME: age.raw_name} if age else {}
     tables: dict[str, _Table] = {**ratings, **lists, **columns}
     sources = {raw_names.get(name, name): table.column or name for name, table in tables.items()}
-    return Declaration(schema, {name: column for name, column in sources.items() if name != column})
+    elements = {
+        raw_names[name]: ElementTable(table.join.to_join(), table.column or name)
+        for name, table in lists.items()
+        if table.join is not None
+    }
+    renamed = {name: column for name, column in sources.items() if name != column and name not in elements}
+    return Declaration(schema, renamed, elements)
 
 
 def _raw_key(dedup: DedupTable | None, item: str | None) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """The kinds of columns that a schema of feedback declares: ratings, lists and the age."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -10,6 +11,12 @@ from feedback_etl.schema.column_types import COLUMN_TYPES, DATE, ColumnType
 
 AGE_EDGES = (18, 25, 35, 50)
 """The default ages at which a new age range begins."""
+
+STEP_TOLERANCE = 1e-6
+"""The part of a step by which a value may differ from a multiple of it: 0.1 is no exact binary fraction."""
+
+MAX_AGE = 130
+"""The largest plausible age in years; the oldest documented person died at 122."""
 
 
 class Label(NamedTuple):
@@ -70,6 +77,16 @@ class Rating:
         return all(float(number).is_integer() for number in (self.min, self.step))
 
     @property
+    def is_whole_number(self) -> bool:
+        """Whether every whole number of the scale is a value."""
+        return self.is_whole and self.step == 1
+
+    @property
+    def step_reason(self) -> str:
+        """The reason for rejecting a value between the steps."""
+        return f"{self.name}_{'not_whole' if self.is_whole_number else 'not_on_step'}"
+
+    @property
     def dtype(self) -> pl.DataType:
         """The dtype in a training set: Boolean, Int8 or Int64 for whole numbers, or Float64."""
         if self.type == "boolean":
@@ -124,7 +141,22 @@ class AgeColumn:
     edges: tuple[int, ...] = AGE_EDGES
     raw_name: Literal["age", "date_of_birth"] = "age"
 
+    def __post_init__(self) -> None:
+        require_age_edges(self.edges)
+
     @property
     def raw_type(self) -> ColumnType:
         """The type of the raw column."""
         return COLUMN_TYPES["number"] if self.raw_name == "age" else DATE
+
+
+def require_age_edges(edges: Sequence[int]) -> None:
+    """Raise if these ages cannot begin age ranges.
+
+    Raises:
+        UsageError: The edges are not ascending whole numbers from 1 to 130.
+    """
+    edges = list(edges)
+    whole = all(isinstance(edge, int) and not isinstance(edge, bool) and 1 <= edge <= MAX_AGE for edge in edges)
+    if not edges or not whole or edges != sorted({*edges}):
+        raise UsageError(f"age_edges must be ascending whole numbers from 1 to {MAX_AGE}, for example 18, 25, 35, 50.")

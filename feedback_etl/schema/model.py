@@ -125,6 +125,17 @@ class FeedbackSchema:
         return tuple(rating.name for rating in self.ratings)
 
     @property
+    def answers(self) -> dict[str, bool]:
+        """The ratings and other columns of the feedback, without lists; whether each is compared as a number."""
+        columns = {column.name: column.type in ("integer", "number") for column in self.columns}
+        return dict.fromkeys(self.rating_names, True) | columns
+
+    @property
+    def item_columns(self) -> tuple[str, ...]:
+        """The column of the item in an export, if there is one."""
+        return (self.item,) if self.item else ()
+
+    @property
     def list_names(self) -> tuple[str, ...]:
         """The names of the lists in an export."""
         return tuple(column.name for column in self.lists)
@@ -132,16 +143,29 @@ class FeedbackSchema:
     @property
     def training_columns(self) -> tuple[str, ...]:
         """The columns of an export in their order."""
-        item = (self.item,) if self.item else ()
         extra = (column.name for column in self.extra_columns)
-        return (PSEUDONYM, *item, *self._own_names, TIME, EXPORT_DATE, *extra)
+        return (PSEUDONYM, *self.item_columns, *self._own_names, TIME, EXPORT_DATE, *extra)
 
     @property
     def pair_key(self) -> tuple[str, ...]:
         """The columns of an export that identify a feedback, as far as it contains `dedup_key`."""
-        exported = {"analysis_id": PSEUDONYM, RAW_ITEM: self.item, "created_at": TIME, "user_id": SUBJECT_HASH.name}
-        names = [exported.get(name, name) for name in self.dedup_key]
-        return tuple(name for name in names if name in self.training_columns)
+        names = (PSEUDONYM, *(name for name in self._exported_key if name in self.training_columns))
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def has_whole_key(self) -> bool:
+        """Whether an export contains all of `dedup_key`, so that two of its rows never have equal `pair_key`."""
+        return {*self._exported_key} <= {*self.training_columns}
+
+    @property
+    def _exported_key(self) -> list[str]:
+        renamed = {
+            "analysis_id": PSEUDONYM,
+            RAW_ITEM: self.item or "",
+            "created_at": TIME,
+            "user_id": SUBJECT_HASH.name,
+        }
+        return [renamed.get(name, name) for name in self.dedup_key]
 
     @property
     def all_columns(self) -> tuple[ExtraColumn, ...]:
@@ -150,8 +174,11 @@ class FeedbackSchema:
 
     @property
     def quasi_identifiers(self) -> tuple[str, ...]:
-        """The columns that an attacker may know about a person, the most important one first."""
-        return (*((AGE_RANGE_NAME,) if self.age else ()), *self._find_columns("quasi_identifier"))
+        """The columns that an attacker may know about a person, the most important one first.
+
+        If none is declared it is the time of the feedback, so that k is measured in every export.
+        """
+        return (*((AGE_RANGE_NAME,) if self.age else ()), *self._find_columns("quasi_identifier")) or (TIME,)
 
     @property
     def sensitive_columns(self) -> tuple[str, ...]:
@@ -163,9 +190,41 @@ class FeedbackSchema:
         """The labels that can be derived from ratings, by name."""
         return {rating.label or rating.name: rating.label_source for rating in self.ratings}
 
+    @property
+    def never_null(self) -> tuple[str, ...]:
+        """The columns of an export that are never null."""
+        return (PSEUDONYM, *self.item_columns, TIME, EXPORT_DATE)
+
+    @property
+    def time_columns(self) -> tuple[str, ...]:
+        """The columns of an export that contain times of the feedback, and so can be truncated."""
+        times = (column.name for column in self.all_columns if column.type == "time" and column.role != "identifier")
+        return (TIME, *times)
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """The columns of an export that contain short texts: the item, joined lists and texts."""
+        joined = (column.name for column in self.lists if column.is_joined)
+        texts = (column.name for column in self.all_columns if column.type == "text")
+        return (*self.item_columns, *joined, *texts)
+
+    @property
+    def age_edges(self) -> tuple[int, ...]:
+        """The ages at which a new age range begins."""
+        return self.age.edges if self.age else ()
+
+    def with_age_edges(self, edges: Sequence[int]) -> Self:
+        """Return the schema with other age ranges, if it has an age."""
+        return replace(self, age=replace(self.age, edges=tuple(edges))) if self.age else self
+
     def with_extra_columns(self, extra_columns: Sequence[ExtraColumn]) -> Self:
         """Return the schema with these extra columns instead of its own."""
         return replace(self, extra_columns=tuple(extra_columns))
+
+    def with_options(self, extra_columns: Sequence[ExtraColumn], age_edges: Sequence[int] | None) -> Self:
+        """Return the schema with these extra columns after its own, and other age ranges if they are given."""
+        schema = self.with_extra_columns((*self.extra_columns, *extra_columns)) if extra_columns else self
+        return schema if age_edges is None else schema.with_age_edges(age_edges)
 
 
 def _require_text_roles(columns: Iterable[ExtraColumn]) -> None:

@@ -1,35 +1,59 @@
-"""A schema as values that JSON can represent, for manifests."""
+"""A schema as settings of a manifest, which JSON can represent."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from feedback_etl.schema.classic import CLASSIC_SCHEMA, is_classic
 from feedback_etl.schema.column_types import ExtraColumn
-from feedback_etl.schema.feedback_columns import AgeColumn, ListColumn, Rating
+from feedback_etl.schema.feedback_columns import AGE_EDGES, AgeColumn, ListColumn, Rating
 from feedback_etl.schema.model import FeedbackSchema
 
 
-def to_record(schema: FeedbackSchema) -> dict[str, Any]:
-    """Return the schema without its extra columns, which manifests record on their own."""
-    record = asdict(schema)
-    del record["extra_columns"]
-    return record | {
-        "columns": [list(column) for column in schema.columns],
-        "dedup_key": list(schema.dedup_key),
-        "ratings": list(record["ratings"]),
-        "lists": list(record["lists"]),
-        "age": {**record["age"], "edges": list(record["age"]["edges"])} if schema.age else None,
+def schema_settings(schema: FeedbackSchema) -> dict[str, Any]:
+    """Return the settings of a manifest that record a schema; those that record nothing are empty.
+
+    The classic schema is not recorded, only its extra columns and other age ranges: manifests without a schema are of
+    the classic one.
+    """
+    classic = is_classic(schema)
+    return {
+        "extra_columns": [list(column) for column in schema.extra_columns],
+        "age_edges": list(schema.age_edges) if classic and schema.age_edges != AGE_EDGES else [],
+        "schema": {} if classic else _to_record(schema),
     }
 
 
-def from_record(record: Mapping[str, Any]) -> FeedbackSchema:
-    """Return the schema of a record; raises TypeError, KeyError or UsageError if it is none."""
+def read_schema(settings: Mapping[str, Any]) -> FeedbackSchema:
+    """Return the schema that the settings of a manifest record.
+
+    Raises:
+        TypeError, KeyError, UsageError: The settings record no schema.
+    """
+    record = settings.get("schema")
+    extra = [ExtraColumn(*column) for column in settings.get("extra_columns", [])]
+    return (_from_record(record) if record else CLASSIC_SCHEMA).with_options(extra, settings.get("age_edges"))
+
+
+def _to_record(schema: FeedbackSchema) -> dict[str, Any]:
+    record = asdict(schema)
+    del record["extra_columns"]
+    return record | {
+        "ratings": list(record["ratings"]),
+        "lists": list(record["lists"]),
+        "columns": [list(column) for column in schema.columns],
+        "age": record["age"] | {"edges": list(schema.age_edges)} if schema.age else None,
+        "dedup_key": list(schema.dedup_key),
+    }
+
+
+def _from_record(record: Mapping[str, Any]) -> FeedbackSchema:
     age = record["age"]
     return FeedbackSchema(
         ratings=tuple(Rating(**rating) for rating in record["ratings"]),
         lists=tuple(ListColumn(**column) for column in record["lists"]),
         columns=tuple(ExtraColumn(*column) for column in record["columns"]),
-        age=AgeColumn(**{**age, "edges": tuple(age["edges"])}) if age else None,
+        age=AgeColumn(raw_name=age["raw_name"], edges=tuple(age["edges"])) if age else None,
         item=record["item"],
         dedup_key=tuple(record["dedup_key"]),
     )

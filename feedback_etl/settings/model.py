@@ -5,14 +5,13 @@
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Unpack, cast
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
-from feedback_etl.columns import AGE_EDGES, QUASI_IDENTIFIERS, ColumnTypeName, ExtraColumn, Role
 from feedback_etl.errors import UsageError
 from feedback_etl.options.export import ExportOptions, option_names
 from feedback_etl.options.keywords import DatabaseKeywords, ExportKeywords
@@ -20,9 +19,21 @@ from feedback_etl.options.output import OutputOptions
 from feedback_etl.options.privacy import PrivacyOptions
 from feedback_etl.options.read import ReadOptions
 from feedback_etl.privacy.anonymity_policy import MAX_K
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
+from feedback_etl.schema.column_types import ExtraColumn
+from feedback_etl.schema.declaration import (
+    ColumnTable,
+    Declaration,
+    DedupTable,
+    ListTable,
+    RatingTable,
+    declare_schema,
+)
+from feedback_etl.schema.feedback_columns import AGE_EDGES
+from feedback_etl.schema.model import FeedbackSchema
 from feedback_etl.schema.source import SourceTable
 from feedback_etl.schema.source_declaration import SourceSettings
-from feedback_etl.settings.file import SettingsFile, read_settings_file, require_trusted_model
+from feedback_etl.settings.file import read_settings_file, require_trusted_model
 from feedback_etl.settings.messages import (
     NO_DATABASE,
     PREFIX,
@@ -30,16 +41,8 @@ from feedback_etl.settings.messages import (
     describe_unknown,
     list_unknown_variables,
 )
+from feedback_etl.settings.sources import describe_position, find_source
 from feedback_etl.transform.expressions import age_ranges
-
-
-class ColumnSettings(BaseModel):
-    """An extra column that the query yields beside the canonical ones: `[columns.NAME]`."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-    role: Role
-    type: ColumnTypeName = "text"
 
 
 class Settings(BaseSettings):
@@ -72,9 +75,12 @@ class Settings(BaseSettings):
     l: int | None = Field(None, ge=1, le=MAX_K, description="minimum different answers in a class")  # noqa: E741
     t: float | None = Field(None, ge=0, le=1, description="maximum distance of the answers in a class from all")
     hierarchies: dict[str, dict[str, list[str]]] = Field({}, description="coarser values by column and value")
-    quasi_identifiers: tuple[str, ...] = QUASI_IDENTIFIERS
+    quasi_identifiers: tuple[str, ...] = CLASSIC_SCHEMA.quasi_identifiers
     age_edges: tuple[int, ...] = AGE_EDGES
-    columns: dict[str, ColumnSettings] = Field({}, description="extra columns that the query yields")
+    ratings: dict[str, RatingTable] = Field({}, description="ratings of a declared schema")
+    lists: dict[str, ListTable] = Field({}, description="lists of a declared schema")
+    columns: dict[str, ColumnTable] = Field({}, description="other columns, or extra columns that the query yields")
+    dedup: DedupTable | None = Field(None, description="what identifies a feedback of a declared schema")
     formulas: Literal["escape", "reject", "allow"] = Field(
         OutputOptions.formulas, description="texts in CSV that spreadsheets would run"
     )
@@ -100,10 +106,32 @@ class Settings(BaseSettings):
         age_ranges(edges)
         return edges
 
+    @cached_property
+    def declaration(self) -> Declaration:
+        """The declared schema, by default the classic one.
+
+        Raises:
+            UsageError: A name, a scale or the key of the declaration is invalid.
+        """
+        return declare_schema(self.ratings, self.lists, self.columns, self.dedup)
+
     @property
-    def extra_columns(self) -> list[ExtraColumn]:
+    def extra_columns(self) -> tuple[ExtraColumn, ...]:
         """The extra columns, in the order of the settings file."""
-        return [ExtraColumn(name, column.role, column.type) for name, column in self.columns.items()]
+        return self.declaration.schema.extra_columns
+
+    @property
+    def feedback_schema(self) -> FeedbackSchema:
+        """The declared schema without extra columns."""
+        return self.declaration.schema.with_extra_columns(())
+
+    @property
+    def known_columns(self) -> tuple[str, ...]:
+        """The quasi-identifiers: the configured ones or those of the schema, and those among the extra columns."""
+        is_set = "quasi_identifiers" in self.model_fields_set
+        names = self.quasi_identifiers if is_set else self.feedback_schema.quasi_identifiers
+        extra = (column.name for column in self.extra_columns if column.role == "quasi_identifier")
+        return tuple(dict.fromkeys((*names, *extra)))
 
     def to_options(self, **keywords: Unpack[ExportKeywords]) -> ExportOptions:
         """Return the options of an export: those given by name, and these settings for all others.
@@ -115,6 +143,7 @@ class Settings(BaseSettings):
         from feedback_etl.transform.model_loader import load_model
 
         configured: dict[str, Any] = {name: getattr(self, name) for name in option_names() if name in self._configured}
+        configured["schema"] = self.feedback_schema
         if self.query and "query" not in keywords:
             configured["query"] = read_query_file(self.query)
         configured["source"] = None if keywords.get("query") else self._source_table
@@ -128,7 +157,11 @@ class Settings(BaseSettings):
         """The declared source; None for the default tables and for a query that yields the raw columns."""
         from feedback_etl.database.custom_query import read_query_file
 
-        return self.source.to_source({}, {}, read_query_file) if self.source else None
+        return (
+            self.source.to_source(self.declaration.source_columns, self.declaration.elements, read_query_file)
+            if self.source
+            else None
+        )
 
     @property
     def _configured(self) -> set[str]:
@@ -186,7 +219,7 @@ def load_settings(**flags: Any) -> Settings:
         problems.append(f"{PREFIX}{name.upper()} must be a list or a table in JSON, for example {example}")
     except ValidationError as error:
         problems = [
-            describe_error(entry["loc"], entry["msg"], known, flags) + _describe_position(entry["loc"], flags)
+            describe_error(entry["loc"], entry["msg"], known, flags) + describe_position(entry["loc"], flags)
             for entry in error.errors()
         ] + problems
     if problems:
@@ -196,31 +229,7 @@ def load_settings(**flags: Any) -> Settings:
     return settings
 
 
-def _describe_position(location: Sequence[str | int], flags: Mapping[str, object]) -> str:
-    """Return the variable, or the file and the line, of an invalid setting in brackets; "" for a flag."""
-    keys = [str(key) for key in location]
-    keys[0] = keys[0].removeprefix(PREFIX.lower())
-    file = read_settings_file()
-    match _find_source(keys[0], flags, file):
-        case "the command line":
-            return ""
-        case source if source == str(file.path):
-            return f" ({file.describe_position(*keys)})"
-        case source:
-            return f" ({source})"
-
-
 def find_sources(**flags: Any) -> dict[str, str]:
     """Return the source of each setting's active value, in words; flags that are None are ignored."""
     file = read_settings_file()
-    return {name: _find_source(name, flags, file) for name in Settings.model_fields}
-
-
-def _find_source(name: str, flags: Mapping[str, object], file: SettingsFile) -> str:
-    variables = {variable.upper() for variable, value in os.environ.items() if value}
-    names = [f"{PREFIX}{name.upper()}", *(["DATABASE_URL"] if name == "database_url" else [])]
-    if flags.get(name) is not None:
-        return "the command line"
-    if variable := next((variable for variable in names if variable in variables), None):
-        return variable
-    return str(file.path) if name in file.values else "default"
+    return {name: find_source(name, flags, file) for name in Settings.model_fields}

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from feedback_etl.errors import UsageError
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.local import LocalStorage
 from feedback_etl.storage.object_store import ObjectStorage
@@ -24,3 +25,14 @@ def open_storage(where: StorageLike) -> Storage:
         return where
     refuse_unsupported_url(str(where))
     return ObjectStorage(str(where)) if is_object_store(str(where)) else LocalStorage(Path(where))
+
+
+def require_storage(storage: Storage) -> None:
+    """Require that the storage exists.
+
+    Raises:
+        UsageError: It does not.
+    """
+    if not storage.exists():
+        missing = f"There is no folder {storage}" if storage.local_path() else f"There is nothing at {storage}"
+        raise UsageError(f"{missing}: name the folder of the exports, or create it by an export.")

@@ -6,8 +6,9 @@ from typing import NamedTuple, Self
 
 import polars as pl
 
-from feedback_etl.columns import AGE_EDGES
+from feedback_etl.records.canonical_json import hash_settings
 from feedback_etl.records.manifest import DataFile, Manifest
+from feedback_etl.schema.record import schema_settings
 from feedback_etl.storage.base import Storage
 from feedback_etl.transform.age_hierarchy import exported_age_ranges
 
@@ -20,12 +21,14 @@ class ExportKind(NamedTuple):
         precision: Precision of the times.
         age_edges: Lower bounds of the age ranges, or the function of the application that names them, in words.
         recommendation_id: Form of recommendation_id, "keep" or "hash".
+        schema: The ratings of the feedback, and a digest of its schema.
     """
 
     key: str
     precision: str
     age_edges: str
     recommendation_id: str
+    schema: str
 
 
 class CommittedExport(NamedTuple):
@@ -65,7 +68,7 @@ class CommittedExport(NamedTuple):
     @property
     def age_edges(self) -> tuple[int, ...]:
         """Return the lower bounds of its age ranges."""
-        return tuple(self.manifest.settings.get("age_edges", AGE_EDGES))
+        return self.manifest.schema.age_edges
 
     @property
     def age_type(self) -> pl.DataType:
@@ -87,7 +90,9 @@ class CommittedExport(NamedTuple):
         function = self.manifest.overridden.get("bucket_age")
         edges = f"by {function}" if function else f"from {', '.join(map(str, self.age_edges))}"
         key = self.manifest.pseudonyms or "unkeyed"
-        return ExportKind(key, self.precision, edges, self.get_setting("recommendation_id", "keep"))
+        schema = self.manifest.schema
+        ratings = f"{'/'.join(schema.rating_names)} {hash_settings(schema_settings(schema)['schema'])[:8]}"
+        return ExportKind(key, self.precision, edges, self.get_setting("recommendation_id", "keep"), ratings)
 
 
 def may_share_pairs(first: CommittedExport, second: CommittedExport) -> bool:

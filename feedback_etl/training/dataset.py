@@ -10,9 +10,10 @@ from typing import NamedTuple, cast, get_args
 
 import polars as pl
 
-from feedback_etl.columns import ExtraColumn
 from feedback_etl.errors import UsageError
 from feedback_etl.privacy.keys import Key
+from feedback_etl.schema.column_types import ExtraColumn
+from feedback_etl.schema.model import FeedbackSchema
 from feedback_etl.training.committed_export import CommittedExport
 from feedback_etl.training.export_catalog import ExportPaths, find_exports, refresh, require_exports, require_unchanged
 from feedback_etl.training.export_scan import cluster_by_window, common_age_type, scan_cluster
@@ -50,7 +51,14 @@ class TrainingDataset(NamedTuple):
     @property
     def extra_columns(self) -> tuple[ExtraColumn, ...]:
         """Declarations of the extra columns, for `validate(frame, extra_columns=...)`."""
-        return tuple(dict.fromkeys(column for export in self.exports for column in export.manifest.extra_columns))
+        return tuple(
+            dict.fromkeys(column for export in self.exports for column in export.manifest.schema.extra_columns)
+        )
+
+    @property
+    def schema(self) -> FeedbackSchema:
+        """Schema of the newest export, for `validate(frame, schema=...)`, `label` and `features`."""
+        return self.exports[-1].manifest.schema
 
     @property
     def age_edges(self) -> tuple[int, ...]:
@@ -179,6 +187,7 @@ def _require_one_kind(exports: Sequence[CommittedExport]) -> None:
         "keys": {export.kind.key for export in exports},
         "timestamp precisions": {export.kind.precision for export in exports},
         "age ranges": {export.kind.age_edges for export in exports},
+        "schemas": {export.kind.schema for export in exports},
         "forms of recommendation_id": {export.kind.recommendation_id for export in exports},
     }
     for noun, values in kinds.items():
@@ -191,7 +200,7 @@ def _require_one_kind(exports: Sequence[CommittedExport]) -> None:
 
 def _require_one_type(exports: Sequence[CommittedExport]) -> None:
     """Refuse declared columns of two types, which would silently become text."""
-    declared = {(column.name, column.type) for export in exports for column in export.manifest.extra_columns}
+    declared = {(column.name, column.type) for export in exports for column in export.manifest.schema.all_columns}
     names = [name for name, _ in declared]
     if conflicting := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError(

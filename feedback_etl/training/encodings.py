@@ -1,6 +1,7 @@
 """Expressions that encode the columns of training pairs as numbers."""
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 
@@ -13,8 +14,9 @@ _TIMEFRAME = r"^([0-9]{1,4})_(day|week|month|year)s?$"
 _WITHOUT = {"hour": ("day", "week", "month", "quarter"), "weekday": ("week", "month", "quarter")}
 """The precisions of times that have no such part."""
 _PREFIXES = {"conditions_detected": "condition", "rules_applied": "rule"}
-_REFUSED = str.maketrans(dict.fromkeys('[]{}<":,', "_"))
-"""Characters that LightGBM (`"[]{}:,`) or XGBoost (`[]<`) refuse in names of features."""
+_REFUSED = re.compile(r'[\[\]{}<":,\s]')
+"""Characters that LightGBM (`"[]{}:,`, line ends) or XGBoost (`[]<`) refuse in names of features; LightGBM replaces
+spaces, and refuses names that are equal then."""
 
 
 def to_number(value: pl.Expr) -> pl.Expr:
@@ -50,12 +52,12 @@ def encode_list(column: str, names: Sequence[str]) -> list[pl.Expr]:
 def _label_indicators(prefix: str, names: Sequence[str]) -> list[str]:
     """Return distinct names of columns that other libraries accept.
 
-    >>> _label_indicators("rule", ["a:b", "a,b", "c"])
+    >>> _label_indicators("rule", ["a:b", "a b", "c"])
     ['rule=a_b', 'rule=a_b_2', 'rule=c']
     """
     labels: dict[str, None] = {}
     for name in names:
-        label = f"{prefix}={name.translate(_REFUSED)}"
+        label = f"{prefix}={_REFUSED.sub('_', name)}"
         numbered = (f"{label}_{number}" for number in count(2))
         labels[label if label not in labels else next(other for other in numbered if other not in labels)] = None
     return [*labels]

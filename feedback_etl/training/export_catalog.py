@@ -152,7 +152,7 @@ def refresh(export: CommittedExport, *, verify: bool) -> CommittedExport | None:
         current = next((other for other in list_committed(export.storage) if other.name == export.name), None)
         if current is None or not (mismatch := _find_mismatch(current, verify=True)):
             return current
-    prune = f"feedback-etl prune --export {export.manifest.stem} --output {shlex.quote(str(export.storage))}"
+    prune = f"feedback-etl prune --export {export.manifest.stem} {shlex.quote(str(export.storage))}"
     raise ExportFileError(
         f"{export.storage.uri(mismatch)} does not match its manifest: it is missing, truncated or changed. Restore "
         f"it, or remove its export with `{prune}` and export its window again."

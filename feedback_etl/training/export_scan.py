@@ -5,24 +5,35 @@ from itertools import chain
 from typing import Any
 
 import polars as pl
+import polars.selectors as cs
 
-from feedback_etl.columns import RATINGS, SUBJECT_HASH, TRAINING_COLUMNS, summarize_names
 from feedback_etl.data_files.csv_files import csv_sources, escaped_columns
 from feedback_etl.errors import ExportFileError
 from feedback_etl.records.manifest import ADOPTED
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
+from feedback_etl.schema.column_types import UTC_TIME
+from feedback_etl.schema.model import AGE_RANGE_NAME, EXPORT_DATE, SUBJECT_HASH, TIME, FeedbackSchema
+from feedback_etl.schema.requirements import summarize_names
 from feedback_etl.training.committed_export import CommittedExport, may_share_pairs, sort_by_recency
-from feedback_etl.transform.expressions import AGE_RANGE, ISO_FORMAT
+from feedback_etl.transform.expressions import ISO_FORMAT, age_ranges
 from feedback_etl.transform.formulas import unescape
-from feedback_etl.transform.transforms import PAIR_KEY
+from feedback_etl.transform.json_lists import decode_list
 
-_TIMES = ("feedback_timestamp", "export_date")
-TRAINING_TYPES = pl.Schema(
-    dict.fromkeys(TRAINING_COLUMNS, pl.String())
-    | dict.fromkeys(RATINGS, pl.Int8())
-    | {"would_recommend": pl.Boolean(), "age_range": AGE_RANGE}
-    | dict.fromkeys(_TIMES, pl.Datetime("us", "UTC"))
-)
-"""Types of a training set, those of `training_schema.TrainingPair`."""
+
+def list_types(schema: FeedbackSchema) -> dict[str, pl.DataType]:
+    """Return the types of the columns of a training set."""
+    ages: dict[str, pl.DataType] = {AGE_RANGE_NAME: age_ranges(schema.age_edges)} if schema.age else {}
+    types: dict[str, pl.DataType] = {
+        **{rating.name: rating.dtype for rating in schema.ratings},
+        **{column.name: column.dtype for column in schema.lists},
+        **{column.name: column.column_type.dtype for column in schema.all_columns},
+        **dict.fromkeys((TIME, EXPORT_DATE), UTC_TIME),
+    }
+    return {name: (types | ages).get(name, pl.String()) for name in schema.training_columns}
+
+
+TRAINING_TYPES = pl.Schema(list_types(CLASSIC_SCHEMA))
+"""Types of a classic training set, those of `training_schema.TrainingPair`."""
 
 _SUBJECT = SUBJECT_HASH.name
 _OCCURRENCE = "occurrence in its file"
@@ -30,8 +41,8 @@ _OCCURRENCE = "occurrence in its file"
 
 def _column_types(export: CommittedExport) -> pl.Schema:
     """Return the types of the columns of an export; an undeclared column is text."""
-    types = {column.name: column.column_type.dtype for column in export.manifest.extra_columns}
-    types = {**TRAINING_TYPES, "age_range": export.age_type} | types
+    types = list_types(export.manifest.schema)
+    types |= {AGE_RANGE_NAME: export.age_type} if AGE_RANGE_NAME in types else {}
     return pl.Schema({name: types.get(name, pl.String()) for name in export.manifest.columns})
 
 
@@ -54,14 +65,14 @@ def common_age_type(exports: Sequence[CommittedExport]) -> pl.DataType:
 
 def scan_cluster(cluster: Sequence[CommittedExport], age_type: pl.DataType) -> pl.LazyFrame:
     """Scan exports that can have pairs in common, and keep the newest copy of each pair."""
-    key = list(PAIR_KEY)
+    key = list(cluster[-1].manifest.schema.pair_key)
     frames = [
-        _scan(export).with_columns(pl.col("age_range").cast(age_type)) if export.age_type != age_type else _scan(export)
+        _scan(export).with_columns(cs.by_name(AGE_RANGE_NAME, require_all=False).cast(age_type))
         for export in sort_by_recency(cluster)
     ]
     if len(frames) == 1:
         return frames[0]
-    if any(export.precision != "exact" or "pair_hash" in export.manifest.overridden for export in cluster):
+    if any(_may_repeat_key(export) for export in cluster):
         frames = [frame.with_columns(pl.int_range(pl.len()).over(key).alias(_OCCURRENCE)) for frame in frames]
         key.append(_OCCURRENCE)
     rows = pl.concat(frames, how="diagonal_relaxed")
@@ -70,25 +81,36 @@ def scan_cluster(cluster: Sequence[CommittedExport], age_type: pl.DataType) -> p
     return rows.unique(subset=key, keep="last", maintain_order=True).drop(_OCCURRENCE, strict=False)
 
 
+def _may_repeat_key(export: CommittedExport) -> bool:
+    """Return whether rows of an export that are different feedback can have the same key."""
+    manifest = export.manifest
+    return export.precision != "exact" or "pair_hash" in manifest.overridden or not manifest.schema.has_whole_key
+
+
 def _scan(export: CommittedExport) -> pl.LazyFrame:
-    columns = export.manifest.columns
-    if missing := [name for name in TRAINING_COLUMNS if name not in columns]:
+    columns, usual = export.manifest.columns, export.manifest.schema.with_extra_columns(()).training_columns
+    if missing := [name for name in usual if name not in columns]:
         raise ExportFileError(f"{export.address} lacks the columns {', '.join(missing)}; exclude it with a pattern.")
-    ordered = [*TRAINING_COLUMNS, *(name for name in columns if name not in TRAINING_COLUMNS)]
+    ordered = [*usual, *(name for name in columns if name not in usual)]
     paths = [export.storage.uri(file.path) for file in export.files]
     options: dict[str, Any] = {"glob": False, "storage_options": export.storage.polars_options}
     if not paths[0].endswith(".parquet"):
         # Polars parses times from text three times as fast as with a time type in the schema.
-        times = [name for name, dtype in _column_types(export).items() if dtype == pl.Datetime]
-        types = {name: pl.String() if name in times else dtype for name, dtype in _column_types(export).items()}
+        types = _column_types(export)
+        times = [name for name, dtype in types.items() if dtype == pl.Datetime]
+        lists = [name for name, dtype in types.items() if dtype == pl.List]
+        stored = pl.Schema(types | dict.fromkeys((*times, *lists), pl.String()))
         parsed = pl.col(times).str.to_datetime(ISO_FORMAT, time_unit="us", time_zone="UTC")
         sources = csv_sources(export.storage, export.manifest, [file.path for file in export.files])
-        restored = [unescape(name) for name in escaped_columns(export.manifest) if types[name] == pl.String]
-        pairs = pl.scan_csv(sources, schema=types, **options).with_columns(parsed, *restored).select(ordered)
+        restored = [unescape(name) for name in escaped_columns(export.manifest) if stored[name] == pl.String]
+        pairs = pl.scan_csv(sources, schema=stored, **options).with_columns(parsed, *restored)
+        pairs = pairs.with_columns(map(decode_list, lists)).select(ordered)
         if export.manifest.mode == ADOPTED:  # all other exports were validated before they were written
             _require_readable(pairs, export)
         return pairs
-    frame = pl.scan_parquet(paths, **options).with_columns(pl.col("age_range").cast(_column_types(export)["age_range"]))
+    frame = pl.scan_parquet(paths, **options)
+    if AGE_RANGE_NAME in columns:
+        frame = frame.with_columns(pl.col(AGE_RANGE_NAME).cast(_column_types(export)[AGE_RANGE_NAME]))
     schema = frame.select(columns).collect_schema()
     if wrong := [name for name, dtype in schema.items() if dtype != _column_types(export)[name]]:
         raise ExportFileError(

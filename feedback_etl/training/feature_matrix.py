@@ -87,8 +87,8 @@ def features(  # noqa: PLR0913  public, flat
             conditions and rules of the rows, not with those of the vocabulary. A lazy frame is collected.
 
     Returns:
-        A frame of the given kind, lazy if the frame is; or a matrix. In names of columns, characters that LightGBM or
-        XGBoost refuse (`[]{}<":,`) are replaced by `_`, and a name that repeats another is numbered.
+        A frame of the given kind, lazy if the frame is; or a matrix. In names of columns, white space and characters
+        that LightGBM or XGBoost refuse (`[]{}<":,`) are replaced by `_`, and a name that repeats another is numbered.
 
     Raises:
         UsageError: A rating, precision or name in `include` does not exist, or `vocabulary` is no Vocabulary.

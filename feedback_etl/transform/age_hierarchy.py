@@ -5,7 +5,8 @@ from typing import Any
 
 import polars as pl
 
-from feedback_etl.columns import AGE_EDGES
+from feedback_etl.schema.feedback_columns import AGE_EDGES
+from feedback_etl.schema.record import read_schema
 from feedback_etl.transform.expressions import age_ranges
 
 
@@ -52,6 +53,8 @@ def is_generalized(settings: Mapping[str, Any]) -> bool:
 
 
 def exported_age_ranges(settings: Mapping[str, Any]) -> pl.Enum:
-    """Return the dtype of the age ranges of an export with these settings."""
-    edges = tuple(settings.get("age_edges", AGE_EDGES))
+    """Return the dtype of the age ranges of an export with these settings; without an age it has no values."""
+    edges = read_schema(settings).age_edges
+    if not edges:
+        return pl.Enum([])
     return all_age_ranges(edges) if is_generalized(settings) else age_ranges(edges)

@@ -5,10 +5,11 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from feedback_etl.columns import IMAGE_URL, ExtraColumn
+from feedback_etl.schema.feedback_columns import MAX_AGE
+from feedback_etl.schema.model import AGE_RANGE_NAME, IMAGE_URL, FeedbackSchema
+from feedback_etl.transform.ages import age_at_feedback
 from feedback_etl.transform.dataframes import nan_to_null
 from feedback_etl.transform.duplicates import DuplicateFilter
-from feedback_etl.transform.expressions import MAX_AGE
 from feedback_etl.transform.raw_schema import partition_valid
 from feedback_etl.transform.step_options import StepOptions
 from feedback_etl.transform.transforms import anonymize, coarsen, has_min_ratings
@@ -41,12 +42,12 @@ def process_batch(raw: pl.DataFrame, options: StepOptions, duplicates: Duplicate
     Raises:
         ValidationError: Columns are missing or of a wrong type, or an overridden function of the application failed.
     """
-    rated = raw.filter(has_min_ratings(options.min_feedback_fields))
-    valid, rejected = partition_valid(rated, options.extra_columns, reject_formulas=options.reject_formulas)
+    rated = raw.filter(has_min_ratings(options.min_feedback_fields, options.schema))
+    valid, rejected = partition_valid(rated, options.schema, reject_formulas=options.reject_formulas)
     unique = duplicates.filter_raw(valid)
     pairs = _pseudonymize(unique, options)
     unique, pairs = duplicates.filter_pairs(unique, pairs)
-    time_columns = _time_columns(options.extra_columns)
+    time_columns = options.schema.time_columns[1:]
     pairs = coarsen(pairs, options.timestamp_precision, also=time_columns)
     counts = {
         "total_feedback_records": raw.height,
@@ -54,7 +55,7 @@ def process_batch(raw: pl.DataFrame, options: StepOptions, duplicates: Duplicate
         "errors": rejected.height,
         "deduplicated_records": valid.height - unique.height,
         "exported_records": pairs.height,
-        "implausible_ages": _count_implausible_ages(pairs, unique),
+        "implausible_ages": _count_implausible_ages(pairs, unique, options.schema),
         "withheld_image_urls": _count_new_nulls(pairs, unique, [IMAGE_URL.name]),
         "unreadable_times": _count_new_nulls(pairs, unique, time_columns),
     }
@@ -68,15 +69,9 @@ def _pseudonymize(valid: pl.DataFrame, options: StepOptions) -> pl.DataFrame:
         key=options.key,
         unkeyed=options.key is None,
         hash_recommendation_id=options.hash_recommendation_id,
-        extra_columns=options.extra_columns,
-        age_edges=options.age_edges,
+        schema=options.schema,
     )
     return options.overrides.apply(pairs, valid)
-
-
-def _time_columns(extra_columns: Sequence[ExtraColumn]) -> list[str]:
-    """Return the names of the extra columns that contain times."""
-    return [column.name for column in extra_columns if column.type == "time" and column.role != "identifier"]
 
 
 def _count_new_nulls(pairs: pl.DataFrame, raw: pl.DataFrame, names: Sequence[str]) -> int:
@@ -84,11 +79,13 @@ def _count_new_nulls(pairs: pl.DataFrame, raw: pl.DataFrame, names: Sequence[str
     return sum(pairs[name].null_count() - raw[name].null_count() for name in names if name in pairs.columns)
 
 
-def _count_implausible_ages(pairs: pl.DataFrame, raw: pl.DataFrame) -> int:
+def _count_implausible_ages(pairs: pl.DataFrame, raw: pl.DataFrame, schema: FeedbackSchema) -> int:
     """Count the rows without an age_range because their age is implausible."""
-    ages: Any = raw["age"]
+    if schema.age is None:
+        return 0
+    ages: Any = raw.select(age_at_feedback(schema.age)).to_series()
     lowest, highest = ages.min(), ages.max()
     if lowest is None or (lowest >= 0 and highest <= MAX_AGE):  # the usual case: this check is ten times as fast
         return 0
     is_implausible = ~nan_to_null(ages).is_between(0, MAX_AGE)
-    return int((is_implausible & pairs["age_range"].is_null()).sum())
+    return int((is_implausible & pairs[AGE_RANGE_NAME].is_null()).sum())

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from feedback_etl.columns import AGE_EDGES, IDENTIFIER
 from feedback_etl.errors import UsageError
+from feedback_etl.schema.column_types import IDENTIFIER
+from feedback_etl.schema.feedback_columns import AGE_EDGES
 from feedback_etl.transform.dataframes import Frame, accepts_any_dataframe, list_columns
 from feedback_etl.transform.expressions import KeyLike, bucket_age, hash_id
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import polars as pl
 
-from feedback_etl.columns import summarize_names
 from feedback_etl.errors import UsageError
+from feedback_etl.schema.requirements import summarize_names
 
 if TYPE_CHECKING:
     import narwhals as nw

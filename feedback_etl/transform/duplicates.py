@@ -1,6 +1,6 @@
 """Remove duplicates batch by batch; a filter remembers the keys of earlier batches that can still repeat."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import polars as pl
@@ -9,9 +9,6 @@ from feedback_etl.transform.dataframes import compact
 from feedback_etl.transform.overrides import call
 from feedback_etl.transform.pairs import FeedbackTrainingPair, iter_pairs
 from feedback_etl.transform.transforms import RAW_KEY, deduplicate
-
-_RAW_KEY_AS_TEXT = (pl.col("analysis_id", "recommendation_id").cast(pl.String), pl.col("created_at"))
-"""The key of a pair, comparable between batches: a source may return numbers in one batch and text in the next."""
 
 
 class DuplicateFilter:
@@ -29,7 +26,11 @@ class DuplicateFilter:
 class RawDuplicateFilter(DuplicateFilter):
     """Remove rows with equal built-in pair hashes from raw rows ordered by time, without computing the hash."""
 
-    def __init__(self) -> None:
+    def __init__(self, key: Sequence[str] = RAW_KEY) -> None:
+        """Identify rows by these raw columns, which contain `created_at`."""
+        self._key = list(key)
+        # Comparable between batches: a source may return numbers in one batch and text in the next.
+        self._key_as_text = [pl.col(name) if name == "created_at" else pl.col(name).cast(pl.String) for name in key]
         self._seen: pl.DataFrame | None = None
 
     def filter_raw(self, valid: pl.DataFrame) -> pl.DataFrame:
@@ -42,13 +43,18 @@ class RawDuplicateFilter(DuplicateFilter):
             return valid
         time, last = pl.col("created_at"), valid["created_at"][-1]
         row = pl.int_range(pl.len(), dtype=pl.UInt32).alias("row")
-        tied = valid.select(row, *RAW_KEY).filter((time == time.shift(1)) | (time == time.shift(-1)))
-        repeats = tied.join(deduplicate(tied, by=RAW_KEY), on="row", how="anti")["row"]
+        tied = valid.select(row, *self._key).filter((time == time.shift(1)) | (time == time.shift(-1)))
+        repeats = tied.join(deduplicate(tied, by=self._key), on="row", how="anti")["row"]
         unique = valid.filter(~row.is_in(repeats.implode())) if len(repeats) else valid
-        keys = unique.filter(time == last).select(_RAW_KEY_AS_TEXT)
+        keys = unique.filter(time == last).select(self._key_as_text)
         if self._seen is not None and valid["created_at"][0] == self._seen["created_at"][0]:
             unique = unique.join(
-                self._seen, left_on=_RAW_KEY_AS_TEXT, right_on=RAW_KEY, how="anti", maintain_order="left"
+                self._seen,
+                left_on=self._key_as_text,
+                right_on=self._key,
+                how="anti",
+                nulls_equal=True,
+                maintain_order="left",
             )
             keys = pl.concat([self._seen.filter(time == last), keys])
         self._seen = compact(keys)

@@ -12,8 +12,8 @@ import polars as pl
 import polars.selectors as cs
 import polars_hash as plh  # noqa: F401  registers the `chash` namespace
 
-from feedback_etl.columns import AGE_EDGES
 from feedback_etl.errors import KeyUnusableError, UsageError
+from feedback_etl.schema.feedback_columns import AGE_EDGES, MAX_AGE, require_age_edges
 from feedback_etl.transform.key_strength import MIN_KEY_BITS, estimate_key_bits
 from feedback_etl.transform.keyed_digest import hmac_sha256
 
@@ -28,9 +28,6 @@ MIN_KEY_BYTES = 32
 
 ISO_FORMAT = "%Y-%m-%dT%H:%M:%S%.f"
 """The Polars format that parses the result of `iso_timestamp`, with and without a fraction."""
-
-MAX_AGE = 130
-"""The largest plausible age in years; the oldest documented person died at 122."""
 
 AGE_RANGE = pl.Enum(["<18", "18-25", "25-35", "35-50", "50+"])
 
@@ -145,10 +142,7 @@ def age_ranges(edges: Sequence[int] = AGE_EDGES) -> pl.Enum:
     >>> age_ranges([18, 65]).categories.to_list()
     ['<18', '18-65', '65+']
     """
-    edges = list(edges)
-    whole = all(isinstance(edge, int) and not isinstance(edge, bool) and 1 <= edge <= MAX_AGE for edge in edges)
-    if not edges or not whole or edges != sorted({*edges}):
-        raise UsageError(f"age_edges must be ascending whole numbers from 1 to {MAX_AGE}, for example 18, 25, 35, 50.")
+    require_age_edges(edges)
     between = [f"{low}-{high}" for low, high in pairwise(edges)]
     return pl.Enum([f"<{edges[0]}", *between, f"{edges[-1]}+"])
 

@@ -10,9 +10,9 @@ import polars as pl
 from pandera.config import ValidationDepth, config_context
 from pandera.errors import SchemaErrors
 
-from feedback_etl.columns import KNOWN
 from feedback_etl.errors import ValidationError
 from feedback_etl.plurals import pluralize
+from feedback_etl.schema.requirements import KNOWN
 
 Model = pa.DataFrameSchema | type[pa.DataFrameModel]
 """A custom pandera model or schema of some or all columns."""

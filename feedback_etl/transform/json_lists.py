@@ -37,6 +37,39 @@ def decode_list(column: str | pl.Expr) -> pl.Expr:
     return valid.str.json_decode(pl.List(pl.String)).alias(text.meta.output_name())
 
 
+def non_empty_list(column: str | pl.Expr) -> pl.Expr:
+    """Decode a JSON array of strings to List(String); an empty array and other texts become null.
+
+    >>> frame = pl.DataFrame({"json": ['["a, b", "c"]', "[]", None]})
+    >>> frame.select(non_empty_list("json")).to_series().to_list()
+    [['a, b', 'c'], None, None]
+    """
+    elements = decode_list(column)
+    return pl.when(elements.list.len() > 0).then(elements).alias(elements.meta.output_name())
+
+
+def encode_list(column: str | pl.Expr) -> pl.Expr:
+    """Encode lists of texts as JSON arrays, as CSV files contain them; null stays null.
+
+    Elements have no control characters but tab, LF and CR, which are escaped as JSON requires.
+
+    >>> frame = pl.DataFrame({"tags": [["a, b", "c"], None]})
+    >>> frame.select(encode_list("tags")).to_series().to_list()
+    ['["a, b","c"]', None]
+    """
+    elements = to_expr(column)
+    text = pl.element()
+    for character, escaped in {"\\": r"\\", '"': r"\"", "\t": r"\t", "\n": r"\n", "\r": r"\r"}.items():
+        text = text.str.replace_all(character, escaped, literal=True)
+    quoted = elements.list.eval(pl.lit('"') + text + pl.lit('"')).list.join(",")
+    return (pl.lit("[") + quoted + pl.lit("]")).alias(elements.meta.output_name())
+
+
+def encode_lists(schema: pl.Schema) -> list[pl.Expr]:
+    """Return expressions that encode the lists of a frame with this schema."""
+    return [encode_list(name) for name, dtype in schema.items() if dtype == pl.List]
+
+
 def join_list(column: str | pl.Expr) -> pl.Expr:
     """Join the elements of a JSON array of strings with `,`, in order; an empty array and other texts become null.
 

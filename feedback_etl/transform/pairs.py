@@ -9,8 +9,8 @@ import polars as pl
 import polars.selectors as cs
 
 from feedback_etl.clock import to_naive_utc
-from feedback_etl.columns import RATINGS, TRAINING_COLUMNS
 from feedback_etl.errors import ValidationError
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.transform.expressions import iso_timestamp
 
 
@@ -38,9 +38,8 @@ class FeedbackTrainingPair:
 
 _TIME = pl.Datetime("us", "UTC")
 _TYPES: dict[str, Any] = {
-    **dict.fromkeys(TRAINING_COLUMNS, pl.String),
-    **dict.fromkeys(RATINGS, pl.Int8),
-    "would_recommend": pl.Boolean,
+    **dict.fromkeys(CLASSIC_SCHEMA.training_columns, pl.String),
+    **{rating.name: rating.dtype for rating in CLASSIC_SCHEMA.ratings},
     **dict.fromkeys(("feedback_timestamp", "export_date"), _TIME),
 }
 _FIELDS = [field.name for field in fields(FeedbackTrainingPair)]

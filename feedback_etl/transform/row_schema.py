@@ -1,11 +1,12 @@
 """JSON Schema of the rows of an export."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any
 
 import polars as pl
 
-from feedback_etl.columns import AGE_EDGES, ExtraColumn
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
+from feedback_etl.schema.model import FeedbackSchema
 from feedback_etl.transform.training_schema import training_schema
 
 _JSON_TYPES = {pl.Boolean: "boolean", pl.Float64: "number"}
@@ -13,15 +14,10 @@ TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?$"
 
 
 def row_schema(
-    extra_columns: Sequence[ExtraColumn] = (),
-    age_edges: Sequence[int] = AGE_EDGES,
-    overridden: Collection[str] = (),
-    *,
-    generalized: bool = False,
+    schema: FeedbackSchema = CLASSIC_SCHEMA, overridden: Collection[str] = (), *, generalized: bool = False
 ) -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of one row of an export, where an empty field is null."""
-    rules = (tuple(extra_columns), tuple(age_edges), frozenset(overridden))
-    columns = training_schema(*rules, generalized=generalized).columns
+    columns = training_schema(schema, frozenset(overridden), generalized=generalized).columns
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "TrainingPair",
@@ -44,5 +40,7 @@ def _property(column: Any) -> dict[str, Any]:
         return facts | {"enum": [*dtype.categories, None]}
     if isinstance(dtype, pl.Datetime):
         facts["pattern"] = TIME
+    if isinstance(dtype, pl.List):
+        return facts | {"type": ["array", "null"], "items": {"type": "string"}}
     kind = _JSON_TYPES.get(dtype, "integer" if dtype.is_integer() else "string")
     return facts | {"type": [kind, "null"] if column.nullable else kind}

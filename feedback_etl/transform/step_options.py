@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from feedback_etl.columns import ExtraColumn
+from feedback_etl.schema.model import FeedbackSchema
 from feedback_etl.transform.expressions import KeyLike
 from feedback_etl.transform.overrides import Overrides
 from feedback_etl.transform.transforms import TimestampPrecision
@@ -18,7 +18,6 @@ class StepOptions:
     min_feedback_fields: int
     hash_recommendation_id: bool
     timestamp_precision: TimestampPrecision
-    extra_columns: tuple[ExtraColumn, ...]
-    age_edges: tuple[int, ...]
+    schema: FeedbackSchema
     overrides: Overrides
     reject_formulas: bool = False

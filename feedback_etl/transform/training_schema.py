@@ -2,17 +2,28 @@
 
 from collections.abc import Collection, Sequence
 from functools import lru_cache
-from typing import Annotated
 
 import pandera.polars as pa
 import polars as pl
 
-from feedback_etl.columns import AGE_EDGES, IMAGE_URL, SUBJECT_HASH, ExtraColumn
+from feedback_etl.schema.classic import CLASSIC_SCHEMA, COLUMN_DESCRIPTIONS
+from feedback_etl.schema.column_types import UTC_TIME, ExtraColumn
+from feedback_etl.schema.feedback_columns import AGE_EDGES, ListColumn, Rating
+from feedback_etl.schema.model import (
+    AGE_RANGE_NAME,
+    EXPORT_DATE,
+    IMAGE_URL,
+    PSEUDONYM,
+    RAW_ITEM,
+    SUBJECT_HASH,
+    TIME,
+    FeedbackSchema,
+)
 from feedback_etl.transform.age_hierarchy import all_age_ranges
 from feedback_etl.transform.column_transforms import with_age_ranges
 from feedback_etl.transform.combined_checks import combine_checks
 from feedback_etl.transform.dataframes import Frame, collect_if_lazy, lazy_like, to_polars
-from feedback_etl.transform.expressions import AGE_RANGE, age_ranges
+from feedback_etl.transform.expressions import age_ranges
 from feedback_etl.transform.failure_cases import Model, failure_cases, model_failure_cases, require_none
 from feedback_etl.transform.formulas import CONTROL_CHARACTERS, is_formula
 
@@ -25,92 +36,84 @@ _ELEMENT = f"[^,{CONTROL_CHARACTERS}]+"
 TEXT_PATTERN = f"^[^{CONTROL_CHARACTERS}]"
 JOINED_PATTERN = f"^{_ELEMENT}(?:,{_ELEMENT})*$"
 
-UtcTime = Annotated[pl.Datetime, "us", "UTC"]
-
-
-class TrainingPair(pa.DataFrameModel):
-    """A row of the training set: twelve columns in this order and no other. Times are in UTC."""
-
-    analysis_hash: str = pa.Field(
-        str_matches=PSEUDONYM_PATTERN,
-        description="Pseudonym of recommendation_feedbacks.analysis_id: 16 or 32 hex characters.",
-    )
-    recommendation_id: str = pa.Field(
-        str_matches=TEXT_PATTERN, description="The recommendation, as in recommendation_records."
-    )
-    helpful_rating: pl.Int8 = pa.Field(
-        nullable=True, in_range={"min_value": 1, "max_value": 5}, description="How helpful, 1 to 5."
-    )
-    product_satisfaction: pl.Int8 = pa.Field(
-        nullable=True, in_range={"min_value": 1, "max_value": 5}, description="Satisfaction, 1 to 5."
-    )
-    routine_completion_pct: pl.Int8 = pa.Field(
-        nullable=True,
-        in_range={"min_value": 0, "max_value": 100},
-        description="Share of the routine that was completed, in percent; 0 is a value.",
-    )
-    would_recommend: pl.Boolean = pa.Field(
-        nullable=True, description="Whether the user would recommend it; False is a value."
-    )
-    conditions_detected: str = pa.Field(
-        nullable=True, str_matches=JOINED_PATTERN, description="Conditions, joined by commas."
-    )
-    rules_applied: str = pa.Field(
-        nullable=True, str_matches=JOINED_PATTERN, description="Rules behind it, joined by commas."
-    )
-    timeframe: str = pa.Field(
-        nullable=True, str_matches=TEXT_PATTERN, description="Time since the recommendation, such as 2_weeks."
-    )
-    age_range: pl.Enum = pa.Field(
-        nullable=True,
-        dtype_kwargs={"categories": AGE_RANGE.categories},
-        description=f"{_RANGE}: 25 is in 25-35.",
-    )
-    feedback_timestamp: UtcTime = pa.Field(
-        description="When the feedback was given, ISO 8601 in UTC without an offset.",
-    )
-    export_date: UtcTime = pa.Field(
-        description="When the export was made, ISO 8601 in UTC without an offset; one value for the file.",
-    )
-
-    class Config:
-        """Exactly these columns, in this order, of exactly these types."""
-
-        strict = True
-        ordered = True
-
-
 _DESCRIPTIONS = {
-    SUBJECT_HASH: "Pseudonym of the user: rows of the same person have the same, 16 or 32 hex characters.",
-    IMAGE_URL: "Key of the analysed photo, where the user agreed to its use.",
+    PSEUDONYM: "Pseudonym of recommendation_feedbacks.analysis_id: 16 or 32 hex characters.",
+    RAW_ITEM: "The recommendation, as in recommendation_records.",
+    AGE_RANGE_NAME: f"{_RANGE}: 25 is in 25-35.",
+    TIME: "When the feedback was given, ISO 8601 in UTC without an offset.",
+    EXPORT_DATE: "When the export was made, ISO 8601 in UTC without an offset; one value for the file.",
+    SUBJECT_HASH.name: "Pseudonym of the user: rows of the same person have the same, 16 or 32 hex characters.",
+    IMAGE_URL.name: "Key of the analysed photo, where the user agreed to its use.",
+    **COLUMN_DESCRIPTIONS,
 }
+
+
+def _rating_column(rating: Rating) -> pa.Column:
+    limits = pa.Check.in_range(*(int(end) if rating.is_whole else end for end in (rating.min, rating.max)))
+    description = rating.description or _describe_rating(rating)
+    checks = [] if rating.type == "boolean" else [limits]
+    return pa.Column(rating.dtype, checks, nullable=True, description=description)
+
+
+def _describe_rating(rating: Rating) -> str:
+    return "An answer." if rating.type == "boolean" else f"A rating from {rating.min:g} to {rating.max:g}."
+
+
+def _list_column(column: ListColumn) -> pa.Column:
+    joined = "joined by commas" if column.is_joined else "a JSON array in CSV"
+    checks = pa.Check.str_matches(JOINED_PATTERN) if column.is_joined else None
+    return pa.Column(column.dtype, checks, nullable=True, description=column.description or f"A list, {joined}.")
+
+
+def _create_column(column: ExtraColumn) -> pa.Column:
+    role = column.role.replace("_", "-").capitalize()
+    description = _DESCRIPTIONS.get(column.name, f"{role}; a column that was declared.")
+    if column.role == "identifier":
+        return pa.Column(str, pa.Check.str_matches(PSEUDONYM_PATTERN), nullable=True, description=description)
+    checks = pa.Check.str_matches(TEXT_PATTERN) if column.type == "text" else None
+    return pa.Column(column.column_type.dtype, checks, nullable=True, description=description)
+
+
+def _create_columns(schema: FeedbackSchema) -> dict[str, pa.Column]:
+    """Return the columns of a training set by name."""
+    columns = {
+        PSEUDONYM: pa.Column(str, pa.Check.str_matches(PSEUDONYM_PATTERN)),
+        TIME: pa.Column(UTC_TIME),
+        EXPORT_DATE: pa.Column(UTC_TIME),
+        **{rating.name: _rating_column(rating) for rating in schema.ratings},
+        **{column.name: _list_column(column) for column in schema.lists},
+        **{column.name: _create_column(column) for column in schema.all_columns},
+    }
+    if schema.item:
+        columns[schema.item] = pa.Column(str, pa.Check.str_matches(TEXT_PATTERN), description="The item.")
+    if schema.age:
+        columns[AGE_RANGE_NAME] = pa.Column(age_ranges(schema.age.edges), nullable=True, description=f"{_RANGE}.")
+    for name in (PSEUDONYM, RAW_ITEM, TIME, EXPORT_DATE):
+        if name in columns:
+            columns[name].description = _DESCRIPTIONS[name]
+    if schema.age_edges == AGE_EDGES:
+        columns[AGE_RANGE_NAME].description = _DESCRIPTIONS[AGE_RANGE_NAME]
+    return {name: columns[name] for name in schema.training_columns}
 
 
 @lru_cache
 def training_schema(
-    extra_columns: tuple[ExtraColumn, ...] = (),
-    age_edges: tuple[int, ...] = AGE_EDGES,
-    overridden: frozenset[str] = frozenset(),
-    *,
-    generalized: bool = False,
+    schema: FeedbackSchema = CLASSIC_SCHEMA, overridden: frozenset[str] = frozenset(), *, generalized: bool = False
 ) -> pa.DataFrameSchema:
-    """Return `TrainingPair` with the requested age ranges and extra columns; generalised exports have wider ranges.
+    """Return the pandera schema of a training set; generalised exports have wider age ranges.
 
     Where an application overrides `bucket_age` or `hash_id`, labels or pseudonyms may be any text but a formula.
     """
-    schema = TrainingPair.to_schema()
+    rules = pa.DataFrameSchema(_create_columns(schema), name="TrainingPair", strict=True, ordered=True)
     if "bucket_age" in overridden:
-        checks = _own_text_checks("age_range")
-        schema = schema.update_column("age_range", dtype=pl.String, checks=checks, description=_OWN_LABEL)
-    elif generalized:
-        schema = schema.update_column("age_range", dtype=all_age_ranges(age_edges), description=_WIDER_RANGE)
-    elif age_edges != AGE_EDGES:
-        schema = schema.update_column("age_range", dtype=age_ranges(age_edges), description=f"{_RANGE}.")
+        checks = _own_text_checks(AGE_RANGE_NAME)
+        rules = rules.update_column(AGE_RANGE_NAME, dtype=pl.String, checks=checks, description=_OWN_LABEL)
+    elif generalized and schema.age:
+        ranges = all_age_ranges(schema.age.edges)
+        rules = rules.update_column(AGE_RANGE_NAME, dtype=ranges, description=_WIDER_RANGE)
     if "hash_id" in overridden:
-        checks = _own_text_checks("analysis_hash")
-        schema = schema.update_column("analysis_hash", checks=checks, description=_OWN_PSEUDONYM)
-    columns = {column.name: _create_column(column) for column in extra_columns}
-    return schema.add_columns(columns) if columns else schema
+        rules = rules.update_column(PSEUDONYM, checks=_own_text_checks(PSEUDONYM), description=_OWN_PSEUDONYM)
+    return rules
 
 
 def _own_text_checks(column: str) -> list[pa.Check]:
@@ -125,40 +128,32 @@ def _refuse_formulas(formulas: pl.Expr) -> pa.Check:
 
 
 @lru_cache
-def _combined_schema(
-    extra_columns: tuple[ExtraColumn, ...], age_edges: tuple[int, ...], overridden: frozenset[str], *, generalized: bool
-) -> pa.DataFrameSchema:
-    return combine_checks(training_schema(extra_columns, age_edges, overridden, generalized=generalized))
-
-
-def _create_column(column: ExtraColumn) -> pa.Column:
-    role = column.role.replace("_", "-").capitalize()
-    description = _DESCRIPTIONS.get(column, f"{role}; a column that was declared.")
-    if column.role == "identifier":
-        return pa.Column(str, pa.Check.str_matches(PSEUDONYM_PATTERN), nullable=True, description=description)
-    checks = pa.Check.str_matches(TEXT_PATTERN) if column.type == "text" else None
-    return pa.Column(column.column_type.dtype, checks, nullable=True, description=description)
+def _combined_schema(schema: FeedbackSchema, overridden: frozenset[str], *, generalized: bool) -> pa.DataFrameSchema:
+    few_distinct = {*schema.list_names, *(column.name for column in schema.columns if column.type == "text")}
+    return combine_checks(training_schema(schema, overridden, generalized=generalized), few_distinct)
 
 
 def validate(  # noqa: PLR0913  public, flat
     frame: Frame,
     *,
     extra_columns: Sequence[ExtraColumn] = (),
-    age_edges: Sequence[int] = AGE_EDGES,
+    age_edges: Sequence[int] | None = None,
     row_model: Model | None = None,
     overridden: Collection[str] = (),
     generalized: bool = False,
+    schema: FeedbackSchema = CLASSIC_SCHEMA,
 ) -> Frame:
-    """Return the frame if it satisfies `TrainingPair`.
+    """Return the frame if it satisfies the rules of a training set, by default those of `TrainingPair`.
 
     Args:
-        frame: The twelve columns of `TrainingPair`; age_range may be text. A lazy frame is collected.
-        extra_columns: The extra columns that follow the twelve, such as `columns.SUBJECT_HASH`.
-        age_edges: The ages at which a new range begins.
+        frame: The training columns of the schema; age_range may be text. A lazy frame is collected.
+        extra_columns: The extra columns that follow the others, such as `schema.model.SUBJECT_HASH`.
+        age_edges: The ages at which a new range begins; those of the schema by default.
         row_model: A custom pandera model that the frame must satisfy as well; it does not change the frame.
         overridden: The functions that the application overrides: "bucket_age", whose labels may then be any text but a
             formula, and "hash_id", whose pseudonyms may be.
         generalized: Whether age ranges may be wider ones, as in an export with `on_small_class="generalize"`.
+        schema: The schema of the feedback.
 
     Returns:
         The same frame; for a lazy frame, a lazy frame of the validated rows.
@@ -170,9 +165,12 @@ def validate(  # noqa: PLR0913  public, flat
     12
     """
     table = collect_if_lazy(to_polars(frame))
-    rules = (tuple(extra_columns), tuple(age_edges), frozenset(overridden))
-    ranges = all_age_ranges(age_edges) if generalized else age_ranges(age_edges)
-    typed = table if "bucket_age" in overridden else with_age_ranges(table, ranges)
+    schema = schema.with_options(extra_columns, age_edges)
+    rules = (schema, frozenset(overridden))
+    typed = table
+    if schema.age and "bucket_age" not in overridden:
+        ranges = all_age_ranges(schema.age.edges) if generalized else age_ranges(schema.age.edges)
+        typed = with_age_ranges(table, ranges)
     cases = failure_cases(_combined_schema(*rules, generalized=generalized), typed)
     if not cases.is_empty():  # the combined check does not report which rule is broken
         cases = failure_cases(training_schema(*rules, generalized=generalized), typed)
@@ -180,6 +178,24 @@ def validate(  # noqa: PLR0913  public, flat
         cases = pl.concat([cases, model_failure_cases(row_model, table)], how="diagonal_relaxed")
     require_none(cases, table)
     return lazy_like(frame, table) if isinstance(frame, pl.LazyFrame) else frame
+
+
+class TrainingPair(pa.DataFrameModel):
+    """A row of the classic training set: twelve columns in this order and no other. Times are in UTC.
+
+    A subclass can declare further columns.
+    """
+
+    @classmethod
+    def to_schema(cls) -> pa.DataFrameSchema:
+        """Return the classic training schema, with the columns that a subclass declares."""
+        return training_schema().add_columns(super().to_schema().columns)
+
+    class Config:
+        """Exactly these columns, in this order, of exactly these types."""
+
+        strict = True
+        ordered = True
 
 
 def validate_classic(pairs: pl.DataFrame) -> pl.DataFrame:
@@ -191,9 +207,10 @@ def validate_classic(pairs: pl.DataFrame) -> pl.DataFrame:
         ValidationError: As `validate` does.
     """
     schema = training_schema(overridden=frozenset({"hash_id", "bucket_age"}))
-    formulas = {name: is_formula(name) for name in ("recommendation_id", "timeframe")} | {
+    texts = (RAW_ITEM, *(column.name for column in CLASSIC_SCHEMA.columns))
+    formulas = {name: is_formula(name) for name in texts} | {
         name: pl.col(name).str.split(",").list.eval(is_formula(pl.element())).list.any()
-        for name in ("conditions_detected", "rules_applied")
+        for name in CLASSIC_SCHEMA.list_names
     }
     text = pa.Check.str_matches(f"^[^{CONTROL_CHARACTERS}]+$")
     stricter = {name: {"checks": [text, _refuse_formulas(formula)]} for name, formula in formulas.items()}

@@ -12,48 +12,40 @@ from typing import Literal, get_args
 import polars as pl
 
 from feedback_etl.clock import to_naive_utc
-from feedback_etl.columns import (
-    AGE_EDGES,
-    IMAGE_URL,
-    RATING_FIELDS,
-    RATINGS,
-    RAW_COLUMNS,
-    SUBJECT_HASH,
-    ExtraColumn,
-    raw_extra_columns,
-    require_pairs,
-    require_raw,
-    training_columns,
-)
 from feedback_etl.errors import UsageError
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
+from feedback_etl.schema.column_types import ExtraColumn
+from feedback_etl.schema.feedback_columns import ListColumn, Rating
+from feedback_etl.schema.model import AGE_RANGE_NAME, IMAGE_URL, RAW_ITEM, SUBJECT_HASH, FeedbackSchema
+from feedback_etl.schema.requirements import require_pairs, require_raw
+from feedback_etl.transform.ages import age_at_feedback
 from feedback_etl.transform.dataframes import Frame, accepts_any_dataframe, require_columns
 from feedback_etl.transform.expressions import KeyLike, bucket_age, hash_id
 from feedback_etl.transform.identifiers import contains_id
-from feedback_etl.transform.json_lists import join_list
+from feedback_etl.transform.json_lists import join_list, non_empty_list
 from feedback_etl.transform.timestamps import readable
 
 TimestampPrecision = Literal["exact", "minute", "hour", "day", "week", "month", "quarter"]
 
-PAIR_KEY = ("analysis_hash", "recommendation_id", "feedback_timestamp")
-"""The columns that identify a feedback; `expressions.pair_hash` is their digest."""
+PAIR_KEY = CLASSIC_SCHEMA.pair_key
+"""The columns that identify a feedback of the classic schema; `expressions.pair_hash` is their digest."""
 
-RAW_KEY = ("analysis_id", "recommendation_id", "created_at")
+RAW_KEY = CLASSIC_SCHEMA.dedup_key
 """The same for raw rows: `anonymize` maps these columns to `PAIR_KEY`, one to one."""
 
 TRUNCATED = dict(zip(get_args(TimestampPrecision), ("", "1m", "1h", "1d", "1w", "1mo", "1q"), strict=True))
-_JOINED = {"conditions_analyzed": "conditions_joined", "rules_applied": "rules_joined"}
 
 
-def has_min_ratings(min_feedback_fields: int) -> pl.Expr:
-    """Return whether a row has at least this many of the four ratings; False and 0 are ratings, null is not.
+def has_min_ratings(min_feedback_fields: int, schema: FeedbackSchema = CLASSIC_SCHEMA) -> pl.Expr:
+    """Return whether a row has at least this many of the ratings; False and 0 are ratings, null is not.
 
     Raises:
-        UsageError: The number is not an int from 0 to 4.
+        UsageError: The number is not an int from 0 to the number of ratings.
     """
-    count = min_feedback_fields
-    if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= len(RATING_FIELDS):
-        raise UsageError(f"`min_feedback_fields` must be a whole number from 0 to {len(RATING_FIELDS)}.")
-    return pl.sum_horizontal(pl.col(name).is_not_null() for name in RATING_FIELDS) >= count
+    count, names = min_feedback_fields, schema.rating_names
+    if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= len(names):
+        raise UsageError(f"`min_feedback_fields` must be a whole number from 0 to {len(names)}.")
+    return pl.sum_horizontal(pl.col(name).is_not_null() for name in names) >= count
 
 
 @accepts_any_dataframe
@@ -65,7 +57,8 @@ def anonymize(  # noqa: PLR0913  public, flat
     unkeyed: bool = False,
     hash_recommendation_id: bool = False,
     extra_columns: Sequence[ExtraColumn] = (),
-    age_edges: Sequence[int] = AGE_EDGES,
+    age_edges: Sequence[int] | None = None,
+    schema: FeedbackSchema = CLASSIC_SCHEMA,
 ) -> Frame:
     """Convert raw feedback to training pairs: ids hashed, ages bucketed, lists joined, and no other column.
 
@@ -74,49 +67,68 @@ def anonymize(  # noqa: PLR0913  public, flat
     through `split_valid` first, since an invalid rating, list or time becomes null here.
 
     Args:
-        frame: The canonical raw columns, as `load_feedback` returns them; times are naive UTC or have a time zone.
+        frame: The raw columns of the schema, as `load_feedback` returns them; times are naive UTC or have a time zone.
         now: The time of the export, UTC (a naive time is interpreted as UTC); cut to seconds it becomes export_date.
         key: The pseudonym key: a `Key` or its text.
         unkeyed: Use plain SHA-256, which anyone who can list the ids can invert.
-        hash_recommendation_id: Pseudonymise the recommendation as well.
-        extra_columns: Extra columns of the frame, which follow the twelve.
-        age_edges: The ages at which a new range begins.
+        hash_recommendation_id: Pseudonymise the recommendation, or another item, as well.
+        extra_columns: Extra columns of the frame, which follow the others.
+        age_edges: The ages at which a new range begins; those of the schema by default.
+        schema: The schema of the feedback.
 
     Returns:
-        The twelve columns of `training_schema.TrainingPair` and the extra ones, lazy if the frame was.
+        The training columns of the schema, by default the twelve of `training_schema.TrainingPair`, and the extra ones;
+        lazy if the frame was.
 
     Raises:
         UsageError: Neither a key nor `unkeyed=True`, or both; or the key is too short.
         ValidationError: Columns are missing or of a wrong type; floating-point numbers, for one, are not exact ids.
 
-    >>> raw = pl.DataFrame({name: [None] for name in RAW_COLUMNS} | {"analysis_id": [42], "age": [25]})
+    >>> raw = pl.DataFrame({name: [None] for name in CLASSIC_SCHEMA.raw_columns} | {"analysis_id": [42], "age": [25]})
     >>> pairs = anonymize(raw, unkeyed=True, now=datetime(2025, 10, 25, 12))
     >>> pairs.select("analysis_hash", "age_range").row(0)
     ('73475cb40a568e8d', '25-35')
     """
-    require_raw(frame, extra_columns)
+    schema = schema.with_options(extra_columns, age_edges)
+    require_raw(frame, schema)
     if not isinstance(hash_recommendation_id, bool):  # a mistake must not export ids as they are
         raise UsageError("`hash_recommendation_id` must be True or False.")
-    recommendation = pl.col("recommendation_id").cast(pl.String)
+    recommendation = pl.col(RAW_ITEM).cast(pl.String)
     if hash_recommendation_id:
-        recommendation = hash_id("recommendation_id", key=key, unkeyed=unkeyed)
-    raw = frame.select(*RAW_COLUMNS, *(column.name for column in raw_extra_columns(extra_columns)))
-    for column, joined in _JOINED.items():
-        raw = _add_joined(raw, column, joined)
+        recommendation = hash_id(RAW_ITEM, key=key, unkeyed=unkeyed)
+    raw = frame.select(schema.raw_columns)
+    for column in schema.lists:
+        raw = _add_exported(raw, column)
     pairs: Frame = raw.select(
+        **dict.fromkeys(schema.item_columns, recommendation),
         analysis_hash=hash_id("analysis_id", key=key, unkeyed=unkeyed),
-        recommendation_id=recommendation,
-        **{name: _whole(pl.col(name)) for name in RATINGS},
-        would_recommend=_truth(pl.col("would_recommend")),
-        conditions_detected="conditions_joined",
-        rules_applied="rules_joined",
-        timeframe=pl.col("timeframe").cast(pl.String).replace("", None),
-        age_range=bucket_age("age", edges=age_edges, plausible_only=True),
+        **{rating.name: _convert_rating(rating) for rating in schema.ratings},
+        **{column.name: _exported_name(column) for column in schema.lists},
+        **{column.name: _convert_column(column, key=key, unkeyed=unkeyed) for column in schema.columns},
+        **{AGE_RANGE_NAME: bucket_age(age_at_feedback(schema.age), edges=schema.age.edges, plausible_only=True)}
+        if schema.age
+        else {},
         feedback_timestamp=_utc(pl.col("created_at")),
         export_date=_utc(pl.lit(to_naive_utc(now).replace(microsecond=0))),
-        **{column.name: _convert_extra(column, key=key, unkeyed=unkeyed) for column in extra_columns},
-    ).select(training_columns(extra_columns))
+        **{column.name: _convert_extra(column, key=key, unkeyed=unkeyed) for column in schema.extra_columns},
+    ).select(schema.training_columns)
     return pairs
+
+
+def _convert_rating(rating: Rating) -> pl.Expr:
+    """Convert a rating to its dtype; an invalid one becomes null, since an error of Polars would show it."""
+    if rating.type == "boolean":
+        return _truth(pl.col(rating.name))
+    if not rating.is_whole:
+        return pl.col(rating.name).cast(pl.Float64)
+    value = pl.col(rating.name).cast(pl.Float64)
+    return pl.when(value == value.floor()).then(value).cast(rating.dtype, strict=False).alias(rating.name)
+
+
+def _convert_column(column: ExtraColumn, *, key: KeyLike | str | None, unkeyed: bool) -> pl.Expr:
+    """Convert a column of the feedback; an empty text becomes null."""
+    value = _convert_extra(column, key=key, unkeyed=unkeyed)
+    return value.replace("", None) if column.column_type.dtype == pl.String else value
 
 
 def _convert_extra(column: ExtraColumn, *, key: KeyLike | str | None, unkeyed: bool) -> pl.Expr:
@@ -165,12 +177,6 @@ def is_coarse(precision: TimestampPrecision) -> bool:
     return precision != "exact"
 
 
-def _whole(number: pl.Expr) -> pl.Expr:
-    """Convert a rating to Int8, an invalid one to null, since an error of Polars would show it."""
-    value = number.cast(pl.Float64)
-    return pl.when(value == value.floor()).then(value).cast(pl.Int8, strict=False).alias(number.meta.output_name())
-
-
 def _truth(answer: pl.Expr) -> pl.Expr:
     """Convert an answer to Boolean; 0 and 1 are answers, other numbers become null."""
     return pl.when(answer.cast(pl.Float64).is_between(0, 1)).then(answer).cast(pl.Boolean)
@@ -182,10 +188,15 @@ def _utc(time: pl.Expr) -> pl.Expr:
     return readable(naive).dt.replace_time_zone("UTC")
 
 
-def _add_joined(frame: Frame, column: str, joined: str) -> Frame:
-    """Add the joined form of a JSON column, computed once per distinct text, since decoding is expensive."""
-    distinct = frame.select(pl.col(column).unique()).with_columns(join_list(column).alias(joined))
-    wider: Frame = frame.join(distinct, on=column, how="left", maintain_order="left")
+def _exported_name(column: ListColumn) -> str:
+    return f"{column.raw_name} exported"
+
+
+def _add_exported(frame: Frame, column: ListColumn) -> Frame:
+    """Add the exported form of a JSON column, computed once per distinct text, since decoding is expensive."""
+    exported = (join_list if column.is_joined else non_empty_list)(column.raw_name).alias(_exported_name(column))
+    distinct = frame.select(pl.col(column.raw_name).unique()).with_columns(exported)
+    wider: Frame = frame.join(distinct, on=column.raw_name, how="left", maintain_order="left")
     return wider
 
 

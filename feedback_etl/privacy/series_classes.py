@@ -1,0 +1,193 @@
+"""Equivalence classes of an incremental series, counted over the rows of all its exports.
+
+A night has few rows, so counted alone most of its equivalence classes are too small. In a series a row leaves once k
+people share its class, be they in this export or in earlier ones. Until then it waits, pseudonymised. Rows that have
+waited for too long are suppressed; or they are generalised, together with other rows that wait.
+
+The people of rows that left are remembered as members of their class (`series_rows`), at most as many as `ClassCounter`
+counts. Members that were erased, or whose export was pruned, are not counted any more, so a class has at least the
+counted people.
+"""
+
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from feedback_etl.errors import ValidationError
+from feedback_etl.privacy.anonymity_policy import KAnonymityPolicy
+from feedback_etl.privacy.class_table import CLASS, ClassTable
+from feedback_etl.privacy.generalization import UNCHANGED, generalize_classes, level, original
+from feedback_etl.privacy.information_loss import measure_loss
+from feedback_etl.privacy.k_anonymity import ClassCounter, select_classes
+from feedback_etl.privacy.release_plan import IS_DROPPED, ReleasePlan, drop_violations
+from feedback_etl.privacy.series_rows import PERSON, SINCE
+
+
+class SeriesClasses(NamedTuple):
+    """The rows of a series whose classes are counted.
+
+    Attributes:
+        policy: Policy of the export.
+        new: Classes of the new rows with digests of their people; see `ClassCounter.to_table`.
+        pending: Rows that have waited so far: training pairs with `PERSON` and `SINCE`.
+        members: People of the classes that have left; see `SeriesMembers`.
+        now: Time of the export, from which its rows wait.
+        max_pending: How long rows may wait.
+    """
+
+    policy: KAnonymityPolicy
+    new: pl.DataFrame
+    pending: pl.DataFrame
+    members: pl.DataFrame
+    now: datetime
+    max_pending: timedelta
+
+    @property
+    def names(self) -> list[str]:
+        """The quasi-identifiers."""
+        return list(dict.fromkeys(self.policy.quasi_identifiers))
+
+    def create_counter(self, *, among_new: pl.DataFrame, stored: tuple[pl.DataFrame, ...]) -> ClassCounter:
+        """Return a counter of classes of new rows, and of stored rows."""
+        counter, types = ClassCounter(self.names, self.policy.max_counted_people), among_new.schema
+        counter.merge_table(among_new)
+        for rows in (rows for rows in stored if rows.height):
+            counter.add(rows.cast({name: types[name] for name in self.names if name in types}), rows[PERSON])
+        return counter
+
+    def count_all(self) -> pl.DataFrame:
+        """Count the rows that could leave: the quasi-identifiers, `people` of the whole series, and `rows`."""
+        rows = self.create_counter(among_new=self.new, stored=(self.pending,)).classes()
+        people = self.create_counter(among_new=self.new, stored=(self.pending, self.members)).classes()
+        return rows.drop("people").join(people.drop("rows"), on=self.names, nulls_equal=True) if rows.height else rows
+
+    def select_expired(self, pending: pl.DataFrame) -> pl.DataFrame:
+        """Return the pending rows that have waited for too long."""
+        return pending.filter(pl.col(SINCE) <= self.now - self.max_pending) if pending.height else pending
+
+
+class SeriesPlan(NamedTuple):
+    """What happens to the new and the pending rows of a series.
+
+    Attributes:
+        release: Classes that do not leave as they are, and those that leave, with the people of the whole series.
+        waiting: Classes whose rows do not leave: they wait, or were suppressed because they have waited for too long.
+        earlier: Rows that were pending before.
+        pending: Rows that are pending from now on.
+        is_changed: Whether rows begin or cease to wait.
+    """
+
+    release: ReleasePlan
+    waiting: pl.DataFrame
+    earlier: int
+    pending: int
+    is_changed: bool
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What to add to the counts of a report, in which all new rows are exported."""
+        suppressed = self.release.suppressed
+        return {
+            "total_feedback_records": self.earlier,
+            "exported_records": self.earlier - self.pending - suppressed,
+            "suppressed_records": suppressed,
+            "pending_records": self.pending,
+        }
+
+
+def plan_series_release(series: SeriesClasses) -> SeriesPlan:
+    """Plan which rows of a series leave.
+
+    Raises:
+        ValidationError: Rows have waited for too long, and the policy does not allow to suppress them.
+    """
+    policy, names = series.policy, series.names
+    classes = series.count_all()
+    is_small = pl.col("people") < (policy.k or 0)
+    waiting, published = classes.filter(is_small), classes.filter(~is_small)
+    changes, measures = waiting, dict[str, Any](scope="series")
+    if policy.generalizes:
+        generalized = _generalize_expired(series, waiting)
+        changes = generalized.select(*names, *map(original, names), IS_DROPPED)
+        leaving = generalized.filter(~pl.col(IS_DROPPED))
+        if published.height or leaving.height:
+            measures["generalization"] = _measure_loss(published, leaving, policy)
+        waiting = generalized.filter(IS_DROPPED).select(*(pl.col(original(name)).alias(name) for name in names), "rows")
+        published = _unite(published, leaving, names)
+    earlier = select_classes(series.pending, waiting, names)
+    waits, suppressed = int(waiting["rows"].sum()), series.select_expired(earlier).height
+    if not series.max_pending:
+        suppressed = waits
+    _require_allowed(suppressed, int(published["rows"].sum()), policy)
+    return SeriesPlan(
+        ReleasePlan(changes, published, suppressed, measures),
+        waiting,
+        series.pending.height,
+        waits - suppressed,
+        is_changed=bool(suppressed) or earlier.height < series.pending.height or waits > earlier.height,
+    )
+
+
+def _generalize_expired(series: SeriesClasses, waiting: pl.DataFrame) -> pl.DataFrame:
+    """Generalise waiting classes; those leave that contain or join a row that has waited for too long.
+
+    Only classes that leave now count towards k, so that it holds whoever else leaves later.
+
+    Returns:
+        The waiting classes: the quasi-identifiers as they leave, the original ones and their levels, `rows`, `people`
+        of the class that they join, and `IS_DROPPED` for those that do not leave.
+    """
+    names = series.names
+    pending, new = (select_classes(rows, waiting, names) for rows in (series.pending, series.new))
+    expired = series.select_expired(pending)
+    if waiting.is_empty() or (expired.is_empty() and series.max_pending):
+        return _as_unchanged(waiting, names).with_columns(pl.lit(value=True).alias(IS_DROPPED))
+    counter = series.create_counter(among_new=new, stored=(pending,))
+    table = ClassTable(counter.table(), series.policy, counter.cap)
+    classes = generalize_classes(table, series.policy)
+    kept = drop_violations(table, classes)
+    if series.max_pending:
+        originals = expired.select(pl.col(name).alias(original(name)) for name in names).unique()
+        joined = kept.join(originals, on=originals.columns, how="semi", nulls_equal=True).select(names).unique()
+        kept = kept.join(joined, on=names, how="semi", nulls_equal=True)
+    people = table.count_people(kept).drop("rows")
+    is_dropped = ~pl.col(CLASS).is_in(kept[CLASS].implode())
+    return classes.with_columns(is_dropped.alias(IS_DROPPED)).join(people, on=names, how="left", nulls_equal=True)
+
+
+def _as_unchanged(classes: pl.DataFrame, names: list[str]) -> pl.DataFrame:
+    """Return classes with their values as the original ones, as `generalize_classes` does."""
+    originals = [pl.col(name).alias(original(name)) for name in names]
+    return classes.with_columns(*originals, *(pl.lit(UNCHANGED, pl.Int8).alias(level(name)) for name in names))
+
+
+def _measure_loss(published: pl.DataFrame, leaving: pl.DataFrame, policy: KAnonymityPolicy) -> dict[str, Any]:
+    """Measure what the rows of this export lose."""
+    names = list(dict.fromkeys(policy.quasi_identifiers))
+    columns = [*names, "rows", *map(original, names), *map(level, names)]
+    classes = pl.concat(
+        [_as_unchanged(published, names).select(columns), leaving.select(columns)], how="vertical_relaxed"
+    )
+    nothing = pl.repeat(value=False, n=classes.height, eager=True)
+    return measure_loss(classes, nothing, policy, classes.select(names).n_unique())
+
+
+def _unite(published: pl.DataFrame, leaving: pl.DataFrame, names: list[str]) -> pl.DataFrame:
+    """Return the published classes with the generalised ones, whose people may be the same."""
+    frames = [frame.select(*names, "people", "rows") for frame in (published, leaving)]
+    people = pl.col("people").max()
+    return pl.concat(frames, how="vertical_relaxed").group_by(names).agg(people, pl.col("rows").sum())
+
+
+def _require_allowed(suppressed: int, leaving: int, policy: KAnonymityPolicy) -> None:
+    """Refuse to suppress rows that have waited for too long, unless the policy allows it."""
+    limit = "`on_small_class` is fail" if policy.on_small_class == "fail" else ""
+    if suppressed > policy.max_suppressed * (suppressed + leaving):
+        limit = f"`max_suppressed` allows {policy.max_suppressed:.10g}"
+    if suppressed and limit:
+        names = ", ".join(policy.quasi_identifiers)
+        raise ValidationError(
+            f"Nothing was exported: {suppressed:,} rows have waited longer than --max-pending for {policy.k} people "
+            f"with equal {names}, and {limit}. Raise --max-pending, or allow to suppress them."
+        )

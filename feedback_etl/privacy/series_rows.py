@@ -1,0 +1,50 @@
+"""Rows of an incremental series with their people: those that wait for k people, and the members of its classes.
+
+Both are kept for the next export of the series, without ids: rows have the pseudonym of their analysis, by which an
+erasure finds them, and a keyed digest of their person.
+"""
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from feedback_etl.data_files.row_filter import PSEUDONYM
+from feedback_etl.privacy.k_anonymity import digest_people
+from feedback_etl.privacy.keys import Key
+
+PERSON = "digest of the person"
+SINCE = "pending since"
+EXPORT = "number of the export"
+"""Columns of these rows. No column of an export has a blank in its name."""
+
+
+def add_people(pairs: pl.DataFrame, user_ids: pl.Series, key: Key | None) -> pl.DataFrame:
+    """Return training pairs with the digest of the user of each; null for rows without one."""
+    return pairs.with_columns(user_ids.alias(PERSON)).with_columns(digest_people(pl.col(PERSON), key))
+
+
+class SeriesMembers:
+    """The people of the equivalence classes that have left with the exports of a series.
+
+    Args:
+        quasi_identifiers: Columns of the classes.
+        cap: Number of people of a class that are remembered.
+        stored: Members that earlier exports have stored: pseudonym, person, quasi-identifiers as published, and number
+            of the export. A frame without columns if there are none.
+        number: Number of this export.
+    """
+
+    def __init__(self, quasi_identifiers: Sequence[str], cap: int, stored: pl.DataFrame, number: int) -> None:
+        self._names, self._cap, self._number = list(dict.fromkeys(quasi_identifiers)), cap, number
+        self.rows = stored
+
+    def add(self, leaving: pl.DataFrame) -> None:
+        """Add the people of rows as they are published, once in a class and with their newest export."""
+        if leaving.is_empty():
+            return
+        columns = [PSEUDONYM, PERSON, *(name for name in self._names if name != PSEUDONYM)]
+        members = leaving.select(pl.col(columns)).with_columns(pl.col(pl.Enum).cast(pl.String))
+        members = members.with_columns(pl.lit(self._number, pl.Int64).alias(EXPORT))
+        rows = pl.concat([self.rows, members], how="vertical_relaxed" if self.rows.width else "diagonal")
+        newest = rows.unique([PERSON, *self._names], keep="last", maintain_order=True)
+        self.rows = newest.group_by(self._names, maintain_order=True).tail(self._cap).select(members.columns)

@@ -1,0 +1,249 @@
+"""Feedback of another application, from its declaration to its training set."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import sqlalchemy as sa
+from databases import Database
+from folders import NOW, people
+from pseudonym_keys import KEY
+
+import feedback_etl as fe
+from feedback_etl.errors import UsageError
+from feedback_etl.privacy.erasure import erase
+from feedback_etl.records.catalog import list_manifests
+from feedback_etl.report.write import write_report
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
+from feedback_etl.settings.model import load_settings
+from feedback_etl.training.dataset import open_dataset
+
+CLASSIC = """
+[ratings.helpful_rating]
+min = 1
+max = 5
+label = "helpful"
+threshold = 4
+description = "How helpful, 1 to 5."
+[ratings.product_satisfaction]
+min = 1
+max = 5
+label = "satisfied"
+threshold = 4
+description = "Satisfaction, 1 to 5."
+[ratings.routine_completion_pct]
+min = 0
+max = 100
+label = "completed"
+threshold = 80
+description = "Share of the routine that was completed, in percent; 0 is a value."
+[ratings.would_recommend]
+type = "boolean"
+label = "recommended"
+description = "Whether the user would recommend it; False is a value."
+[lists.conditions_detected]
+column = "conditions_analyzed"
+raw_name = "conditions_analyzed"
+reason = "conditions_not_a_list"
+role = "quasi_identifier"
+joined = true
+description = "Conditions, joined by commas."
+[lists.rules_applied]
+reason = "rules_not_a_list"
+joined = true
+description = "Rules behind it, joined by commas."
+[columns.recommendation_id]
+role = "item"
+[columns.timeframe]
+role = "quasi_identifier"
+[columns.age_range]
+column = "age"
+role = "quasi_identifier"
+type = "integer"
+bucket = [18, 25, 35, 50]
+"""
+COURSES = """
+[source]
+table = "answers"
+feedback_id = "no"
+user_id = "person"
+created_at = "sent"
+[ratings.stars]
+column = "mark"
+min = 1
+max = 10
+step = 0.5
+[ratings.again]
+type = "boolean"
+[ratings.pace]
+min = -2
+max = 2
+[lists.tags]
+[columns.course]
+role = "item"
+[columns.country]
+role = "quasi_identifier"
+[columns.age_range]
+column = "born"
+role = "quasi_identifier"
+type = "date"
+bucket = [30, 60]
+[dedup]
+key = ["user_id", "course", "created_at"]
+"""
+ROWS = [
+    # no, person, course, mark, again, pace, tags, country, born, sent
+    (1, 7, "math", 9.5, True, -2, '["slow, clear", "a\\"b"]', "AT", "1990-10-25", "2025-10-24 10:00:00"),
+    (2, 7, "art", 10, None, None, "[]", "AT", "1990-10-25", "2025-10-24 10:00:00"),  # the same person and time
+    (3, 7, "math", 1, None, None, "[]", "AT", "1990-10-25", "2025-10-24 10:00:00"),  # a duplicate of the first
+    (4, 8, "math", None, False, 0, '["=1+1"]', "DE", "1965-10-24", "2025-10-24 11:00:00"),
+    (5, 8, "art", 9.25, None, None, "[]", "DE", None, "2025-10-24 12:00:00"),  # between the steps
+    (6, 8, "art", 11, None, None, "{}", "DE", None, "2025-10-24 13:00:00"),  # off the scale, no list
+    (7, 9, "art", None, None, None, "[]", "DE", None, "2025-10-24 14:00:00"),  # no rating
+]
+EXPECTED = [
+    {"course": "math", "stars": "9.5", "again": "True", "pace": "-2", "tags": '["slow, clear","a\\"b"]'}
+    | {"country": "AT", "age_range": "30-60"},
+    {"course": "art", "stars": "10.0", "again": "", "pace": "", "tags": "", "country": "AT", "age_range": "30-60"},
+    {"course": "math", "stars": "", "again": "False", "pace": "0", "tags": '["=1+1"]'}
+    | {"country": "DE", "age_range": "60+"},
+]
+
+
+@pytest.fixture
+def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A database of course ratings with its declaration in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    declare(COURSES)
+    url = f"sqlite:///{tmp_path / 'courses.db'}"
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE TABLE answers (no INTEGER PRIMARY KEY, person INTEGER, course TEXT, mark REAL, again BOOLEAN, "
+            "pace INTEGER, tags TEXT, country TEXT, born TEXT, sent TEXT)"
+        )
+        connection.exec_driver_sql(f"INSERT INTO answers VALUES ({', '.join('?' * 10)})", ROWS)
+    yield url
+    engine.dispose()
+
+
+def declare(text: str) -> None:
+    """Write the settings file."""
+    Path("feedback-etl.toml").write_text(text, encoding="utf-8")
+    Path("feedback-etl.toml").chmod(0o600)
+
+
+def export(url: str, **options: Any) -> fe.ExportReport:
+    """Export with the settings of the working directory."""
+    settings = load_settings().to_options(days_back=-1, **{"output_dir": "out"} | options)
+    return fe.export_feedback(url, options=settings, key=KEY, now=NOW)
+
+
+def test_declared_columns_are_exported_and_no_others(app: str) -> None:
+    """With their names, scales and steps; ages from a date of birth that is not exported, rows of each item."""
+    report = export(app)
+    rows = list(csv.DictReader(io.StringIO(Path(report.export_filename).read_text(encoding="utf-8"))))
+    assert [*rows[0]] == ["analysis_hash", *EXPECTED[0], "feedback_timestamp", "export_date"]
+    assert [{name: row[name] for name in EXPECTED[0]} for row in rows] == EXPECTED
+    assert "1990" not in Path(report.export_filename).read_text(encoding="utf-8")
+    counts = (report.exported_records, report.deduplicated_records, report.errors, report.skipped_records)
+    assert counts == (3, 1, 2, 1)
+    assert report.rejected_reasons == {"stars_not_on_step": 1, "stars_out_of_range": 1, "tags_not_a_list": 1}
+    assert report.risk["quasi_identifiers"] == ["age_range", "country"]
+
+
+def test_minimum_counts_all_declared_ratings(app: str) -> None:
+    """The first row has three, none has four."""
+    assert export(app, min_feedback_fields=3).exported_records == 1
+    with pytest.raises(UsageError, match="from 0 to 3"):
+        export(app, min_feedback_fields=4)
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_training_set_is_read_without_the_settings_file(app: str, form: str) -> None:
+    """Its manifest contains the schema: scales, lists and the order of ages."""
+    export(app, format=form)
+    Path("feedback-etl.toml").unlink()
+    dataset = open_dataset("out", verify=True, key=KEY)
+    frame = dataset.frame.collect()
+    assert frame["tags"].to_list() == [["slow, clear", 'a"b'], None, ["=1+1"]]
+    assert frame.schema["stars"] == pl.Float64
+    assert frame.schema["pace"] == pl.Int8
+    assert frame.schema["age_range"] == pl.Enum(["<30", "30-60", "60+"])
+    fe.validate(frame, schema=dataset.schema)
+    write_report("report.html", ["out"], keys=[])
+    page = Path("report.html").read_text(encoding="utf-8")
+    assert all(name in page for name in ("stars", "again", "tags", "course"))
+    if form == "parquet":
+        assert pl.read_parquet(next(Path("out").glob("*.parquet"))).schema["tags"] == pl.List(pl.String)
+
+
+def test_overlapping_exports_are_combined_by_the_declared_key(app: str) -> None:
+    """The rows of two exports are read once."""
+    export(app)
+    export(app, format="parquet")
+    assert fe.scan_training("out").collect().height == 3
+
+
+def test_schemas_are_not_mixed(app: str) -> None:
+    """Unless that is requested."""
+    export(app)
+    declare(COURSES.replace("max = 10", "max = 20"))
+    export(app)
+    with pytest.raises(UsageError, match="2 schemas"):
+        fe.scan_training("out")
+
+
+def test_erased_person_is_removed(app: str) -> None:
+    """From files of a declared schema, too."""
+    export(app, format="parquet")
+    export(app)
+    erased = erase("out", user_ids=[7], database=app, keys=KEY, **load_settings().to_database_keywords())
+    assert erased.rows == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[ratings.stars]\nmin = 1\nmax = 5\nfoo = 1", "ratings.stars.foo"),
+        ("[ratings.stars]\nmin = 'a'\nmax = 5", "ratings.stars.min"),
+        ("[dedup]\nkeys = []", "dedup.keys"),
+    ],
+)
+def test_wrong_keys_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str) -> None:
+    """As those of other settings."""
+    monkeypatch.chdir(tmp_path)
+    declare(text)
+    with pytest.raises(UsageError, match=re.escape(message)):
+        load_settings()
+
+
+def test_declared_schema_needs_a_source(app: str) -> None:
+    """The default tables do not have its columns."""
+    declare(COURSES[COURSES.index("[ratings") :])
+    with pytest.raises(UsageError, match=r"needs .source. or a query"):
+        export(app)
+
+
+def test_classic_declaration_equals_the_classic_schema(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So its files and manifests are the same, byte for byte."""
+    monkeypatch.chdir(tmp_path)
+    declare(CLASSIC)
+    assert load_settings().declaration == (CLASSIC_SCHEMA, {}, {})
+    database.fill(**people(3))
+    for form in ("csv", "parquet"):
+        declared = export(database.url, format=form, output_dir=f"declared_{form}")
+        options: Any = {"format": form, "output_dir": f"classic_{form}"}
+        classic = fe.export_feedback(database.url, days_back=-1, key=KEY, now=NOW, **options)
+        assert Path(declared.export_filename).read_bytes() == Path(classic.export_filename).read_bytes()
+        settings = [list_manifests(Path(f"{name}_{form}"))[0].settings for name in ("declared", "classic")]
+        assert settings[0] == settings[1]
+        assert json.dumps(settings[0]).count("schema") == json.dumps(settings[0]).count("db_schema")
