@@ -137,6 +137,7 @@ def test_pending_rows_are_private_and_have_no_ids(app: Database, folder: Path) -
         export_night(app, folder, day)
     (path,) = pending_files(folder)
     assert path.stat().st_mode & 0o777 == 0o600
+    assert [*folder.rglob("*.parquet"), *folder.rglob("*.csv")] == []  # what a glob of a user would find
     assert visible(folder) == [f"{manifest.stem}.manifest.json" for manifest in list_manifests(folder)]
     pending = pl.read_parquet(path)
     assert pending["analysis_hash"].to_list() == [pseudonym(101), pseudonym(202)]
