@@ -33,6 +33,7 @@ bench: .venv/installed-test .venv-users/installed  ## measure performance; about
 	BENCH_PYTHON=$(CURDIR)/.venv-users/bin/python PYTHONPATH=tests $(BIN)/python benchmarks/bench.py
 	$(BIN)/python benchmarks/training.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/many_workers.py
+	PYTHONPATH=tests $(BIN)/python benchmarks/nothing_new.py
 
 lint: .venv/installed-test  ## ruff and mypy
 	$(BIN)/ruff check .

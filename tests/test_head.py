@@ -176,6 +176,7 @@ def divided(count: int) -> FeedbackPartitions:
         0,
         0,
         lambda: "",
+        lambda: "",
         "postgresql",
         (),
         Watermark(None, []),
