@@ -91,6 +91,16 @@ def test_error_points_into_the_file(url: str, before: str, wrong: str) -> None:
     assert message.endswith(f" (query.sql, line {line}, column {column}).")
 
 
+def test_error_in_a_view_is_not_located_in_the_query(tmp_path: Path) -> None:
+    """DuckDB shows a line of the view, which the query does not have."""
+    engine = sa.create_engine(f"duckdb:///{tmp_path}/views.duckdb", poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE t AS SELECT 1 AS a, 2 AS b")
+        connection.exec_driver_sql("CREATE VIEW v AS SELECT a,\n\n\n\n\n b\n FROM t")
+        connection.exec_driver_sql("ALTER TABLE t RENAME COLUMN b TO c")
+    assert "query.sql" in str(refusal(str(engine.url), query=in_file("SELECT * FROM v")))
+
+
 def test_error_at_the_end_of_a_query_does_not_show_our_own_text(url: str) -> None:
     """The statement around the query is not the user's."""
     message = str(refusal(url, query=in_file(f"{select(url)}\nWHERE  ")))
