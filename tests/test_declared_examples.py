@@ -1,4 +1,4 @@
-"""The declared examples on each database, against an exporter in plain Python that knows nothing of this package."""
+"""The declared examples on each database, against an exporter in plain Python that uses nothing of this package."""
 
 import csv
 import hashlib
@@ -14,8 +14,11 @@ from typing import Any
 import polars as pl
 import pytest
 import sqlalchemy as sa
+from clusters import EXECUTORS, environment, exported, frame_of
 from processes import feedback_etl
 from pseudonym_keys import KEY
+
+from feedback_etl.settings.model import load_settings
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SCRIPTS = {
@@ -195,3 +198,23 @@ def test_series_and_erasure_of_a_declared_source(postgres_database: str, monkeyp
     erased = feedback_etl("erase", "--user-ids-file", "ids", "--json")
     assert erased.returncode == 0, erased.stderr
     assert json.loads(erased.stdout)["rows"] == written
+
+
+def test_declared_source_in_parts_has_the_same_rows(
+    postgres_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers read ranges of the joined tables, in the order of time."""
+    create("shop_reviews", postgres_database)
+    shutil.copy(EXAMPLES / "shop_reviews" / "feedback-etl.toml", ".")
+    monkeypatch.setattr("feedback_etl.database.partitioning.MIN_ROWS_PER_TASK", 5)
+    for name, value in environment(postgres_database).items():
+        monkeypatch.setenv(name, value)
+    options = load_settings().to_options()
+    keywords = {"source": options.read.source, "schema": options.privacy.schema}
+    alone = exported(postgres_database, tmp_path / "alone", **keywords)
+    with EXECUTORS["threads"]() as executor:
+        shared = exported(postgres_database, tmp_path / "shared", executor=executor, **keywords)
+    assert len([*Path(shared.export_filename).glob("*.csv")]) > 1
+    rows = [frame_of(report).drop("export_date") for report in (shared, alone)]
+    assert rows[0].equals(rows[1])
+    assert rows[0].height == len(fetch_expected("shop_reviews", postgres_database))

@@ -6,8 +6,10 @@ import re
 import sqlite3
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import closing
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -116,12 +118,28 @@ def test_plots_are_stored_and_small(notebook: Path) -> None:
 
 @pytest.mark.parametrize("notebook", PLOTTED, ids=lambda path: path.stem)
 def test_plots_have_descriptions_with_values(notebook: Path) -> None:
-    """For those who do not see the picture."""
+    """For those who do not see the picture; as text too, since JupyterLab and GitHub show no alternative texts."""
     outputs = [output for cell in code_cells(notebook) for output in cell["outputs"]]
-    plots = [output["metadata"] for output in outputs if PICTURE in output.get("data", {})]
-    descriptions = [plot[PICTURE]["alt"] for plot in plots]
+    plots = [number for number, output in enumerate(outputs) if PICTURE in output.get("data", {})]
+    descriptions = [outputs[number]["metadata"][PICTURE]["alt"] for number in plots]
     assert all(re.fullmatch(r"[A-Z].{40,}\d.*\.", text) for text in descriptions)
     assert len({*descriptions}) == len(plots)
+    below = [outputs[number + 1]["data"] for number in plots]
+    assert ["".join(data["text/plain"]) for data in below] == descriptions
+    assert all(
+        "</summary>" + escape(text) in "".join(data["text/html"])
+        for data, text in zip(below, descriptions, strict=True)
+    )
+
+
+def test_extra_brings_what_notebooks_import() -> None:
+    """And JupyterLab, whose kernel brings IPython."""
+    project = tomllib.loads((RUN.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extra = {re.split("[>=]", requirement)[0] for requirement in project["optional-dependencies"]["notebook"]}
+    assert extra == {"jupyterlab", "matplotlib", "scikit-learn"}
+    code = "\n".join("".join(cell["source"]) for notebook in NOTEBOOKS for cell in code_cells(notebook))
+    imported = {*re.findall(r"^(?:import|from) (\w+)", code, re.MULTILINE)} - sys.stdlib_module_names
+    assert imported == {"IPython", "feedback_etl", "matplotlib", "numpy", "polars", "sklearn"}
 
 
 def test_plots_share_one_style() -> None:

@@ -140,7 +140,7 @@ def _write_new(path: Path, text: str) -> None:
 
 def _summarize(proposal: "Proposal", output: Path) -> Iterator[str]:
     """Yield the lines of the summary."""
-    uses: tuple[Use, ...] = ("item_id", "rating", "list", "column")
+    uses: tuple[Use, ...] = ("item_id", "rating", "list", "age", "column")
     exported = [column.name for use in uses for column in proposal.find(use)]
     exported += [elements.name for elements in proposal.elements]
     personal = [column.column.name for column in proposal.find("none") if column.reason]

@@ -1,4 +1,4 @@
-"""Suggest the index that would speed up reading."""
+"""Suggest the index that would speed up reading, and the cursor that follows changes."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -8,9 +8,12 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from feedback_etl.database.connect import DatabaseConnection
+from feedback_etl.database.cursor import is_edited
+from feedback_etl.database.cursor_name import UPDATED_AT
+from feedback_etl.database.inspection import inspect_source
 from feedback_etl.database.relation import SourceRelation
 from feedback_etl.database.sql import count_rows
-from feedback_etl.database.statements import fetch_count
+from feedback_etl.database.statements import fetch_count, fetch_rows
 from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError
 
@@ -58,6 +61,37 @@ def missing_index_statement(
     schema = f"{quote(table.schema)}." if table.schema and source.dialect != "sqlite" else ""
     index_name = "CONCURRENTLY" if source.dialect == "postgresql" else quote(f"{table.name}_{column.name}")
     return f"CREATE INDEX {index_name} ON {schema}{quote(table.name)} ({quote(column.name)});"
+
+
+def suggest_cursor(source: DatabaseConnection, relation: SourceRelation) -> str:
+    """Return a sentence on the cursor that follows changes; "" if no row was changed after it was created.
+
+    Only the default tables are analysed.
+    """
+    if relation.profiles is None:
+        return ""
+    with suppress(SQLAlchemyError, SourceError):  # a hint must not fail an export
+        relation = inspect_source(source, cursor=UPDATED_AT)
+        edited: sa.Select[Any] = (
+            sa.select(sa.literal_column("1")).select_from(relation.feedback_table).where(is_edited(relation))
+        )
+        if fetch_rows(source, relation.render(edited.limit(1))):
+            return (
+                "rows were changed after they were created, and this series does not export them again: a series with "
+                "--cursor updated_at does"
+            )
+    return ""
+
+
+def count_edited(source: DatabaseConnection, relation: SourceRelation) -> int | None:
+    """Return the number of rows of the default table that were changed after they were created; None if unknown."""
+    if relation.profiles is None:
+        return None
+    with suppress(SQLAlchemyError, SourceError):
+        relation = inspect_source(source, cursor=UPDATED_AT)
+        edited = sa.select(sa.func.count()).select_from(relation.feedback_table).where(is_edited(relation))
+        return fetch_count(source, relation.render(edited))
+    return None
 
 
 def _find_table(relation: SourceRelation, name: str) -> sa.TableClause | None:
