@@ -1,7 +1,9 @@
 """Write the interactions of a folder of exports for recommender libraries: python recommender_files.py FOLDER TARGET.
 
-RecBole reads `feedback.inter`, LensKit and others `ratings.csv` in the form of MovieLens, and libraries for preference
-training `preferences.jsonl` with a prompt, a completion and a label on each line.
+RecBole reads `feedback.inter`. `ratings.csv` has the form of MovieLens; LensKit reads it with
+`from_interactions_df(pandas.read_csv("ratings.csv"), user_col="userId", item_col="movieId", rating_col="rating",
+timestamp_col="timestamp")`. Libraries for preference training read `preferences.jsonl` with a prompt, a completion and
+a label on each line.
 """
 
 import sys
@@ -20,9 +22,10 @@ def write_recbole(pairs: pl.DataFrame, path: Path) -> None:
 
 
 def write_movielens(pairs: pl.DataFrame, path: Path) -> None:
-    """Write the columns of MovieLens."""
+    """Write the columns of MovieLens, whose users rate an item once: the last rating of each."""
     names = {"user": "userId", "item": "movieId", "value": "rating"}
-    interactions(pairs, names=names).write_csv(path)
+    ratings = interactions(pairs, names=names).sort("timestamp", maintain_order=True)
+    ratings.unique(["userId", "movieId"], keep="last", maintain_order=True).write_csv(path)
 
 
 def write_preferences(pairs: pl.DataFrame, path: Path) -> None:

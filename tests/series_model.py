@@ -15,9 +15,14 @@ incremental exports is silent, these are its decisions:
   were corrected since or consent since. Rows that were listed as rejected, and are still invalid, are not listed again.
 - An export that would begin a series beside another one is refused unless `new_series` says that it is meant; the new
   series exports all rows again, which are the newest copies then.
-- An edit of a row that the series has read is not followed; a full export, or a new series, contains it. An invalid
-  version of a row does not remove a valid one that was exported before.
+- Without a cursor, an edit of a row that the series has read is not followed; a full export, or a new series, contains
+  it. With a cursor, the time of a row is the later of its creation and its last change, a version is read once, and a
+  changed version is exported again. An edit whose time is not recorded, or is below the watermark, is not followed. Of
+  the versions of a pair that one run reads, the first by (creation, id) is exported.
+- An invalid version of a row does not remove a valid one that was exported before.
 - The newest copy of a pair counts: the one of the export with the latest clock, then the one that was written last.
+  Within a series the number of the export counts, also where the clock went back: an export is as new as the newest
+  before it in the series.
 """
 
 import hashlib
@@ -51,6 +56,11 @@ class Row:
         return self.analysis, self.created_at
 
     @property
+    def changed_at(self) -> datetime:
+        """The time of the last change; the creation if no later one is recorded."""
+        return max(self.created_at, self.updated_at or self.created_at)
+
+    @property
     def values(self) -> dict[str, Any]:
         """The columns of the row in the database."""
         return {
@@ -70,14 +80,30 @@ class Series:
     """What an incremental series remembers."""
 
     lookback: timedelta
+    follows_changes: bool = False
     is_tried: bool = False
     """Whether an export was tried: only the first has to say that it begins a series beside another one."""
     watermark: datetime | None = None
-    read: set[int] = field(default_factory=set)
-    """Ids of the rows that were read."""
+    read: set[tuple[Any, ...]] = field(default_factory=set)
+    """The rows that were read, or the versions of rows; see `identify`."""
     pairs: set[Pair] = field(default_factory=set)
-    rejected: set[int] = field(default_factory=set)
-    """Ids of the rows that are listed as rejected."""
+    rejected: set[tuple[int, int]] = field(default_factory=set)
+    """Analysis and id of the rows that are listed as rejected."""
+    recency: tuple[datetime, int] = (datetime.min, 0)
+    """Clock and number of its newest export."""
+
+    def time(self, row: Row) -> datetime:
+        """Return the time by which the series continues."""
+        return row.changed_at if self.follows_changes else row.created_at
+
+    def is_changed(self, row: Row) -> bool:
+        """Return whether the series takes a row for a new version."""
+        return self.time(row) > row.created_at
+
+    def identify(self, row: Row) -> tuple[Any, ...]:
+        """Return what makes a row another one: the analysis, the id, and with a cursor the version."""
+        version = (row.changed_at, row.version, row.is_valid) if self.follows_changes else ()
+        return (row.analysis, row.id, *version)
 
 
 class Increment(NamedTuple):
@@ -87,12 +113,14 @@ class Increment(NamedTuple):
         rows: The rows that it reads and has not read before.
         pairs: The version of each pair that it exports.
         rejected: The number of invalid rows.
+        changed: The number of pairs that an earlier export of the series contains.
         watermark: The watermark after it.
     """
 
     rows: list[Row]
     pairs: dict[Pair, int]
     rejected: int
+    changed: int
     watermark: datetime | None
 
     @property
@@ -107,9 +135,9 @@ class Increment(NamedTuple):
 
 
 class Export(NamedTuple):
-    """A published export: the clock when it was made, and the version of each pair in it."""
+    """A published export: clock and number, by which it is newer than others, and the version of each pair in it."""
 
-    now: datetime
+    recency: tuple[datetime, int]
     pairs: dict[Pair, int]
 
 
@@ -122,6 +150,7 @@ class TrainingModel:
         self.erased_users: set[int] = set()
         self.erased_analyses: set[int] = set()
         self.exports: list[Export] = []
+        self.number = 0
 
     def plan_full(self, now: datetime) -> Increment:
         """Return what an export of all rows contains."""
@@ -135,9 +164,12 @@ class TrainingModel:
 
     def _plan(self, series: Series, now: datetime) -> Increment:
         start = series.watermark or datetime.min
-        window = [row for row in self.rows.values() if start <= row.created_at < now]
-        new = [row for row in window if self._is_exportable(row) and row.id not in series.read]
-        newest = max((row.created_at for row in window), default=None)
+        window = [row for row in self.rows.values() if row.created_at < now and start <= series.time(row)]
+        new = [row for row in window if self._is_exportable(row) and series.identify(row) not in series.read]
+        times = [row.created_at for row in self.rows.values()]
+        if series.follows_changes:
+            times += [row.updated_at for row in self.rows.values() if row.updated_at is not None]
+        newest = max((time for time in times if start <= time < now), default=None)
         watermark = series.watermark if newest is None else max(start, newest - series.lookback)
         return self._select(new, series, watermark)
 
@@ -147,17 +179,19 @@ class TrainingModel:
         missing = [
             row
             for row in self.rows.values()
-            if row.created_at < series.watermark and self._is_exportable(row) and row.pair not in series.pairs
+            if series.time(row) < series.watermark and self._is_exportable(row) and row.pair not in series.pairs
         ]
-        new = [row for row in missing if row.is_valid or row.id not in series.rejected]
+        new = [row for row in missing if row.is_valid or (row.analysis, row.id) not in series.rejected]
         return self._select(new, series, series.watermark)
 
     def _select(self, new: list[Row], series: Series, watermark: datetime | None) -> Increment:
-        pairs: dict[Pair, int] = {}
+        exported: dict[Pair, Row] = {}
         for row in sorted(new, key=lambda row: (row.created_at, row.id)):
-            if row.is_valid and row.pair not in series.pairs:
-                pairs.setdefault(row.pair, row.version)
-        return Increment(new, pairs, sum(not row.is_valid for row in new), watermark)
+            if row.is_valid and (series.is_changed(row) or row.pair not in series.pairs):
+                exported.setdefault(row.pair, row)
+        pairs = {pair: row.version for pair, row in exported.items()}
+        changed = sum(row.pair in series.pairs for row in exported.values())
+        return Increment(new, pairs, sum(not row.is_valid for row in new), changed, watermark)
 
     def _is_exportable(self, row: Row) -> bool:
         is_erased = row.user in self.erased_users or row.analysis in self.erased_analyses
@@ -165,13 +199,16 @@ class TrainingModel:
 
     def publish(self, increment: Increment, now: datetime, series: Series | None = None) -> None:
         """Record that an export was published."""
-        if increment.pairs:
-            self.exports.append(Export(now, dict(increment.pairs)))
+        self.number += 1
+        recency = now, self.number
         if series is not None:
+            recency = series.recency = max(recency, series.recency)
             series.watermark = increment.watermark
-            series.read |= {row.id for row in increment.rows}
+            series.read |= {series.identify(row) for row in increment.rows}
             series.pairs |= increment.pairs.keys()
-            series.rejected |= {row.id for row in increment.rows if not row.is_valid}
+            series.rejected |= {(row.analysis, row.id) for row in increment.rows if not row.is_valid}
+        if increment.pairs:
+            self.exports.append(Export(recency, dict(increment.pairs)))
 
     def erase_user(self, user: int) -> None:
         """Erase a user: the analyses that the database has of them leave every export."""
@@ -191,9 +228,8 @@ class TrainingModel:
         gone -= self.remaining
         self._remove(gone)
         for state in series:
-            forgotten = {row.id for row in self.rows.values() if row.analysis in gone}
-            state.read -= forgotten
-            state.rejected -= forgotten
+            state.read = {identity for identity in state.read if identity[0] not in gone}
+            state.rejected = {identity for identity in state.rejected if identity[0] not in gone}
             state.pairs = {pair for pair in state.pairs if pair[0] not in gone}
 
     def _remove(self, analyses: set[int]) -> None:
@@ -204,7 +240,7 @@ class TrainingModel:
     def training_set(self) -> list[tuple[str, datetime, int]]:
         """Return pseudonym, time and version of each pair, ordered."""
         newest: dict[Pair, int] = {}
-        for export in sorted(self.exports, key=lambda export: export.now):
+        for export in sorted(self.exports, key=lambda export: export.recency):
             newest |= export.pairs
         return sorted((pseudonym(analysis), time, version) for (analysis, time), version in newest.items())
 

@@ -63,6 +63,20 @@ def test_those_of_training_work() -> None:
 
 
 @pytest.mark.slow
+def test_those_of_nothing_new_work() -> None:
+    """A small run measures both series."""
+    done = subprocess.run(
+        [sys.executable, "benchmarks/nothing_new.py", "--small"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": "tests"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 2), done.stderr
+
+
+@pytest.mark.slow
 def test_those_of_many_workers_work() -> None:
     """A small run measures everybody, and what a task costs."""
     done = subprocess.run(

@@ -35,7 +35,7 @@ KEYS = [Key(KEY)]
 NAMES = [
     *("columns", "pseudonyms", "ages", "images", "contents", "keys", "duplicates", "modes", "retention"),
     *("audit log", "k"),
-    *("raw ids", "erasure", "collisions", "index", "consent", "record"),
+    *("raw ids", "erasure", "collisions", "index", "edits", "consent", "record"),
 ]
 SIZE = "feedback_etl.compliance.rows.GUESSED_IDS"
 QUERY = """
@@ -135,7 +135,7 @@ def test_missing_folder_passes_nothing(tmp_path: Path) -> None:
 def test_missing_database_is_reported(settings: Settings) -> None:
     """What needs it is skipped; pseudonyms are compared with guessed ids alone."""
     skipped = find_skipped(settings.model_copy(update={"database_url": None}))
-    assert skipped.keys() == {"pseudonyms", "raw ids", "erasure", "collisions", "index", "consent"}
+    assert skipped.keys() == {"pseudonyms", "raw ids", "erasure", "collisions", "index", "edits", "consent"}
     assert {item.remedy for item in skipped.values()} == {"set FEEDBACK_ETL_DATABASE_URL"}
     assert "Not tested: the ids of the application, no database" in skipped["pseudonyms"].detail
 
@@ -153,6 +153,21 @@ def test_index_behind_a_query_or_a_view_is_not_known(settings: Settings, app: Da
         connection.exec_driver_sql("ALTER TABLE recommendation_feedbacks RENAME TO stored")
         connection.exec_driver_sql("CREATE VIEW recommendation_feedbacks AS SELECT * FROM stored")
     assert find_skipped(settings)["index"].detail == item.detail
+
+
+def test_edits_are_tested_where_a_series_does_not_follow_them(
+    settings: Settings, app: Database, tmp_path: Path
+) -> None:
+    """Full exports contain rows as they are; the times of a query are not known, and the setting is a decision."""
+    with app.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE recommendation_feedbacks SET updated_at = '2025-10-25 13:00:00'")
+    assert "edits" not in find_failed(settings)
+    exported(app, settings.output_dir, days_back=30, incremental=True)
+    assert find_failed(settings)["edits"].detail.startswith("9 rows changed after creation (updated_at), and")
+    query = tmp_path / "feedback.sql"
+    query.write_text(QUERY)
+    assert "edits" in find_skipped(settings.model_copy(update={"query": query}))
+    assert "edits" not in find_failed(load_settings(**settings.model_dump(exclude_unset=True), cursor="created_at"))
 
 
 def test_short_ids_are_not_tested(settings: Settings, app: Database) -> None:
@@ -542,8 +557,8 @@ class TestCommand:
         assert "skip  index       Not tested: no database is configured." in lines
         assert max(len(line) for line in lines if str(settings.output_dir) not in line) <= 80
         assert result.returncode == 1
-        assert lines[-1] == "9 ok, 2 failed, 6 skipped"
-        assert "error: 2 items of 17 failed: " in result.stderr
+        assert lines[-1] == "9 ok, 2 failed, 7 skipped"
+        assert "error: 2 items of 18 failed: " in result.stderr
 
     def test_json_and_the_record_are_written(self, settings: Settings, app: Database) -> None:
         """With everything in the settings file."""

@@ -200,10 +200,13 @@ class TestAudit:
         records = [json.loads(line) for line in here("audit", "show", "--json").out.splitlines()]
         assert records == AuditLog(folder).records()
 
-    def test_audit_verify_prints_the_head(self, here: Here, folder: Path) -> None:
+    def test_audit_verify_prints_the_head_and_the_verdict(self, here: Here, folder: Path) -> None:
         """The head can be stored elsewhere."""
         ended = here("audit", "verify")
         assert (ended.code, ended.out) == (0, f"2 records, head {AuditLog(folder).head()}\n")
+        assert ended.err == (
+            "No change was found: audit log, manifests, data files and the list of erased people verify.\n"
+        )
 
     def test_audit_verify_finds_a_change(self, here: Here, folder: Path) -> None:
         """Exit code 1, with the line number."""

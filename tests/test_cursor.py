@@ -135,6 +135,16 @@ class TestChanges:
         assert follow(app, folder, NOW + 2 * HOUR).changed_records == 1
         assert ratings(folder) == {1: 1, 3: 5}
 
+    @pytest.mark.any_database
+    def test_unchanged_row_of_the_pair_does_not_hide_a_changed_one(self, app: Database, folder: Path) -> None:
+        """It was corrected without a new cursor, and comes first."""
+        add(app, row(1, NOW - MINUTE, helpful_rating=9), row(2, NOW - MINUTE, analysis_id=1))
+        assert follow(app, folder, NOW).exported_records == 1
+        edit(app, 1, None, helpful_rating=4)
+        edit(app, 2, NOW, helpful_rating=1)
+        report = follow(app, folder, NOW + MINUTE)
+        assert (report.changed_records, report.deduplicated_records, ratings(folder)) == (1, 1, {1: 1})
+
     def test_erased_person_stays_erased(self, app: Database, folder: Path) -> None:
         """A change does not bring their rows back."""
         add(app, row(1, NOW - 5 * DAY), row(2, NOW - MINUTE))
@@ -161,6 +171,47 @@ class TestChanges:
             edit(app, number, NOW + MINUTE, helpful_rating=1)
         report = follow(app, folder, NOW + HOUR)
         assert (report.excluded_records, report.changed_records, ratings(folder)) == (1, 1, {1: 5, 2: 1})
+
+
+class TestProposal:
+    """The cursor is proposed where a series begins without one, and rows were changed."""
+
+    def test_series_proposes_the_cursor_once(self, app: Database, folder: Path) -> None:
+        """Neither later runs do, nor other exports, nor a series with a cursor."""
+        add(app, row(1, NOW - 5 * DAY, updated_at=NOW - DAY), row(2, NOW - MINUTE))
+        assert export_next(app, folder / "full", NOW, incremental=False).advice == ""
+        advice = export_next(app, folder, NOW).advice
+        assert advice.startswith(
+            "rows were changed after they were created, and this series does not export them again"
+        )
+        add(app, row(3, NOW, updated_at=NOW + HOUR))
+        assert export_next(app, folder, NOW + HOUR).advice == ""
+        assert follow(app, folder / "other", NOW).advice == ""
+        assert export_next(app, folder / "query", NOW, query=QUERY.replace(", updated_at", "")).advice == ""
+
+    def test_times_of_the_insertion_are_no_change(self, app: Database, folder: Path) -> None:
+        """Two readings of the clock differ by less than a second."""
+        time = NOW - 5 * DAY
+        add(app, row(1, time, updated_at=time + SECOND / 2), row(2, NOW - MINUTE, updated_at=NOW - DAY))
+        assert export_next(app, folder, NOW).advice == ""
+
+    @pytest.mark.parametrize("type_name", ["timestamptz", "timestamp"])
+    def test_times_with_a_zone_are_compared_in_utc(self, postgres: Database, folder: Path, type_name: str) -> None:
+        with postgres.engine.begin() as connection:
+            connection.exec_driver_sql(f"ALTER TABLE recommendation_feedbacks ALTER updated_at TYPE {type_name}")
+            connection.exec_driver_sql("ALTER ROLE CURRENT_USER SET timezone = 'Asia/Tokyo'")
+        try:
+            postgres.fill(records=[{"id": 1, "recommendation_id": "rec_1"}])
+            add(postgres, row(1, NOW - MINUTE, updated_at="2025-10-25 11:59:00Z"))
+            assert export_next(postgres, folder, NOW).advice == ""
+        finally:
+            with postgres.engine.begin() as connection:
+                connection.exec_driver_sql("ALTER ROLE CURRENT_USER RESET timezone")
+
+    def test_store_proposes_the_cursor(self, sqlite_database: Database, bucket_url: str) -> None:
+        add(sqlite_database, row(1, NOW - 5 * DAY, updated_at=NOW - DAY))
+        sqlite_database.fill(records=[{"id": 1, "recommendation_id": "rec_1"}])
+        assert "--cursor updated_at" in export_next(sqlite_database, bucket_url, NOW).advice  # type: ignore[arg-type]
 
 
 class TestTimes:
@@ -227,7 +278,7 @@ class TestOptions:
         add(app, row(1, NOW - 5 * DAY), row(2, NOW - MINUTE))
         export_next(app, folder, NOW)
         edit(app, 1, NOW + SECOND, helpful_rating=1)
-        with pytest.raises(UsageError, match=r"again: cursor was created_at, is updated_at\. Pass --new-series"):
+        with pytest.raises(UsageError, match=r"again: `cursor` was created_at, is updated_at\. Pass `new_series`"):
             follow(app, folder, NOW + MINUTE)
         assert follow(app, folder, NOW + MINUTE, new_series=True).exported_records == 2
         assert ratings(folder) == {1: 1, 2: 5}

@@ -15,15 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from feedback_etl.columns import RATING_FIELDS
 from feedback_etl.errors import ExportFileError, UsageError, ValidationError
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.training.feature_matrix import feature_names, features
 from feedback_etl.training.labels import label
 from feedback_etl.training.vocabulary import Vocabulary
 from feedback_etl.transform.expressions import age_ranges
 
 KNOWN = Vocabulary(conditions=("acne", "dry"), rules=("r001",))
-BARE = dict.fromkeys(("conditions_detected", "rules_applied", "timeframe", "age_range", *RATING_FIELDS))
+BARE = dict.fromkeys(("conditions_detected", "rules_applied", "timeframe", "age_range", *CLASSIC_SCHEMA.rating_names))
 WHOLE: dict[str, Any] = {"vocabulary": KNOWN, "include": ["timeframe", "time"]}
 NAMES = ["acne", "dry", "dry skin", "é", "other", "missing"]
 lists = st.one_of(st.none(), st.lists(st.sampled_from(NAMES), min_size=1, unique=True).map(",".join))
@@ -198,9 +198,9 @@ class TestColumns:
         changes = [{"conditions_detected": first, "rules_applied": second} for first, second in rows]
         frame = features(pair_frame(*changes), vocabulary=known)
         assert frame.null_count().sum_horizontal().item() == 0
-        for name in names:
+        for name, column in zip(sorted(names), frame.columns, strict=False):
             expected = [float(name in (first or "").split(",")) for first, _ in rows]
-            assert frame[f"condition={name}"].to_list() == expected
+            assert (column, frame[column].to_list()) == (f"condition={name.replace(' ', '_')}", expected)
         other = [float(bool({*first.split(",")} - names)) if first else 0 for first, _ in rows]
         assert frame["conditions_other"].to_list() == other
         assert set(frame.schema.values()) == {pl.Float32}
@@ -211,10 +211,10 @@ class TestLabels:
 
     def test_features_do_not_depend_on_ratings(self) -> None:
         """Neither on their values nor on whether they are missing."""
-        none = dict.fromkeys(RATING_FIELDS)
+        none = dict.fromkeys(CLASSIC_SCHEMA.rating_names)
         frame = fitted_features(pair_frame({}, none, none | {"would_recommend": False, "helpful_rating": 1}))
         assert frame.unique().height == 1
-        assert not [name for name in frame.columns if name.startswith(RATING_FIELDS)]
+        assert not [name for name in frame.columns if name.startswith(CLASSIC_SCHEMA.rating_names)]
         assert not {"label", "analysis_hash", "recommendation_id", "export_date"} & {*frame.columns}
 
     def test_label_and_unknown_columns_are_no_features(self) -> None:
@@ -472,17 +472,18 @@ class TestNames:
 
     def test_refused_characters_are_replaced_and_names_stay_distinct(self) -> None:
         """In the order of the vocabulary; values follow the names of the vocabulary."""
-        vocabulary = Vocabulary(conditions=("a:b", "a_b", "a{b", 'x"[1]<2'), rules=("r=1",))
+        vocabulary = Vocabulary(conditions=("a:b", "a_b", "a{b", 'x"[1]<2', "a b", "c\nd"), rules=("r=1",))
         frame = pair_frame({"conditions_detected": "a{b", "rules_applied": "r=1"})
         row = features(frame, vocabulary=vocabulary).row(0, named=True)
         assert [name for name in row if "=" in name] == [
-            *("condition=a_b", "condition=a_b_2", "condition=a_b_3", "condition=x__1__2", "rule=r=1")
+            *("condition=a_b", "condition=a_b_2", "condition=a_b_3", "condition=x__1__2"),
+            *("condition=a_b_4", "condition=c_d", "rule=r=1"),
         ]
         assert [name for name, value in row.items() if value] == ["condition=a_b_3", "rule=r=1", "age"]
 
-    @given(st.lists(st.text(st.sampled_from('a_2[]{}<":'), max_size=3), unique=True))
+    @given(st.lists(st.text(st.sampled_from('a_2[]{}<": \n\u2028'), max_size=3), unique=True))
     def test_random_names_are_distinct(self, names: list[str]) -> None:
         """Whatever numbers they contain."""
         columns = features(pair_frame({}), vocabulary=Vocabulary(conditions=tuple(names))).columns
         assert len({*columns}) == len(columns)
-        assert not {*"".join(columns)} & {*'[]{}<":,'}
+        assert not {*"".join(columns)} & {*'[]{}<":, \n\u2028'}

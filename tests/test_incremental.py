@@ -33,7 +33,6 @@ from sqlalchemy.pool import StaticPool
 
 import feedback_etl as fe
 from feedback_etl.clock import parse_lookback
-from feedback_etl.columns import RATING_FIELDS
 from feedback_etl.errors import ExportFileError, FolderLockedError, UsageError, ValidationError
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit import AuditLog
@@ -42,6 +41,7 @@ from feedback_etl.records.catalog import list_manifests
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.records.window_counts import MAX_COUNTED_WINDOWS
 from feedback_etl.results import ExportReport
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.storage.locks import lock_folder
 
 HOUR, MINUTE, DAY = timedelta(hours=1), timedelta(minutes=1), timedelta(days=1)
@@ -204,8 +204,8 @@ class TestSeries:
         before = visible(folder)
         with pytest.raises(
             UsageError,
-            match=r"again: min_feedback_fields was 1, is 2, extra_columns was not set, is subject_hash\. Pass "
-            r"--new-series \(new_series=True\) to begin it, or name another folder \(--output\)\.$",
+            match=r"again: `min_feedback_fields` was 1, is 2, `extra_columns` was not set, is subject_hash\. Pass "
+            r"`new_series` to begin it, or name another folder \(`output_dir`\)\.$",
         ):
             export_next(app, folder, NOW + MINUTE, **other)
         assert visible(folder) == before
@@ -230,14 +230,14 @@ class TestSeries:
         """Another query does; its text is not shown. A series of an earlier version, by the text, is continued."""
         add(app, row(1, NOW - MINUTE))
         names = "'[]' AS conditions_analyzed, '[]' AS rules_applied, 30 AS age, 'rec_1' AS recommendation_id"
-        columns = ", ".join(("user_id", "analysis_id", *RATING_FIELDS, "timeframe", "created_at"))
+        columns = ", ".join(("user_id", "analysis_id", *CLASSIC_SCHEMA.rating_names, "timeframe", "created_at"))
         query = f"SELECT id AS feedback_id, {columns}, {names} FROM recommendation_feedbacks"
         assert export_next(app, folder, NOW, query=query).exported_records == 1
         spaced = f"-- nightly\n{query.replace(', ', ' ,  ')} /* all */ ;\n"
         assert export_next(app, folder, NOW + MINUTE, query=spaced).exported_records == 0
-        with pytest.raises(UsageError, match=r"again: the query is another one\. Pass --new-series"):
+        with pytest.raises(UsageError, match=r"again: the query is another one\. Pass `new_series`"):
             export_next(app, folder, NOW + MINUTE, query=f"{query} WHERE id > 0")
-        with pytest.raises(UsageError, match=r"again: query was set, is not set\. Pass"):
+        with pytest.raises(UsageError, match=r"again: `query` was set, is not set\. Pass"):
             export_next(app, folder, NOW + MINUTE)
         earlier = folder.with_name("earlier")
         with pytest.MonkeyPatch.context() as patch:

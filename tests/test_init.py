@@ -1,5 +1,7 @@
 """`feedback-etl init` against real databases: what it writes, asks and refuses."""
 
+import csv
+import json
 import stat
 import tomllib
 from pathlib import Path
@@ -7,7 +9,9 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from processes import Here, on_terminal
+from databases import Database
+from processes import Here, feedback_etl, on_terminal
+from pseudonym_keys import KEY
 
 SCRIPT = """
 CREATE TABLE customers (id integer PRIMARY KEY, name varchar(80), may_use_consent boolean);
@@ -144,3 +148,31 @@ def test_choices_are_asked_on_a_terminal(shop: str) -> None:
     assert "reviews has no such column." in screen
     assert "Time of a feedback [rated_at]: " in screen
     assert "user_id" not in read_declaration()["source"]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres_database"])
+def test_first_export_of_an_unknown_database_takes_three_commands(
+    shop: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """init, preview, export: only the rating of the one customer who consented, and nothing that she wrote."""
+    url = shop if kind == "sqlite" else create_shop(request.getfixturevalue(kind))
+    monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
+    monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", url)
+    commands = [("init", "--yes"), ("preview", "--days", "-1"), ("export", "--days", "-1", "--json")]
+    runs = [feedback_etl(*command) for command in commands]
+    assert [run.returncode for run in runs] == [0, 0, 0], runs[-1].stderr
+    exported = Path(json.loads(runs[-1].stdout)["export_filename"]).read_text()
+    for text in (runs[1].stdout, exported):
+        header, *rows = csv.reader(text.splitlines())
+        assert header == ["analysis_hash", "stars", "liked", "tags", "feedback_timestamp", "export_date"]
+        assert [row[1:5] for row in rows] == [
+            ["4.5", "True", '["big","good, cheap"]', "2025-10-01T10:00:00"],
+            ["", "True", "", "2025-10-03T10:00:00"],
+        ]
+    assert "canary" not in exported
+
+
+def test_default_tables_need_no_declaration(here: Here, sqlite_database: Database) -> None:
+    """Which is said, since their lists and ages are in other tables."""
+    lines = here("init", sqlite_database.url, "--yes").err.splitlines()
+    assert "default    these are the default tables, which are read with lists and ages without a declaration" in lines

@@ -64,7 +64,9 @@ def test_files_of_the_recipes(tmp_path: Path) -> None:
         f"a\tr1\t5.0\t{TIME}",
         f"b\tr3\t2.0\t{TIME}",
     ]
-    recommender_files.write_movielens(PAIRS, tmp_path / "ratings.csv")
+    week_before = pl.col("feedback_timestamp") - pl.duration(weeks=1)
+    earlier = PAIRS.drop_nulls("helpful_rating").with_columns(week_before, helpful_rating=pl.lit(1, pl.Int8))
+    recommender_files.write_movielens(pl.concat([PAIRS, earlier]), tmp_path / "ratings.csv")
     assert (tmp_path / "ratings.csv").read_text().splitlines() == [
         "userId,movieId,rating,timestamp",
         f"a,r1,5.0,{TIME}",

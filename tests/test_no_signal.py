@@ -96,6 +96,15 @@ def test_recipe_of_the_documentation_finds_no_signal(pairs: pl.DataFrame) -> Non
     assert area == pytest.approx(0.5, abs=0.03)
 
 
+def test_recipe_of_the_tutorial_finds_no_signal(pairs: pl.DataFrame) -> None:
+    """All its blocks but the first, which reads exports."""
+    reading, *blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/tutorials/training.md").read_text(), re.S)
+    names: dict[str, Any] = {"training": fe.training, "pairs": pairs}
+    exec("\n".join(blocks), names)
+    assert "scan_training" in reading
+    assert names["auc"] == pytest.approx(0.5, abs=0.03)
+
+
 def test_recipe_of_the_quickstart_finds_no_signal(pairs: pl.DataFrame) -> None:
     names: dict[str, Any] = {"fe": fe, "pairs": pairs}
     exec(recipe_of_quickstart(), names)

@@ -1,13 +1,23 @@
 """Notebooks run from top to bottom, as a reader would run them, and show what they give."""
 
 import json
+import os
+import re
+import sqlite3
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from contextlib import closing
+from html import escape
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import pytest
+
+import feedback_etl as fe
+from feedback_etl.demo.sample import DEMO_KEY, sample_database
 
 RUN = Path(__file__).with_name("run_notebooks.py")
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
@@ -49,11 +59,46 @@ def test_the_cells_of_the_quickstart_run_as_one_program() -> None:
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_gives_the_outputs_that_are_stored(notebook: Path, tmp_path: Path) -> None:
     """Every cell runs in a fresh kernel, without a configured key or database; `make notebooks` stores outputs anew."""
-    copy = tmp_path / notebook.name
+    copy, temporary = tmp_path / notebook.name, tmp_path / "temporary"
     copy.write_bytes(notebook.read_bytes())
-    done = subprocess.run([sys.executable, str(RUN), str(copy)], capture_output=True, text=True, check=False)
+    temporary.mkdir()
+    done = subprocess.run(
+        [sys.executable, str(RUN), str(copy)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "TMPDIR": str(temporary)},
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert without_pixels(code_cells(copy)) == without_pixels(code_cells(notebook))
+    assert [*temporary.iterdir()] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("notebook", ["exploring_feedback", "training_a_baseline"])
+def test_own_exports_are_used_by_the_line_that_the_notebook_names(
+    notebook: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one export of other people, timeframes and conditions, which has no rows in common with the sample."""
+    path = RUN.parent.parent / "notebooks" / f"{notebook}.ipynb"
+    text = "".join("".join(cell["source"]) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"])
+    (line,) = re.findall(r"`(FOLDER = .*?)`", text)
+    monkeypatch.chdir(tmp_path)
+    with sample_database(rows=1_500, seed=11) as url:
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as database:
+            database.execute("UPDATE recommendation_feedbacks SET timeframe = 'day_90' WHERE timeframe = '8_weeks'")
+            database.execute(
+                "UPDATE recommendation_records SET conditions_analyzed = replace(conditions_analyzed, 'dry', 'x')"
+            )
+            database.commit()
+        fe.export_feedback(url, days_back=90, key=DEMO_KEY, output_dir=line.split('"')[1], include_subject_hash=True)
+    code = "\n".join("".join(cell["source"]) for cell in code_cells(path))
+    assert code.count("\nFOLDER = None\n") == 1
+    monkeypatch.setattr("matplotlib.rcParams", dict(matplotlib.rcParams))
+    names: dict[str, Any] = {}
+    exec(compile(code.replace("\nFOLDER = None\n", f"\n{line}\n"), path.name, "exec"), names)
+    assert "url" not in names
+    assert 0 < names["pairs"].height < 1_500
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
@@ -69,6 +114,32 @@ def test_plots_are_stored_and_small(notebook: Path) -> None:
     """Who reads a notebook without running it sees its plots, and the repository stays light."""
     assert len([*pictures(code_cells(notebook))]) >= 4
     assert notebook.stat().st_size < MAX_BYTES
+
+
+@pytest.mark.parametrize("notebook", PLOTTED, ids=lambda path: path.stem)
+def test_plots_have_descriptions_with_values(notebook: Path) -> None:
+    """For those who do not see the picture; as text too, since JupyterLab and GitHub show no alternative texts."""
+    outputs = [output for cell in code_cells(notebook) for output in cell["outputs"]]
+    plots = [number for number, output in enumerate(outputs) if PICTURE in output.get("data", {})]
+    descriptions = [outputs[number]["metadata"][PICTURE]["alt"] for number in plots]
+    assert all(re.fullmatch(r"[A-Z].{40,}\d.*\.", text) for text in descriptions)
+    assert len({*descriptions}) == len(plots)
+    below = [outputs[number + 1]["data"] for number in plots]
+    assert ["".join(data["text/plain"]) for data in below] == descriptions
+    assert all(
+        "</summary>" + escape(text) in "".join(data["text/html"])
+        for data, text in zip(below, descriptions, strict=True)
+    )
+
+
+def test_extra_brings_what_notebooks_import() -> None:
+    """And JupyterLab, whose kernel brings IPython."""
+    project = tomllib.loads((RUN.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extra = {re.split("[>=]", requirement)[0] for requirement in project["optional-dependencies"]["notebook"]}
+    assert extra == {"jupyterlab", "matplotlib", "scikit-learn"}
+    code = "\n".join("".join(cell["source"]) for notebook in NOTEBOOKS for cell in code_cells(notebook))
+    imported = {*re.findall(r"^(?:import|from) (\w+)", code, re.MULTILINE)} - sys.stdlib_module_names
+    assert imported == {"IPython", "feedback_etl", "matplotlib", "numpy", "polars", "sklearn"}
 
 
 def test_plots_share_one_style() -> None:

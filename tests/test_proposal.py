@@ -31,6 +31,7 @@ REVIEWS = table(
     phoneNumber="word",
     ip_address="other",
     birth_date="date",
+    account_age="integer",
     country="word",
     tags="list",
     device="word",
@@ -94,7 +95,9 @@ def test_personal_columns_are_comments_with_the_reason() -> None:
     }.items():
         assert f"# Not exported: {name} looks like {reason}.\n" in text
     uncommented = "\n".join(line.removeprefix("# ") for line in text.splitlines() if line.startswith(("# [", "# role")))
-    assert tomllib.loads(uncommented)["columns"].keys() == {"helpful_votes", "device", "session_token", "updated_at"}
+    assert tomllib.loads(uncommented)["columns"].keys() == {
+        *("age_range", "helpful_votes", "device", "session_token", "updated_at", "account_age"),
+    }
     assert "FEEDBACK_ETL_DATABASE_URL" in text
 
 
@@ -156,3 +159,15 @@ def test_answers_replace_the_proposed_columns() -> None:
     assert declared(proposal)["source"]["created_at"] == "updated_at"
     assert "user_id" not in declared(proposal)["source"]
     assert declared(proposal)["source"]["join"] == {"table": "customers", "on": {"customer_id": "id"}}
+
+
+def test_age_in_years_is_proposed_as_a_range() -> None:
+    """And then a date of birth is not, since there is one age."""
+    aged = REVIEWS._replace(columns=(*REVIEWS.columns, ReflectedColumn("userAge", "integer")))
+    assert declared(propose([aged], aged))["columns"]["age_range"] == {
+        "role": "quasi_identifier",
+        "type": "integer",
+        "column": "userAge",
+        "bucket": [18, 25, 35, 50],
+    }
+    assert "age at the time of the feedback" not in render_declaration(propose([aged], aged), None)

@@ -310,6 +310,12 @@ def no_index(case: Case) -> None:
     case.sql("DROP INDEX ix_recommendation_feedbacks_created_at")
 
 
+def edited_rows(case: Case) -> None:
+    case.export(incremental=True)
+    case.sql("UPDATE recommendation_feedbacks SET updated_at = datetime(created_at, '+1 hour')")
+    case.by_hand = lambda: None
+
+
 def no_consent(case: Case) -> None:
     case.export()
     case.sql("ALTER TABLE users DROP COLUMN training_data_opt_in")
@@ -368,6 +374,7 @@ CASES: list[tuple[str, Callable[[Case], None]]] = [
     ("erasure", unmanaged_list_of_rejected_rows),
     ("erasure", damaged_list_of_rejected_rows),
     ("index", no_index),
+    ("edits", edited_rows),
     ("consent", no_consent),
     ("consent", withdrawn_consent),
     ("record", incomplete_record),

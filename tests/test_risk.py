@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from processes import Here
 from pseudonym_keys import OTHER_KEY
 
-from feedback_etl.columns import QUASI_IDENTIFIERS
 from feedback_etl.errors import UsageError
 from feedback_etl.privacy.risk_measures import Risk, journalist_risk, risk
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
 
 # Li et al. (2007), tables 3 and 5: salaries in thousands, in three classes of three.
 SALARIES = {"zip": [476, 476, 476, 4790, 4790, 4790, 479, 479, 479], "salary": [3, 5, 9, 6, 11, 8, 4, 7, 10]}
@@ -209,7 +209,7 @@ class TestCommand:
         ]
         measured = json.loads(run_command("risk", report.export_filename, report.export_filename, "--json").out)
         assert (measured["rows"], measured["k"], measured["distinct_l"]["helpful_rating"]) == (9, 9, 1)
-        assert (measured["counted"], measured["quasi_identifiers"]) == ("rows", [*QUASI_IDENTIFIERS])
+        assert (measured["counted"], measured["quasi_identifiers"]) == ("rows", [*CLASSIC_SCHEMA.quasi_identifiers])
 
     def test_rows_in_several_exports_count_once(self, run_command: Here, sqlite_database: Database) -> None:
         """In whatever format; rows of one export with equal pairs, as of a truncated time, are different ones."""
@@ -234,6 +234,23 @@ class TestCommand:
         Path("salaries.csv").write_text("zip,salary,who\n1,5,1\n1,7,1\n2,9,2\n")
         options = ["--quasi-identifier", "zip", "--sensitive", "salary", "--person", "who", "--json"]
         assert json.loads(run_command("risk", "salaries.csv", *options).out)["k"] == 1
+
+    def test_linked_rows_and_equal_answers_are_measured(self, run_command: Here) -> None:
+        """Of three analyses two have the same two rows; in the class of the third one all answer alike."""
+        rows = "a,18-25,1\na,25-35,2\nb,18-25,3\nb,25-35,2\nc,18-25,5\n"
+        Path("rows.csv").write_text("analysis_hash,age_range,helpful_rating\n" + rows)
+        options = ["--quasi-identifier", "age_range", "--sensitive", "helpful_rating"]
+        measured = json.loads(run_command("risk", "rows.csv", *options, "--json").out)
+        assert (measured["k"], measured["linked_k"], measured["linked_by"]) == (2, 1, "analysis_hash")
+        assert measured["homogeneous_classes"] == {"helpful_rating": 1}
+        lines = [line.split() for line in run_command("risk", "rows.csv", *options).out.splitlines()]
+        assert ["k,", "linked", "1", "analyses", "alike,", "if", "all", "rows", "of", "one", "are", "linked"] in lines
+        uniform = lines.index(["uniform", "classes", "in", "which", "all", "answer", "alike:"])
+        assert lines[uniform + 1] == ["1", "helpful_rating"]
+        Path("rows.csv").write_text("who,age_range,helpful_rating\n" + rows)
+        assert json.loads(run_command("risk", "rows.csv", *options, "--json").out)["linked_by"] is None
+        by_person = run_command("risk", "rows.csv", *options, "--person", "who").out
+        assert " 1  people alike, if all rows of one are linked" in by_person
 
     def test_values_are_compared_as_text(self, run_command: Here) -> None:
         """01067 is another postcode than 1067, also where every value looks like a number."""

@@ -47,8 +47,12 @@ STORE_METHODS = [(ObjectStorage, name) for name in ("put_new", "replace", "delet
 SETTINGS: list[dict[str, Any]] = [
     {"min_feedback_fields": 1},
     {"min_feedback_fields": 2, "format": "parquet", "lookback": "10m"},
+    {"cursor": "updated_at", "lookback": "30m"},
 ]
-"""Settings of two series in one folder; every row has two ratings, so both export the same rows."""
+"""Settings of series in one folder, the last of which follows changes; every row has two ratings."""
+
+NUMBERS = (0, 0, 1, 2, 2, 2)
+"""Numbers of the settings of incremental exports, the more interesting ones more often."""
 
 
 class SeriesMachine(RuleBasedStateMachine):
@@ -63,7 +67,9 @@ class SeriesMachine(RuleBasedStateMachine):
         self.location = self.new_location()
         self.now, self.number = NOW, 0
         self.model = TrainingModel()
-        self.series = [Series(parse_lookback(options.get("lookback", "1h"))) for options in SETTINGS]
+        self.series = [
+            Series(parse_lookback(options.get("lookback", "1h")), "cursor" in options) for options in SETTINGS
+        ]
 
     def new_location(self) -> str:
         """Return a location without exports."""
@@ -85,11 +91,14 @@ class SeriesMachine(RuleBasedStateMachine):
         ago=st.sampled_from([0, 0, 0, 5, 9, 11, 30, 59, 61, 600, 5000]),
         user=st.sampled_from(USERS),
         is_valid=st.sampled_from([True, True, True, False]),
+        changed_ago=st.sampled_from([None, None, 0, 20, 9000]),
     )
-    def insert(self, ago: int, user: int, is_valid: bool) -> None:
-        """Insert feedback of now, or late feedback within and beyond the lookback."""
+    def insert(self, ago: int, user: int, is_valid: bool, changed_ago: int | None) -> None:
+        """Insert feedback of now, or late feedback within and beyond the lookback; some with a time of change."""
         self.number += 1
-        self._insert(Row(self.number, user, self.number, self.now - ago * MINUTE - MINUTE / 2, is_valid=is_valid))
+        row = Row(self.number, user, self.number, self.now - ago * MINUTE - MINUTE / 2, is_valid=is_valid)
+        row.updated_at = None if changed_ago is None else self.now - changed_ago * MINUTE
+        self._insert(row)
 
     @precondition(lambda self: self.model.rows)
     @rule(data=st.data())
@@ -107,15 +116,24 @@ class SeriesMachine(RuleBasedStateMachine):
         return self.model.rows[data.draw(st.sampled_from(sorted(self.model.rows)))]
 
     @precondition(lambda self: self.model.rows)
-    @rule(data=st.data(), is_valid=st.sampled_from([True, True, False]))
-    def edit(self, data: st.DataObject, is_valid: bool) -> None:
-        """Change a rating, as the application does: with the time of the change."""
+    @rule(
+        data=st.data(),
+        is_valid=st.sampled_from([True, True, False]),
+        ago=st.sampled_from([0, 0, 0, 0, 5, 25, 40, 3000, -900, "unset", "kept"]),
+    )
+    def edit(self, data: st.DataObject, is_valid: bool, ago: int | str) -> None:
+        """Change a rating, as applications do: the time of the change can be late, ahead of the clock, or missing."""
         row = self._draw(data)
-        row.version, row.is_valid, row.updated_at = (row.version + 1) % 100, is_valid, self.now
+        row.version, row.is_valid = (row.version + 1) % 100, is_valid
+        if isinstance(ago, int):
+            row.updated_at = self.now - ago * MINUTE
+        elif ago == "unset":
+            row.updated_at = None
+        time = None if row.updated_at is None else row.updated_at.isoformat(sep=" ", timespec="microseconds")
         self._execute(
             "UPDATE recommendation_feedbacks SET routine_completion_pct = :routine_completion_pct, "
             "helpful_rating = :helpful_rating, updated_at = :updated_at WHERE id = :id",
-            **row.values | {"updated_at": row.updated_at.isoformat(sep=" ", timespec="microseconds")},
+            **row.values | {"updated_at": time},
         )
 
     @precondition(lambda self: self.model.rows)
@@ -150,7 +168,7 @@ class SeriesMachine(RuleBasedStateMachine):
         increment = self.model.plan_full(self.now)
         self._run(increment, None, days_back=-1)
 
-    @rule(number=st.sampled_from([0, 0, 0, 1]))
+    @rule(number=st.sampled_from(NUMBERS))
     def export_next(self, number: int) -> None:
         """Run the next incremental export with one of the settings."""
         series = self.series[number]
@@ -171,18 +189,18 @@ class SeriesMachine(RuleBasedStateMachine):
         options = SETTINGS[number] | {"incremental": True, "new_series": True, "backfill": True}
         self._run(increment, self.series[number], **options)
 
-    @precondition(lambda self: any(each.watermark and not other.is_tried for each, other in self.pairs_of_series))
-    @rule()
-    def change_settings(self) -> None:
+    @precondition(lambda self: any(each.watermark for each in self.series) and self.untried)
+    @rule(data=st.data())
+    def change_settings(self, data: st.DataObject) -> None:
         """Run an export that would begin a series beside another one, which has to be said."""
-        number = next(number for number, series in enumerate(self.series) if not series.is_tried)
-        with pytest.raises(UsageError, match=r"min_feedback_fields .* --new-series"):
+        number = data.draw(st.sampled_from(self.untried))
+        with pytest.raises(UsageError, match=r"`(min_feedback_fields|cursor)` was .* is .* `new_series`"):
             self._export(**SETTINGS[number], incremental=True)
 
     @property
-    def pairs_of_series(self) -> list[tuple[Series, Series]]:
-        """Each series with the other one."""
-        return [(self.series[0], self.series[1]), (self.series[1], self.series[0])]
+    def untried(self) -> list[int]:
+        """The numbers of the series that have not begun."""
+        return [number for number, series in enumerate(self.series) if not series.is_tried]
 
     def _export_next(self, number: int) -> ExportReport:
         return self._export(**SETTINGS[number], incremental=True, new_series=True)
@@ -193,16 +211,17 @@ class SeriesMachine(RuleBasedStateMachine):
                 self._export(**options)
             return
         report = self._export(**options)
-        assert (report.total_feedback_records, report.exported_records, report.errors) == (
+        assert (report.total_feedback_records, report.exported_records, report.errors, report.changed_records) == (
             len(increment.rows),
             len(increment.pairs),
             increment.rejected,
+            increment.changed,
         )
         if increment.is_published:
             self.model.publish(increment, self.now, series)
 
     @rule(
-        number=st.sampled_from([0, 0, 1]),
+        number=st.sampled_from(NUMBERS),
         how=st.sampled_from(["death", "full disk", "lost connection"]),
         calls=st.integers(0, 40),
     )
@@ -274,7 +293,7 @@ class SeriesMachine(RuleBasedStateMachine):
 class KilledSeriesMachine(SeriesMachine):
     """The same where the failing export is another process, which is killed."""
 
-    @rule(number=st.sampled_from([0, 0, 1]), calls=st.integers(0, 40))
+    @rule(number=st.sampled_from(NUMBERS), calls=st.integers(0, 40))
     def crash(self, number: int, calls: int) -> None:
         """Kill an incremental export at some call: it counts if its manifest exists."""
         series, before = self.series[number], self._count_exports()

@@ -1,9 +1,11 @@
 """Models are recorded with the exports they were trained on, and an erasure lists those it concerns."""
 
 import json
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import sqlalchemy
@@ -40,6 +42,15 @@ def test_record_is_signed_and_contains_the_fingerprint(application: Database, tm
     assert record["trained_on"] == [dataset.exports[0].manifest.stem]
     result = verify_folder(open_dataset(tmp_path).exports[0].storage, [Key(KEY)])
     assert (result.problems, result.is_protected) == ([], True)
+
+
+def test_mlflow_line_of_the_documentation_stores_the_fingerprint(application: Database, tmp_path: Path) -> None:
+    """A stand-in for MLflow, which is large, takes the tag."""
+    exported(application, tmp_path)
+    dataset, mlflow = open_dataset(tmp_path), Mock(spec=["set_tag"])
+    (line,) = re.findall(r"`(mlflow\..*?)`", (Path(__file__).parents[1] / "docs/training.md").read_text())
+    exec(line, {"mlflow": mlflow, "dataset": dataset})
+    mlflow.set_tag.assert_called_once_with("feedback_etl.fingerprint", dataset.fingerprint)
 
 
 def test_erasure_lists_models_of_the_exports_it_changes(application: Database, tmp_path: Path) -> None:

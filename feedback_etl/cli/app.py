@@ -30,11 +30,20 @@ from feedback_etl.cli.console import print_lines, run_app
 MAX_HELP_WIDTH = 120
 """Columns; longer lines are hard to read."""
 
+_EXAMPLES = (
+    "preview --days 7 --table",
+    "export --incremental --days 90",
+    "export --share --recipient acme-research --output shared",
+    "erase --user-ids-file ids.txt",
+    "report --output report.html",
+)
+"""The commonest uses after the demo."""
+
 app = typer.Typer(
     name="feedback-etl",
     cls=CommandGroup,
     help="Export an application's feedback tables as a pseudonymised training set. To try it: feedback-etl demo",
-    epilog="Example: feedback-etl export --days 90",
+    epilog="\b\n" + "\n".join(f"Example: feedback-etl {words}" for words in _EXAMPLES),  # not wrapped after \b
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -86,5 +86,7 @@ def verify_log(
             f"No key protects {storage}: anyone who can write there can change everything. Export with a key into "
             "another folder (--output); `feedback-etl keys new` creates a key."
         )
+    if not (result.problems or result.unsigned or as_json):
+        echo_err("No change was found: audit log, manifests, data files and the list of erased people verify.")
     if result.problems:
         raise CheckFailedError(f"The audit log does not verify: {pluralize(len(result.problems), 'problem')} found.")

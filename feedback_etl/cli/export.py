@@ -22,6 +22,7 @@ from feedback_etl.cli.options import (
     MinFields,
     OutputFolder,
     Query,
+    RawFiles,
     Since,
     Until,
     Workers,
@@ -93,6 +94,7 @@ def export(
     executor: export_options.Executor = None,
     as_json: JsonOutput = False,
     quiet: export_options.Quiet = False,
+    raw_files: RawFiles = None,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Export feedback as a pseudonymised, deduplicated file.

@@ -140,7 +140,7 @@ def _write_new(path: Path, text: str) -> None:
 
 def _summarize(proposal: "Proposal", output: Path) -> Iterator[str]:
     """Yield the lines of the summary."""
-    uses: tuple[Use, ...] = ("item_id", "rating", "list", "column")
+    uses: tuple[Use, ...] = ("item_id", "rating", "list", "age", "column")
     exported = [column.name for use in uses for column in proposal.find(use)]
     exported += [elements.name for elements in proposal.elements]
     personal = [column.column.name for column in proposal.find("none") if column.reason]
@@ -151,6 +151,8 @@ def _summarize(proposal: "Proposal", output: Path) -> Iterator[str]:
         yield f"left out   {', '.join(personal)}: these may be personal"
     if undecided:
         yield f"undecided  {', '.join(undecided)}: left out until you declare them"
+    if proposal.is_default:
+        yield "default    these are the default tables, which are read with lists and ages without a declaration"
     yield f"written    {output}: check every line of it"
     next_command = "feedback-etl preview --days -1"
     moved = "" if output == Path("feedback-etl.toml") else f"mv {shlex.quote(str(output))} feedback-etl.toml && "

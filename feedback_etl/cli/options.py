@@ -22,6 +22,12 @@ DatabaseUrl = Annotated[
         rich_help_panel=ROWS,
     ),
 ]
+RawFiles = Annotated[
+    str | None,
+    typer.Option(
+        "--from", help="Read CSV, Parquet or JSON lines: 'raw/*.parquet'.", metavar="PATTERN", rich_help_panel=ROWS
+    ),
+]
 Days = Annotated[
     int,
     typer.Option(
@@ -49,7 +55,7 @@ Until = Annotated[
 MinFields = Annotated[
     int,
     typer.Option(
-        "--min-fields", help="Skip rows with fewer of the four ratings, 0 to 4.", metavar="N", rich_help_panel=ROWS
+        "--min-fields", help="Skip rows with fewer ratings, 0 to their number.", metavar="N", rich_help_panel=ROWS
     ),
 ]
 Query = Annotated[
@@ -181,14 +187,15 @@ def require_effective(context: typer.Context, requirements: Mapping[str, tuple[s
 def has_row_security(settings: "Settings") -> bool:
     """Return whether the configured database may have row-level security; true if none is configured."""
     url = settings.database_url.get_secret_value() if settings.database_url else ""
-    return not url.startswith(("sqlite", "mysql", "mariadb", "duckdb"))
+    return not url.startswith(("sqlite", "mysql", "mariadb", "duckdb", "files:"))
 
 
-def load_command_settings(folder: str | None = None, **flags: Any) -> "Settings":
+def load_command_settings(folder: str | None = None, *, raw_files: str | None = None, **flags: Any) -> "Settings":
     """Return the active settings for the options of a command.
 
     Args:
         folder: The folder of exports that was named.
+        raw_files: The value of --from.
         flags: Values of other options by the names of settings; None is ignored.
 
     Raises:
@@ -198,6 +205,10 @@ def load_command_settings(folder: str | None = None, **flags: Any) -> "Settings"
 
     if folder == "":
         raise UsageError("The name of the folder is empty: name a folder, or leave it out.")
+    if raw_files is not None:
+        if flags.get("database_url") is not None:
+            raise UsageError("--from and --database-url exclude each other: give one of them.")
+        flags["database_url"] = f"files:{raw_files}"
     return load_settings(output_dir=folder, **flags)
 
 
@@ -206,7 +217,7 @@ def load_given_settings(context: typer.Context) -> "Settings":
     from feedback_etl.settings.model import Settings
 
     given = {name: value for name, value in context.params.items() if name in Settings.model_fields}
-    return load_command_settings(given.pop("output_dir", None), **given)
+    return load_command_settings(given.pop("output_dir", None), raw_files=context.params.get("raw_files"), **given)
 
 
 def find_given_options(context: typer.Context) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from feedback_etl.cli.options import (
     FileFormat,
     JsonOutput,
     Query,
+    RawFiles,
     Since,
     Until,
     Workers,
@@ -42,6 +43,7 @@ def plan(
     query: Query = None,
     allow_row_security: AllowRowSecurity = None,
     as_json: JsonOutput = False,
+    raw_files: RawFiles = None,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Estimate the size and duration of an export on a cluster.

@@ -14,6 +14,7 @@ from feedback_etl.cli.options import (
     Days,
     MinFields,
     Query,
+    RawFiles,
     Since,
     Until,
     find_given_options,
@@ -48,6 +49,7 @@ def preview(
     min_feedback_fields: MinFields = QualityOptions.min_feedback_fields,
     query: Query = None,
     allow_row_security: AllowRowSecurity = None,
+    raw_files: RawFiles = None,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Print the first rows of an export without writing a file.

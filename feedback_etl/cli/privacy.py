@@ -17,6 +17,7 @@ from feedback_etl.cli.options import (
     JsonOutput,
     KeyFiles,
     Query,
+    RawFiles,
     load_command_settings,
     open_existing_output,
 )
@@ -44,6 +45,7 @@ def check(
     query: Query = None,
     allow_row_security: AllowRowSecurity = None,
     as_json: JsonOutput = False,
+    raw_files: RawFiles = None,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Run the pre-production checklist.
@@ -56,7 +58,7 @@ def check(
     from feedback_etl.compliance.record import write_record as write
 
     settings = load_command_settings(
-        folder, database_url=database_url, query=query, allow_row_security=allow_row_security
+        folder, raw_files=raw_files, database_url=database_url, query=query, allow_row_security=allow_row_security
     )
     if not write_record:
         open_existing_output(settings)

@@ -52,7 +52,8 @@ def copy_notebooks(
 ) -> None:
     """Copy the notebooks of this version to a folder.
 
-    They run on sample data, or on your own exports. Jupyter comes with the extra `notebook`.
+    They run on sample data; exploring_feedback and training_a_baseline also on your own exports. The extra `notebook`
+    installs Jupyter.
     """
     from feedback_etl.report.bundled_files import copy_notebooks as copy
 

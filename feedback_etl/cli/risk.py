@@ -19,6 +19,7 @@ _LABELS = {
     "rows": ("rows", "a row in several files counts once"),
     "classes": ("classes", "equivalence classes: equal quasi-identifiers"),
     "k": ("k", "{counted} in the smallest class (k-anonymity)"),
+    "linked_k": ("k, linked", "{linked} alike, if all rows of one are linked"),
     "average_risk": ("average risk", "of re-identification: classes / {counted}"),
     "highest_risk": ("prosecutor risk", "highest, 1 / k, if a person is known to be in it"),
     "share_unique": ("unique", "share of rows in classes of size 1"),
@@ -26,6 +27,7 @@ _LABELS = {
     "small_people": ("small classes", "{counted} in these classes"),
     "discernibility": ("discernibility", "sum of the squared rows of the classes"),
     "distinct_l": ("l", "least different values in a class"),
+    "homogeneous_classes": ("uniform", "classes in which all answer alike"),
     "entropy_l": ("entropy l", "least exp(entropy) of the values in a class"),
     "t": ("t", "greatest distance of a class from all rows"),
 }
@@ -38,8 +40,7 @@ QuasiIdentifiers = Annotated[
     list[str] | None,
     typer.Option(
         "--quasi-identifier",
-        help="Column that an attacker may know about a person; may be repeated.  [default: age_range, "
-        "conditions_detected, timeframe]",
+        help="Column that an attacker may know about a person; may be repeated.  [default: those of the settings]",
         metavar="COLUMN",
     ),
 ]
@@ -76,7 +77,8 @@ def measure_risk(
     that is in several exports counts once.
     """
     from feedback_etl.cli.data_files import read_files
-    from feedback_etl.privacy.risk_measures import risk
+    from feedback_etl.data_files.row_filter import PSEUDONYM
+    from feedback_etl.privacy.risk_measures import linkage_risk, risk
     from feedback_etl.schema.model import SUBJECT_HASH
 
     settings = load_command_settings()
@@ -88,29 +90,35 @@ def measure_risk(
     answers = settings.declaration.schema.sensitive_columns
     sensitive = sensitive or [name for name in answers if name in table.columns]
     measured = risk(table, quasi_identifiers=known, sensitive=sensitive, person=person).to_dict()
+    linked_by = person or (PSEUDONYM if PSEUDONYM in table.columns else None)
+    if linked_by is not None:
+        measured["linked_k"] = linkage_risk(table, known, by=linked_by).k
     if as_json:
         counted = {"counted": "people" if person else "rows", "person": person, "repeated_rows": repeated}
+        counted["linked_by"] = linked_by
         print_json(measured | counted | {"quasi_identifiers": known, "sensitive": sensitive})
     else:
         print_lines(f"counted   {f'people, by {person}' if person else 'rows: no column identifies people (--person)'}")
         print_lines(f"known     {', '.join(known)} (quasi-identifiers)")
-        rows = _format_figures(measured, "people" if person else "rows")
-        print_table(["Figure", "Value", "Meaning"], rows, right={"Value"})
+        nouns = {"counted": "people" if person else "rows", "linked": "people" if person else "analyses"}
+        print_table(["Figure", "Value", "Meaning"], _format_figures(measured, nouns), right={"Value"})
     if repeated:
         echo_err(f"{pluralize(repeated, 'row')} that several files contain counted once.")
     if person is None:
         echo_err("Each row counts as a person, because no column identifies people (--person).")
 
 
-def _format_figures(measured: "Mapping[str, Any]", counted: str) -> Iterator[tuple[str, str, str]]:
+def _format_figures(measured: "Mapping[str, Any]", nouns: "Mapping[str, str]") -> Iterator[tuple[str, str, str]]:
     """Yield label, value and explanation of each figure, or of each column of a figure."""
-    for name, value in measured.items():
-        label, explanation = _LABELS[name]
+    for name, (label, explanation) in _LABELS.items():
+        if name not in measured:
+            continue
+        value = measured[name]
         if isinstance(value, dict):
             yield label, "", f"{explanation}:"
             yield from (("", _format_number(number), f"  {column}") for column, number in value.items())
         else:
-            yield label, _format_number(value), explanation.format(counted=counted)
+            yield label, _format_number(value), explanation.format(**nouns)
             if name == "highest_risk":
                 yield "journalist risk", _format_number(value), "at most, if it is not known who is in it"
 

@@ -57,7 +57,8 @@ def _print_series(series: "SeriesStatus") -> None:
         ("settings", ", ".join(f"{name} {json.dumps(value)}" for name, value in settings.items())),
     ]
     if series.late_records:
-        rows.append(("late", f"{pluralize(series.late_records, 'row')} arrived after the lookback"))
+        late = pluralize(series.late_records, "row")
+        rows.append(("late", f"{late} arrived after the lookback; export --incremental --backfill exports them"))
     if series.pending_records:
         rows.append(("pending", pluralize(series.pending_records, "row")))
     print_table(["Series", "ended: another series began" if series.has_ended else f"by {series.cursor}"], rows)

@@ -74,9 +74,13 @@ def _format_counts(*counts: tuple[str, int, str]) -> Iterator[str]:
 
 
 def _format_k(risk: dict[str, Any]) -> Iterator[str]:
-    """Yield the people of the smallest equivalence class with its quasi-identifiers, and the number of rows at risk."""
+    """Yield the people of the smallest equivalence class, what that assumes, and the number of rows at risk."""
     yield f"k          {'at least ' * risk['at_least']}{risk['k']} ({', '.join(risk['quasi_identifiers'])})"
     yield f"           {pluralize(risk['rows_in_classes_under_5'], 'row')} in classes of fewer than 5 people"
+    if risk.get("scope") == "series":
+        yield "           counted over all exports of the series: no file alone has this k"
+    yield "assumes    that only these columns of one row are known of a person"
+    yield "           `feedback-etl risk` measures linked rows, and classes of equal answers"
     if "generalization" in risk:
         yield from _format_generalization(risk["generalization"])
 

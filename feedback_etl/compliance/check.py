@@ -10,6 +10,7 @@ from feedback_etl.compliance.application import check_collisions, check_consent,
 from feedback_etl.compliance.application_database import summarize_database
 from feedback_etl.compliance.context import CheckContext
 from feedback_etl.compliance.data_files import read_contents
+from feedback_etl.compliance.edits import check_edits
 from feedback_etl.compliance.folder import check_audit_log, check_keys, check_modes, check_retention
 from feedback_etl.compliance.item import ChecklistItem
 from feedback_etl.compliance.record import check_record
@@ -54,6 +55,7 @@ _TESTS = (
     _Test("erasure", check_erasure, ("exports", "files", "database")),
     _Test("collisions", check_collisions, ("exports", "database")),
     _Test("index", check_index, ("database",)),
+    _Test("edits", check_edits, ("exports", "database")),
     _Test("consent", check_consent, ("database",)),
     _Test("record", check_record, ()),
 )

@@ -1,10 +1,12 @@
 """Commands that fix what the checklist reports, as they are typed in a shell."""
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
+from feedback_etl.database.cursor_name import CREATED_AT, UPDATED_AT
 from feedback_etl.options.sharing import SHARED_PRECISIONS
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.schema.model import IMAGE_URL, SUBJECT_HASH
@@ -72,13 +74,20 @@ class Remedies:
         options = self._list_options(manifest) | {
             f"--{name.replace('_', '-')}": value for name, value in changes.items()
         }
-        words = [
-            word
-            for name, value in options.items()
-            if value is not None and value is not False
-            for word in ([name] if value is True else [name, str(value)])
-        ]
-        return f"{self.export(*words)}\n{self.remove([manifest.stem])}"
+        return f"{self.export(*_list_words(options))}\n{self.remove([manifest.stem])}"
+
+    def follow_changes(self, manifest: Manifest, now: datetime) -> str:
+        """Return the command that begins a series with a cursor, and how to do without one.
+
+        Args:
+            manifest: Manifest of the first export of the series that it replaces.
+            now: Present time: the new series begins at most a day before the start of that export.
+        """
+        start = manifest.window[0]
+        days = (now - datetime.fromisoformat(start)).days + 1 if start else -1
+        options = self._list_options(manifest) | {"--since": None, "--until": None, "--days": days}
+        words = ("--incremental", "--cursor", UPDATED_AT, "--new-series", *_list_words(options))
+        return f"{self.export(*words)}\nor set cursor = {CREATED_AT} if old values are wanted"
 
     def _query(self) -> list[str]:
         return ["--query", str(self.settings.query)] if self.settings.query else []
@@ -113,3 +122,13 @@ class Remedies:
             "--unkeyed": manifest.key_id is None and not self.has_key,
             "--allow-new-key": self.is_new_key,
         }
+
+
+def _list_words(options: Mapping[str, Any]) -> list[str]:
+    """Return options as words of a command, without those that are None or False."""
+    return [
+        word
+        for name, value in options.items()
+        if value is not None and value is not False
+        for word in ([name] if value is True else [name, str(value)])
+    ]

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import polars as pl
 
 from feedback_etl.data_files.csv_files import escaped_columns
-from feedback_etl.data_files.seen_rows import SeenRows, SeriesCursor
+from feedback_etl.data_files.seen_rows import SeenRows
+from feedback_etl.data_files.series_cursor import SeriesCursor
 from feedback_etl.errors import ExportFileError
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.manifest import DataFile, Manifest

@@ -16,10 +16,11 @@ Rows whose time cannot be read are in every window and remembered for ever: thei
 
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import polars as pl
 
+from feedback_etl.data_files.series_cursor import SeriesCursor
 from feedback_etl.errors import ExportFileError
 from feedback_etl.privacy.keys import Key, sign_column
 from feedback_etl.records.manifest import DataFile
@@ -28,54 +29,13 @@ from feedback_etl.schema.model import FeedbackSchema
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.posix import hash_file
 from feedback_etl.transform.expressions import hash_id
-from feedback_etl.transform.timestamps import is_unreadable, readable
+from feedback_etl.transform.timestamps import is_unreadable
 
 _VERSION = 2
 _SCHEMA = {"analysis_hash": pl.String, "digest": pl.String, "minute": pl.Int64, "version": pl.Int64}
 _MINUTE = timedelta(minutes=1)
 
 Kind = Literal["row", "pair"]
-
-
-class SeriesCursor(NamedTuple):
-    """Say by which time a series continues.
-
-    Attributes:
-        column: "created_at", or the column with the time of the last change.
-        changed_since: The last watermark, if changes are followed: rows without a change since then have been read.
-    """
-
-    column: str = "created_at"
-    changed_since: datetime | None = None
-
-    @property
-    def follows_changes(self) -> bool:
-        """Whether changed rows are exported again."""
-        return self.column != "created_at"
-
-    def time(self) -> pl.Expr:
-        """Return the time of a row: the later of `created_at` and the cursor, if that is a readable time."""
-        created = pl.col("created_at")
-        if not self.follows_changes:
-            return created
-        changed = readable(self.column)
-        return pl.when(changed > created).then(changed).otherwise(pl.coalesce(created, changed))
-
-    def is_changed(self) -> pl.Expr:
-        """Return whether a row was changed after it was created."""
-        return self.time() > pl.col("created_at")
-
-    def is_old(self) -> pl.Expr:
-        """Return whether a row has not changed since the last watermark, and so has been read."""
-        return self._is_before_watermark(self.time())
-
-    def was_exported(self) -> pl.Expr:
-        """Return whether a row was created before the last watermark: so it was exported, unless it arrived late."""
-        return self._is_before_watermark(pl.col("created_at"))
-
-    def _is_before_watermark(self, time: pl.Expr) -> pl.Expr:
-        is_before = pl.lit(value=False) if self.changed_since is None else time < self.changed_since
-        return is_before.fill_null(value=False)
 
 
 class SeenRows:
@@ -131,13 +91,17 @@ class SeenRows:
         """Return the rows whose pair was not exported before, or that were changed, and remember them."""
         new = valid
         if self._cursor.follows_changes:
-            was_exported, is_changed = self._is_pair_seen() | self._cursor.was_exported(), self._cursor.is_changed()
-            new = valid.filter(is_changed | ~self._is_pair_seen())
-            self._changed += new.select((is_changed & was_exported).sum()).item()
+            new = valid.filter(self._cursor.is_changed() | ~self._is_pair_seen())
         elif self._may_have_seen(valid):
             new = valid.filter(~self._is_pair_seen())
         self._remember(new, "pair")
         return new
+
+    def count_changed(self, exported: pl.DataFrame) -> None:
+        """Count the rows to be exported whose pair an earlier export contains."""
+        if self._cursor.follows_changes:
+            was_exported = self._is_pair_seen() | self._cursor.was_exported()
+            self._changed += exported.select((self._cursor.is_changed() & was_exported).sum()).item()
 
     def take_changed(self) -> int:
         """Return the number of rows that are exported again since the last call."""

@@ -11,6 +11,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session
 
 from feedback_etl.database.connection_errors import connection_error
+from feedback_etl.database.files import find_pattern, view_files
 from feedback_etl.database.read_only import EVERY_ROW, MYSQL_SESSION, SNAPSHOT, read_only_session
 from feedback_etl.database.session_view import copy_session_settings, has_same_view, is_defined_by_url, open_binds
 from feedback_etl.database.urls import (
@@ -38,6 +39,7 @@ class DatabaseConnection:
         connectorx_url: The same database for ConnectorX; None if only `connection` reaches it.
         db_schema: The schema of the default tables; None for the default schema.
         settings: Statements that every PostgreSQL transaction on this database executes first.
+        has_files: Whether the database shows raw files (`files`).
     """
 
     dialect: str
@@ -45,6 +47,7 @@ class DatabaseConnection:
     connectorx_url: str | None = field(repr=False)
     db_schema: str | None = field(default=None, repr=False)
     settings: tuple[str, ...] = field(default=(), repr=False)
+    has_files: bool = False
 
     @property
     def allows_row_security(self) -> bool:
@@ -109,11 +112,17 @@ def find_url(database: Database) -> sa.URL:
     return (bind.get_bind() if isinstance(bind, Session) else bind).engine.url
 
 
+def is_files(database: Database) -> bool:
+    """Return whether a database is a URL of raw files."""
+    url = parse_url(database) if isinstance(database, str) else database
+    return isinstance(url, sa.URL) and find_pattern(url) is not None
+
+
 @contextmanager
 def _open_bind(
     bind: sa.URL | sa.Engine | sa.Connection, connect_timeout: float, settings: tuple[str, ...], db_schema: str | None
 ) -> Iterator[DatabaseConnection]:
-    url = None
+    url, pattern = None, find_pattern(bind) if isinstance(bind, sa.URL) else None
     if isinstance(bind, sa.URL) or (isinstance(bind, sa.Engine) and is_defined_by_url(bind)):
         url = set_driver(bind if isinstance(bind, sa.URL) else bind.url)
         bind = _create_engine(url, connect_timeout)
@@ -121,9 +130,18 @@ def _open_bind(
         raise UsageError("This asynchronous engine cannot be read by its URL alone; pass a synchronous one.")
     dialect = normalize_dialect(bind.dialect.name)
     settings = settings if dialect == "postgresql" else ()
-    with _open_connection(bind) as connection, read_only_session(connection, settings):
+    with (
+        _open_connection(bind) as connection,
+        view_files(connection, pattern),
+        read_only_session(connection, settings),
+    ):
         yield DatabaseConnection(
-            dialect, connection, connectorx_url(url, connection) if url is not None else None, db_schema, settings
+            dialect,
+            connection,
+            connectorx_url(url, connection) if url is not None else None,
+            db_schema,
+            settings,
+            has_files=pattern is not None,
         )
 
 
@@ -156,6 +174,8 @@ def _create_engine(url: sa.URL, connect_timeout: float) -> sa.Engine:
     if not 0 < connect_timeout < math.inf:
         raise UsageError("connect_timeout must be a number of seconds above 0.")
     options = _engine_options(url, connect_timeout)
+    if find_pattern(url) is not None:
+        url = url.set(query={})
     try:
         engine = sa.create_engine(url, hide_parameters=True, poolclass=sa.NullPool, **options)
     except (ModuleNotFoundError, NoSuchModuleError):

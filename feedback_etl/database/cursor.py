@@ -41,6 +41,21 @@ def by_last_change(relation: SourceRelation) -> SourceRelation:
     return _with_time(relation, sa.case((is_later, changed), else_=created), type_name)
 
 
+def is_edited(relation: SourceRelation) -> sa.ColumnElement[bool]:
+    """Return whether a row was changed after it was created: a second later at least, by the cursor.
+
+    Applications that set both times when they insert a row may take them from two readings of the clock.
+    """
+    times = [relation.columns[name] for name in (CREATED_AT, relation.cursor)]
+    if relation.dialect == "sqlite":
+        created, changed = map(sa.func.julianday, times)
+        return changed - created > sa.literal_column("1.0 / 86400")
+    types = [relation.type_name(name) for name in (CREATED_AT, relation.cursor)]
+    if len({*types}) > 1:
+        times = [_to_naive_utc(time, type_name) for time, type_name in zip(times, types, strict=True)]
+    return times[1] > times[0] + sa.literal_column("INTERVAL '1' SECOND")
+
+
 def _to_naive_utc(time: Column, type_name: str) -> Column:
     return sa.func.timezone(sa.literal_column("'UTC'"), time) if type_name == "timestamptz" else time
 

@@ -7,6 +7,9 @@ from feedback_etl.errors import UsageError
 CREATED_AT = "created_at"
 """The default cursor, which follows new rows and no changes."""
 
+UPDATED_AT = "updated_at"
+"""The column with the time of the last change in the default application schema."""
+
 _NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 
 

@@ -63,6 +63,11 @@ QUERY_REASONS = {
     "Lost connection|gone away|was killed|CodecError|IoError": "the connection was lost",
     "No space left|temp_file_limit|Disk full": "the server has no disk space left to sort the rows",
     "division by zero": "it divides by zero in some row",
+    r"(?:source column |converting column \")(\w+)": "{0} has a value that cannot be converted in some row",
+    r"CSV Error on Line: (\d+)": "line {0} of a CSV file has more or fewer fields than the first, or a quote that is "
+    "not closed",
+    "CSV Parser state machine": "a CSV file has a quote that is not closed, or lines that end in different ways",
+    r"Malformed JSON in file .*? in (?:line|record/value) (\d+)": "line {0} of a file of JSON lines is not JSON",
     "invalid input syntax|out of range|malformed|Conversion": "a value of some row cannot be converted as requested",
 }
 """Patterns in the texts of drivers that fail while they read, and our reasons.

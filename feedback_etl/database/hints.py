@@ -1,15 +1,19 @@
-"""Suggest the index that would speed up reading."""
+"""Suggest the index that would speed up reading, and the cursor that follows changes."""
 
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from feedback_etl.database.connect import DatabaseConnection
+from feedback_etl.database.cursor import is_edited
+from feedback_etl.database.cursor_name import UPDATED_AT
+from feedback_etl.database.inspection import inspect_source
 from feedback_etl.database.relation import SourceRelation
 from feedback_etl.database.sql import count_rows
-from feedback_etl.database.statements import fetch_count
+from feedback_etl.database.statements import fetch_count, fetch_rows
 from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError
 
@@ -24,7 +28,8 @@ def suggest_index(source: DatabaseConnection, relation: SourceRelation, window: 
     of the table, nor on DuckDB; a custom query is not analysed.
     """
     reads_all = window.start is None and relation.changed_since is None
-    if relation.table is None or reads_all or source.dialect == "duckdb":
+    table = _find_table(relation, "created_at")
+    if table is None or reads_all or source.dialect == "duckdb":
         return ""
     with suppress(SQLAlchemyError, SourceError):  # a hint must not fail an export
         columns = dict.fromkeys(("created_at", relation.cursor if relation.changed_since else "created_at"))
@@ -33,8 +38,7 @@ def suggest_index(source: DatabaseConnection, relation: SourceRelation, window: 
             everything = replace(relation, changed_since=None)
             table_rows = fetch_count(source, count_rows(everything, Window(None, window.end)))
             if fetch_count(source, count_rows(relation, window)) < _MAX_INDEXED_SHARE * table_rows:
-                name = relation.table.name
-                return f"the database read all of {name} to find the window; an index helps: {statement}"
+                return f"the database read all of {table.name} to find the window; an index helps: {statement}"
     return ""
 
 
@@ -46,11 +50,10 @@ def missing_index_statement(
     Raises:
         SQLAlchemyError: The indexes cannot be listed.
     """
-    inspector, table, column = sa.inspect(source.connection), relation.table, relation.columns[name]
-    if table is None or not isinstance(column, sa.ColumnClause):
+    inspector, table = sa.inspect(source.connection), _find_table(relation, name)
+    if table is None or table.name not in inspector.get_table_names(table.schema):
         return None
-    if table.name not in inspector.get_table_names(table.schema):
-        return None
+    column: Any = relation.columns[name]
     indexes = inspector.get_indexes(table.name, schema=table.schema)
     if any(index["column_names"][:1] == [column.name] for index in indexes):
         return ""
@@ -58,3 +61,40 @@ def missing_index_statement(
     schema = f"{quote(table.schema)}." if table.schema and source.dialect != "sqlite" else ""
     index_name = "CONCURRENTLY" if source.dialect == "postgresql" else quote(f"{table.name}_{column.name}")
     return f"CREATE INDEX {index_name} ON {schema}{quote(table.name)} ({quote(column.name)});"
+
+
+def suggest_cursor(source: DatabaseConnection, relation: SourceRelation) -> str:
+    """Return a sentence on the cursor that follows changes; "" if no row was changed after it was created.
+
+    Only the default tables are analysed.
+    """
+    if relation.profiles is None:
+        return ""
+    with suppress(SQLAlchemyError, SourceError):  # a hint must not fail an export
+        relation = inspect_source(source, cursor=UPDATED_AT)
+        edited: sa.Select[Any] = (
+            sa.select(sa.literal_column("1")).select_from(relation.feedback_table).where(is_edited(relation))
+        )
+        if fetch_rows(source, relation.render(edited.limit(1))):
+            return (
+                "rows were changed after they were created, and this series does not export them again: a series with "
+                "--cursor updated_at does"
+            )
+    return ""
+
+
+def count_edited(source: DatabaseConnection, relation: SourceRelation) -> int | None:
+    """Return the number of rows of the default table that were changed after they were created; None if unknown."""
+    if relation.profiles is None:
+        return None
+    with suppress(SQLAlchemyError, SourceError):
+        relation = inspect_source(source, cursor=UPDATED_AT)
+        edited = sa.select(sa.func.count()).select_from(relation.feedback_table).where(is_edited(relation))
+        return fetch_count(source, relation.render(edited))
+    return None
+
+
+def _find_table(relation: SourceRelation, name: str) -> sa.TableClause | None:
+    """Return the table or view of a raw column; None if the column is an expression or of a query."""
+    table = getattr(getattr(relation.columns[name], "table", None), "element", None)
+    return table if isinstance(table, sa.TableClause) else None

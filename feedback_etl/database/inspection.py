@@ -16,6 +16,8 @@ from feedback_etl.database.cursor import with_cursor
 from feedback_etl.database.cursor_name import CREATED_AT
 from feedback_etl.database.declared import declared_relation
 from feedback_etl.database.driver_errors import invalid_query_error
+from feedback_etl.database.file_types import convert_columns
+from feedback_etl.database.files import SELECT_FILES
 from feedback_etl.database.null_columns import type_null_columns
 from feedback_etl.database.query_errors import locate_error
 from feedback_etl.database.relation import (
@@ -71,6 +73,8 @@ def inspect_source(
     """
     wanted = None if schema is None else with_cursor(schema, cursor)
     role = fetch_rows(source, "SELECT quote_ident(current_user)")[0][0] if source.dialect == "postgresql" else ""
+    if query is None and source.has_files:
+        query = SELECT_FILES
     try:
         if isinstance(query, SourceTable):
             relation = _inspect_declared(source, query, wanted, cursor)
@@ -98,7 +102,7 @@ def _inspect_declared(
     keys = {*RAW_IDS, *identifiers, CREATED_AT, cursor, *consent}
     relation = declared_relation(source, declaration, [*names, *consent], keys)
     _, types = _describe_columns(source, empty_select(relation))
-    return add_consent(type_null_columns(source, replace(relation, types=types, schema=schema or CLASSIC_SCHEMA)))
+    return _with_types(source, replace(relation, types=types, schema=schema or CLASSIC_SCHEMA))
 
 
 def _inspect_default_tables(
@@ -124,9 +128,16 @@ def _inspect_default_tables(
 def _inspect_query(source: DatabaseConnection, query: str, schema: FeedbackSchema | None) -> SourceRelation:
     names, types = _describe_columns(source, empty_query_select(source.dialect, query))
     # SQLite renames the second of two columns with the same name to name:1.
-    _check_names([name.partition(":")[0] if source.dialect == "sqlite" else name for name in names], schema)
+    given_names = [name.partition(":")[0] if source.dialect == "sqlite" else name for name in names]
+    _check_names(given_names, schema, "The content of the files" if query == SELECT_FILES else "The query")
     relation = query_relation(source.dialect, query, names, types, schema or CLASSIC_SCHEMA)
-    return add_consent(type_null_columns(source, relation))
+    return _with_types(source, relation)
+
+
+def _with_types(source: DatabaseConnection, relation: SourceRelation) -> SourceRelation:
+    """Return the relation of a query or declaration with expected types where columns can be converted to them."""
+    relation = type_null_columns(source, relation)
+    return add_consent(convert_columns(relation) if source.has_files else relation)
 
 
 def _with_canonical_ids(source: DatabaseConnection, relation: SourceRelation) -> SourceRelation:
@@ -174,7 +185,7 @@ def _list_some(names: list[str]) -> str:
     return shown + (f" and {len(names) - _MAX_NAMES_SHOWN} more" if len(names) > _MAX_NAMES_SHOWN else "")
 
 
-def _check_names(names: list[str], schema: FeedbackSchema | None) -> None:
+def _check_names(names: list[str], schema: FeedbackSchema | None, subject: str) -> None:
     image_opt_in = [IMAGE_OPT_IN] if schema and IMAGE_URL in schema.extra_columns else []
     required = [*(schema.raw_columns if schema else (*RAW_IDS, CREATED_AT)), *image_opt_in]
     duplicates = sorted({name for name in names if names.count(name) > 1})
@@ -186,7 +197,7 @@ def _check_names(names: list[str], schema: FeedbackSchema | None) -> None:
     }
     if problems := [f"{verb} {', '.join(columns)}" for verb, columns in wrong.items() if columns]:
         raise SourceError(
-            f"The query {' and '.join(problems)}. It has to yield {', '.join(required)}, and optionally {CONSENT}."
+            f"{subject} {' and '.join(problems)}. It has to yield {', '.join(required)}, and optionally {CONSENT}."
             f"{_suggest_declarations(wrong['yields the unexpected'], schema)}"
         )
 

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from feedback_etl.database.collations import describe_remedy
 from feedback_etl.database.connect import Database, DatabaseConnection, open_connection
-from feedback_etl.database.hints import missing_index_statement
+from feedback_etl.database.hints import count_edited, missing_index_statement
 from feedback_etl.database.inspection import inspect_source
 from feedback_etl.database.relation import SourceRelation, empty_select
 from feedback_etl.database.sql import has_consent
@@ -99,6 +99,8 @@ class ApplicationSummary(NamedTuple):
         missing_index: The statement that creates the index on created_at; "" if there is one, None if that is not
             known, as for a custom query.
         is_partial: Whether row-level security, if allowed, hides some of the rows.
+        edited: The number of rows that were changed after they were created, by updated_at; None if that is not known,
+            as for a custom query.
     """
 
     users: list[str]
@@ -108,6 +110,7 @@ class ApplicationSummary(NamedTuple):
     consent: tuple[str, ...]
     missing_index: str | None
     is_partial: bool = False
+    edited: int | None = None
 
 
 def summarize_application(database: Database, options: ReadOptions) -> ApplicationSummary:
@@ -125,6 +128,7 @@ def summarize_application(database: Database, options: ReadOptions) -> Applicati
             consent=relation.consent,
             missing_index=missing_index_statement(source, relation),
             is_partial=hides_rows(source, empty_select(relation)),
+            edited=count_edited(source, relation),  # last: if it fails, so do later statements
         )
 
 

@@ -41,7 +41,9 @@ COUNT_WORDS = _words("count counts total number num votes sum average avg")
 TIME_WORDS = ("created", "submitted", "sent", "rated", "given", "answered", "timestamp", "inserted", "time", "date")
 CONSENT_WORDS = _words("consent consents consented allows allowed agreed optin permits")
 TAG_WORDS = _words("tags tag labels topics categories keywords")
-QUASI_IDENTIFIER_WORDS = _words("country region state gender sex language locale education occupation segment age")
+AGE_WORDS = _words("age user customer member student patient years in")
+"""The words of which a column of ages has no others: the age of an account is none."""
+QUASI_IDENTIFIER_WORDS = _words("country region state gender sex language locale education occupation segment")
 _PERSONAL = {
     "a name of a person": "name firstname lastname surname fullname username nickname login",
     "contact details": "email mail phone telephone tel mobile fax url website",

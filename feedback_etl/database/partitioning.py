@@ -10,7 +10,7 @@ from functools import partial
 
 from feedback_etl.database.batches import session_statements
 from feedback_etl.database.connect import DatabaseConnection
-from feedback_etl.database.hints import suggest_index
+from feedback_etl.database.hints import suggest_cursor, suggest_index
 from feedback_etl.database.ranges import WindowRanges, count_total, plan_ranges
 from feedback_etl.database.read import OpenSource, ReadRequest, fetch_excluded, open_source
 from feedback_etl.database.sql import select_feedback
@@ -38,6 +38,8 @@ class FeedbackPartitions:
         excluded: The number of rows excluded for lack of consent.
         total: The number of the other rows if `on_progress` is set (estimated for a large window); else 0.
         suggest_index: Return a sentence on the index that would speed up reading; "" if none is known.
+        suggest_cursor: Return a sentence on the cursor that follows changes; "" if no row was changed, or for a custom
+            query.
         dialect: The dialect of the database.
         consent: The columns by which rows were excluded; empty if none records consent.
         watermark: The watermark of an incremental export.
@@ -50,6 +52,7 @@ class FeedbackPartitions:
     excluded: int
     total: int
     suggest_index: Callable[[], str]
+    suggest_cursor: Callable[[], str]
     dialect: str
     consent: tuple[str, ...]
     watermark: Watermark
@@ -99,6 +102,7 @@ def open_partitions(request: ReadRequest, *, tasks: int = 1) -> Iterator[Feedbac
             excluded,
             total,
             partial(suggest_index, source, relation, window),
+            partial(suggest_cursor, source, relation),
             source.dialect,
             relation.consent,
             watermark,

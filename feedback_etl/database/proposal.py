@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from feedback_etl.database.naming import (
+    AGE_WORDS,
     CONSENT_WORDS,
     COUNT_WORDS,
     ID_WORDS,
@@ -21,9 +22,10 @@ from feedback_etl.database.naming import (
     split_words,
 )
 from feedback_etl.database.reflection import ReflectedColumn, ReflectedTable, Scale
+from feedback_etl.database.tables import recommendation_feedbacks
 from feedback_etl.errors import SourceError
 
-Use = Literal["feedback_id", "user_id", "item_id", "created_at", "consent", "rating", "list", "column", "none"]
+Use = Literal["feedback_id", "user_id", "item_id", "created_at", "consent", "rating", "list", "age", "column", "none"]
 
 
 class ColumnProposal(NamedTuple):
@@ -81,6 +83,11 @@ class Proposal(NamedTuple):
     consent: str = ""
     elements: tuple[ElementsProposal, ...] = ()
     scales: Mapping[str, Scale] = {}
+
+    @property
+    def is_default(self) -> bool:
+        """Whether the feedback is in the table of the default schema."""
+        return self.table.name == recommendation_feedbacks.name
 
     def find(self, use: Use) -> list[ColumnProposal]:
         """Return the columns with a use."""
@@ -175,6 +182,8 @@ def _propose_columns(table: ReflectedTable) -> tuple[ColumnProposal, ...]:
 
 def _propose_column(column: ReflectedColumn, name: str) -> ColumnProposal:
     words = split_words(column.name)
+    if column.kind == "integer" and "age" in words and words <= AGE_WORDS:
+        return ColumnProposal(column, "age", "age_range")
     is_text = column.kind in ("text", "word")
     if words & ID_WORDS or column.kind == "uuid" or column.references:
         return ColumnProposal(column, "none", name, is_identifier=True)

@@ -14,7 +14,7 @@ from feedback_etl.database.batches import ConnectorXValueError, open_batches
 from feedback_etl.database.collations import describe_remedy
 from feedback_etl.database.connect import Database, DatabaseConnection, open_connection
 from feedback_etl.database.cursor_name import CREATED_AT
-from feedback_etl.database.hints import suggest_index
+from feedback_etl.database.hints import suggest_cursor, suggest_index
 from feedback_etl.database.inspection import inspect_source
 from feedback_etl.database.relation import SourceRelation
 from feedback_etl.database.sql import count_excluded, count_incomparable_ids, count_rows
@@ -78,6 +78,8 @@ class FeedbackStream(NamedTuple):
         excluded: The number of rows excluded for lack of consent.
         batches: The other rows as raw frames, in order; at least one frame, which may be empty.
         suggest_index: Return a sentence on the index that would speed up reading; "" if none is known.
+        suggest_cursor: Return a sentence on the cursor that follows changes; "" if no row was changed, or for a custom
+            query.
         dialect: The dialect of the database.
         watermark: The watermark of an incremental export.
         consent: The columns by which rows were excluded; empty if none records consent.
@@ -86,6 +88,7 @@ class FeedbackStream(NamedTuple):
     excluded: int
     batches: Iterator[pl.DataFrame]
     suggest_index: Callable[[], str]
+    suggest_cursor: Callable[[], str]
     dialect: str
     watermark: Watermark
     consent: tuple[str, ...]
@@ -125,6 +128,7 @@ def open_feedback(request: ReadRequest) -> Iterator[FeedbackStream]:
                 excluded,
                 batches,
                 partial(suggest_index, source, relation, window),
+                partial(suggest_cursor, source, relation),
                 source.dialect,
                 watermark,
                 relation.consent,

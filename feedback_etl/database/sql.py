@@ -176,7 +176,7 @@ def _readable(relation: SourceRelation, name: str) -> Column:
         return sa.cast(column, sa.Text)
     if kind == "numeric":  # drivers cannot read NaN and long numerics
         return sa.cast(column, sa.Double) if relation.dialect == "duckdb" else _nearest_double(column)
-    if kind in {"timestamp", "timestamptz"}:  # no driver can read some, such as -infinity
+    if kind in {"timestamp", "timestamptz", "date"}:  # no driver can read some, such as -infinity
         return sa.case((is_unreadable(relation, relation.columns[name]), _replacement(name)), else_=column)
     return column
 
@@ -202,7 +202,7 @@ def _readable_of_mysql(name: str, column: Column, kind: str) -> Column:
         return sa.type_coerce(column, sa.Double) + _sql("0e0")
     if kind == "bit":
         return sa.type_coerce(column, sa.Integer) + _sql("0")
-    if kind in {"datetime", "timestamp"}:  # drivers fail at days that do not exist, and in the year 0
+    if kind in {"datetime", "timestamp", "date"}:  # drivers fail at days that do not exist, and in the year 0
         is_day = sa.func.from_days(sa.func.to_days(column)) == sa.func.date(column)
         return sa.case((is_day, column), (column.is_not(None), _replacement(name)))
     return column

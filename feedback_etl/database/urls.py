@@ -8,6 +8,7 @@ from urllib.parse import quote
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError
 
+from feedback_etl.database import files
 from feedback_etl.database.url_options import check_options, explain_hosts
 from feedback_etl.errors import SourceError, UsageError
 
@@ -38,6 +39,8 @@ def parse_url(text: str) -> sa.URL:
     Raises:
         UsageError: The text is not a URL. The message does not repeat it, since it may contain a password.
     """
+    if text.strip().startswith(files.PREFIX):
+        return files.files_url(text.strip().removeprefix(files.PREFIX))
     try:
         url = sa.make_url(text.strip())
     except (ArgumentError, ValueError):
@@ -198,6 +201,8 @@ def _mysql_url(url: sa.URL, connection: sa.Connection) -> str | None:
 
 def describe_url(url: sa.URL) -> str:
     """Describe a database without user and password, even if a mistake put them into the wrong part of the URL."""
+    if (pattern := files.find_pattern(url)) is not None:
+        return f"the files {pattern}"
     if url.get_backend_name() in _FILE_BACKENDS:
         return f"the {database_name(url)} file {url.database}"
     host = url.host or url.query.get("host") or url.query.get("unix_socket") or "the local socket"

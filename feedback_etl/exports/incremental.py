@@ -166,7 +166,7 @@ class IncrementalState(NamedTuple):
         listed = ", ".join(changes.values())
         raise UsageError(
             f"This run would begin a new series beside an existing one and export its rows again: {listed}. Pass "
-            "--new-series (new_series=True) to begin it, or name another folder (--output)."
+            "`new_series` to begin it, or name another folder (`output_dir`)."
         )
 
     def find_start(self, first: datetime | None, now: datetime) -> datetime | None:

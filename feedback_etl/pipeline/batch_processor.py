@@ -37,7 +37,10 @@ class _SeriesDuplicateFilter(RawDuplicateFilter):
         self._seen_rows = seen_rows
 
     def filter_raw(self, valid: pl.DataFrame) -> pl.DataFrame:
-        return self._seen_rows.filter_new_pairs(super().filter_raw(valid))
+        """Drop rows of known pairs first: an unchanged one must not hide a changed row of its pair."""
+        unique = super().filter_raw(self._seen_rows.filter_new_pairs(valid))
+        self._seen_rows.count_changed(unique)
+        return unique
 
 
 class BatchProcessor:

@@ -17,6 +17,7 @@ from feedback_etl import __version__
 from feedback_etl.clock import resolve_now
 from feedback_etl.database import tables
 from feedback_etl.database.connect import find_dialect, find_url
+from feedback_etl.database.files import find_pattern
 from feedback_etl.options.read import ReadOptions
 from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.results import ExportReport
@@ -180,6 +181,8 @@ def _name_inputs(request: ExportRequest) -> tuple[str, list[str]]:
     """Return the namespace and the names of the tables; of a query, whose tables are unknown, that of the database."""
     database, options = request.selection.database, request.selection.options
     dialect, url = find_dialect(database), find_url(database)
+    if (pattern := find_pattern(url)) is not None:
+        return "file", [pattern if request.output.lineage_hosts else Path(pattern).name]
     namespace = _NAMESPACES.get(dialect, dialect)
     if request.output.lineage_hosts and url.host:
         namespace = f"{namespace}://{url.host}{f':{url.port}' if url.port else ''}"

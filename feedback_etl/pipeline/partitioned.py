@@ -6,7 +6,6 @@ rows of equivalence classes that are large enough, and publishes the manifest la
 
 import logging
 import os
-import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -35,7 +34,7 @@ from feedback_etl.pipeline.shared_files import write_earlier_seen_rows, write_sm
 from feedback_etl.pipeline.shared_rows import write_shared_parts
 from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, SeriesContext, TaskContext, TaskResult
 from feedback_etl.pipeline.worker import Secrets, create_processor, release_part, run_task, run_task_with, write_part
-from feedback_etl.pipeline.write import SLOW_SECONDS, add_increment
+from feedback_etl.pipeline.write import add_increment, suggest
 from feedback_etl.privacy.keys import get_key_id
 from feedback_etl.privacy.sharing import RowPseudonyms
 from feedback_etl.records.layout import STATE_KINDS, parse_part_number
@@ -81,8 +80,7 @@ def export_partitions(request: ExportRequest, partitions: FeedbackPartitions, in
         tasks = (PartTask(context, n, partitions.query_of(span)) for n, span in enumerate(partitions.ranges))
         processor, written = _collect(request, run(tasks), partitions.total)
         report = _finish(request, _Execution(export, context, run), processor, written, partitions)
-    if time.perf_counter() - request.started > SLOW_SECONDS:
-        report.advice = partitions.suggest_index()
+    report.advice = suggest(request, partitions)
     return report
 
 
@@ -101,7 +99,9 @@ def export_stream(selection: ReadRequest, request: ExportRequest) -> ExportRepor
         )
         processor, written = _collect(request, results)
         execution = _Execution(export, context, _release_here(request))
-        return _finish(request, execution, processor, written, stream)
+        report = _finish(request, execution, processor, written, stream)
+        report.advice = suggest(request, stream)
+    return report
 
 
 class _Written(NamedTuple):

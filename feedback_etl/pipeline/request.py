@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
-from feedback_etl.data_files.seen_rows import SeriesCursor
+from feedback_etl.data_files.series_cursor import SeriesCursor
 from feedback_etl.database.connect import find_dialect
 from feedback_etl.database.cursor_name import CREATED_AT
 from feedback_etl.database.custom_query import normalize_query

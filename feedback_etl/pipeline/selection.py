@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from feedback_etl.database.connect import Database
+from feedback_etl.database.connect import Database, is_files
 from feedback_etl.database.read import PhaseListener, Progress, ReadRequest
 from feedback_etl.errors import UsageError
 from feedback_etl.options.export import ExportOptions
@@ -22,7 +22,9 @@ def select(
         UsageError: The window ends after `now`, or a declared schema or extra columns have no source that yields them.
     """
     read, extra_columns = options.read, options.privacy.extra_columns
-    is_default = read.query is None and read.source is None
+    is_default = read.query is None and read.source is None and not is_files(database)
+    if read.source is not None and options.privacy.include_image_urls:
+        raise UsageError("`include_image_urls` reads the default tables, and cannot be combined with [source].")
     if is_default and not is_classic(options.privacy.schema):
         raise UsageError("A declared schema needs [source] or a query: the default tables do not have its columns.")
     if extra_columns and is_default:

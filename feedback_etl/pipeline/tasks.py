@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from feedback_etl.data_files.file_formats import FileFormat
-from feedback_etl.data_files.seen_rows import SeriesCursor
+from feedback_etl.data_files.series_cursor import SeriesCursor
 from feedback_etl.pipeline.batch_results import BatchCounts
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.records.manifest import DataFile

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from feedback_etl.data_files.seen_rows import SeenRows
+from feedback_etl.database.cursor_name import CREATED_AT
 from feedback_etl.database.read import FeedbackStream, ReadRequest, open_feedback, retry_with_sqlalchemy
 from feedback_etl.database.watermark import Watermark
 from feedback_etl.exports.incremental import INCREMENTAL
@@ -22,6 +23,7 @@ from feedback_etl.records.tombstones import Tombstones
 from feedback_etl.results import ExportReport
 
 if TYPE_CHECKING:
+    from feedback_etl.database.partitioning import FeedbackPartitions
     from feedback_etl.pipeline.batch_processor import BatchProcessor
     from feedback_etl.pipeline.batch_results import ProcessedBatch
     from feedback_etl.pipeline.series_release import SeriesRelease
@@ -72,9 +74,18 @@ def write_export(selection: ReadRequest, request: ExportRequest) -> ExportReport
             series.delete_state(request.storage)
         report.export_filename = published.pairs or ""
         report.rejected_filename = published.rejected or ""
-        if time.perf_counter() - request.started > SLOW_SECONDS:
-            report.advice = stream.suggest_index()
+        report.advice = suggest(request, stream)
     return report
+
+
+def suggest(request: ExportRequest, source: "FeedbackStream | FeedbackPartitions") -> str:
+    """Return a sentence on the index that a slow export lacks, or on the cursor of a series that begins, or ""."""
+    series, is_slow = request.series, time.perf_counter() - request.started > SLOW_SECONDS
+    advice = source.suggest_index() if is_slow else ""
+    follows_changes = request.output.cursor != CREATED_AT
+    if advice or follows_changes or series is None or series.number:  # later runs do not repeat it
+        return advice
+    return source.suggest_cursor()
 
 
 def add_increment(

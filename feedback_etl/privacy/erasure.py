@@ -12,7 +12,7 @@ from uuid import UUID
 import polars as pl
 
 from feedback_etl.data_files.row_filter import NO_ANALYSIS
-from feedback_etl.database.connect import Database
+from feedback_etl.database.connect import Database, is_files
 from feedback_etl.database.lookups import fetch_analyses, fetch_canonical_ids, fetch_owners, fetch_user_feedback
 from feedback_etl.errors import UsageError
 from feedback_etl.options.export import require_known
@@ -72,7 +72,8 @@ def erase(  # noqa: PLR0913  public, flat
         Numbers of rows and files, and what could not be searched.
 
     Raises:
-        UsageError: No one is named, a database is required and missing, the folder does not exist, or an id is invalid.
+        UsageError: No one is named, a database is required and missing or is a set of files, the folder does not exist,
+            or an id is invalid.
         SourceError: The database cannot be read.
         ExportFileError: A file cannot be written, or a manifest cannot be read; run it again after fixing that.
         FolderLockedError: The folder's lock was not released in time.
@@ -94,6 +95,10 @@ def erase(  # noqa: PLR0913  public, flat
     if database is None and (users or not_in_database or keep_k):
         raise UsageError(
             "Only the database contains the analyses of users: pass `database`, or erase by `analysis_ids` alone."
+        )
+    if not_in_database and database is not None and is_files(database):
+        raise UsageError(
+            "`not_in_database` requires the database: files may contain a part of it, and all others would be erased."
         )
     storage = open_storage(folder)
     require_storage(storage)

@@ -42,6 +42,8 @@ class Risk:
         discernibility: Sum of the squared row counts of the classes (Bayardo and Agrawal 2005).
         distinct_l: For each sensitive column, the least number of different values in a class (distinct l-diversity;
             Machanavajjhala et al. 2007).
+        homogeneous_classes: For each sensitive column, the number of classes in which it has a single value, so that
+            whoever knows the class of a person knows the value (the homogeneity attack; ibid.).
         entropy_l: For each sensitive column, the least exp(entropy) of a class, with the natural logarithm (entropy
             l-diversity; ibid.).
         t: For each sensitive column, the greatest distance between the distribution in a class and that in the table
@@ -59,6 +61,7 @@ class Risk:
     small_people: int = 0
     discernibility: int = 0
     distinct_l: dict[str, int] = field(default_factory=dict)
+    homogeneous_classes: dict[str, int] = field(default_factory=dict)
     entropy_l: dict[str, float] = field(default_factory=dict)
     t: dict[str, float] = field(default_factory=dict)
 
@@ -120,9 +123,11 @@ def risk(
     result = summarize_classes(classes.get_column(_SIZE), classes.get_column(_ROWS))
     values = table.select(*names, *sensitive).collect()
     for column in sensitive:
-        result.distinct_l[column], result.entropy_l[column], result.t[column] = _measure_diversity(
-            values, names, column
-        )
+        answers = values.select(pl.struct(names).alias("class"), pl.col(column).alias("value"))
+        distinct = answers.group_by("class").agg(pl.col("value").n_unique())["value"]
+        result.distinct_l[column], result.homogeneous_classes[column] = int(distinct.min()), int((distinct == 1).sum())  # type: ignore[arg-type]
+        result.entropy_l[column] = float(measure_entropy(answers)["entropy"].min())  # type: ignore[arg-type]
+        result.t[column] = float(measure_distances(answers, answers)["distance"].max())  # type: ignore[arg-type]
     return result
 
 
@@ -208,12 +213,3 @@ def summarize_classes(sizes: pl.Series, rows: pl.Series) -> Risk:
         small_people=int(sizes.filter(small).sum()),
         discernibility=int((rows.cast(pl.Int64) ** 2).sum()),
     )
-
-
-def _measure_diversity(table: pl.DataFrame, quasi_identifiers: list[str], column: str) -> tuple[int, float, float]:
-    """Return distinct l, entropy l and t of a sensitive column."""
-    answers = table.select(pl.struct(quasi_identifiers).alias("class"), pl.col(column).alias("value"))
-    distinct: Any = answers.group_by("class").agg(pl.col("value").n_unique())["value"].min()
-    entropy: Any = measure_entropy(answers)["entropy"].min()
-    distance: Any = measure_distances(answers, answers)["distance"].max()
-    return int(distinct), float(entropy), float(distance)

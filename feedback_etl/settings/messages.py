@@ -36,13 +36,15 @@ def describe_error(
 
     Args:
         location: The path of the setting, as in `ValidationError.errors()`.
-        message: Pydantic's message, which begins with "Input" or "Extra inputs".
+        message: Pydantic's message, which begins with "Input" or "Extra inputs", or is "Field required".
         known: The names of all settings.
         flags: The values that options of the command line give, by the names of settings.
     """
     name = ".".join(map(str, location)).removeprefix(PREFIX.lower())
     if message.startswith("Extra"):
         return describe_unknown(name, name, known)
+    if message == "Field required":
+        return f"{name} is missing"
     return message.replace("Input", name if flags.get(name) is None else f"`{name}`", 1)
 
 

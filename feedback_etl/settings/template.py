@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from feedback_etl.database.proposal import ColumnProposal, ElementsProposal, Proposal
 from feedback_etl.database.reflection import Scale
+from feedback_etl.schema.feedback_columns import AGE_EDGES
 
 _SCALES = ((1, 5), (0, 5), (1, 7), (1, 10), (0, 10), (0, 100))
 """Usual scales, the most usual one first."""
@@ -42,6 +43,9 @@ def _render_lines(proposal: Proposal, database_url: str | None) -> Iterator[str]
         yield from ("", f"[lists.{column.name}]", *_render_name(column))
     for elements in proposal.elements:
         yield from _render_elements(proposal, elements)
+    for column in proposal.find("age"):
+        yield from ("", "# Exported as a range; others may know it: it counts for k-anonymity (--k).")
+        yield from _render_age(column, "integer")
     for column in proposal.find("column"):
         yield from ("", "# Others may know it: it counts for k-anonymity (--k).")
         yield from _render_column(column, role="quasi_identifier")
@@ -104,6 +108,9 @@ def _render_excluded(proposal: Proposal) -> Iterator[str]:
         yield ""
         if column.reason:
             yield f"# Not exported: {column.column.name} looks like {column.reason}."
+            if column.column.kind == "date" and not proposal.find("age"):
+                yield "# The range of the age at the time of the feedback can be:"
+                yield from (f"# {line}" for line in _render_age(column, "date"))
             continue
         role = "identifier" if column.is_identifier else "insensitive"
         hint = "as a pseudonym" if column.is_identifier else "or as a quasi_identifier, if others may know it"
@@ -117,6 +124,11 @@ def _render_column(column: ColumnProposal, *, role: str) -> Iterator[str]:
     if role not in ("item", "identifier") and column.column.kind in _TYPED_KINDS:
         yield f'type = "{column.column.kind}"'
     yield from _render_name(column)
+
+
+def _render_age(column: ColumnProposal, type_: str) -> Iterator[str]:
+    yield from ("[columns.age_range]", 'role = "quasi_identifier"', f'type = "{type_}"')
+    yield from (f"column = {_quote(column.column.name)}", f"bucket = {[*AGE_EDGES]}")
 
 
 def _render_name(column: ColumnProposal) -> list[str]:
