@@ -9,9 +9,9 @@ from reading import NOW, read, select
 from test_database_refusals import refusal
 
 import feedback_etl as fe
-from feedback_etl.columns import ExtraColumn
 from feedback_etl.database.custom_query import QueryText, extract_select, read_query_file
 from feedback_etl.errors import UsageError
+from feedback_etl.schema.column_types import ExtraColumn
 from feedback_etl.settings.model import load_settings
 
 
@@ -89,6 +89,16 @@ def test_error_points_into_the_file(url: str, before: str, wrong: str) -> None:
     message = str(refusal(url, query=in_file(f"{before}{wrong}{rest}")))
     assert message.startswith("The database refuses the query: ")
     assert message.endswith(f" (query.sql, line {line}, column {column}).")
+
+
+def test_error_in_a_view_is_not_located_in_the_query(tmp_path: Path) -> None:
+    """DuckDB shows a line of the view, which the query does not have."""
+    engine = sa.create_engine(f"duckdb:///{tmp_path}/views.duckdb", poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE t AS SELECT 1 AS a, 2 AS b")
+        connection.exec_driver_sql("CREATE VIEW v AS SELECT a,\n\n\n\n\n b\n FROM t")
+        connection.exec_driver_sql("ALTER TABLE t RENAME COLUMN b TO c")
+    assert "query.sql" in str(refusal(str(engine.url), query=in_file("SELECT * FROM v")))
 
 
 def test_error_at_the_end_of_a_query_does_not_show_our_own_text(url: str) -> None:

@@ -137,6 +137,7 @@ def test_pending_rows_are_private_and_have_no_ids(app: Database, folder: Path) -
         export_night(app, folder, day)
     (path,) = pending_files(folder)
     assert path.stat().st_mode & 0o777 == 0o600
+    assert [*folder.rglob("*.parquet"), *folder.rglob("*.csv")] == []  # what a glob of a user would find
     assert visible(folder) == [f"{manifest.stem}.manifest.json" for manifest in list_manifests(folder)]
     pending = pl.read_parquet(path)
     assert pending["analysis_hash"].to_list() == [pseudonym(101), pseudonym(202)]
@@ -265,7 +266,7 @@ def test_k_of_a_series_is_checked_and_kept_over_its_exports(app: Database, folde
     assert "k of the series of " in check_k(app, folder).detail
     fe.privacy.erase(folder, user_ids=[2], database=app.url, keys=[Key(KEY)])
     item = check_k(app, folder)
-    assert (item.status, item.remedy) == ("failed", f"feedback-etl erase --keep-k --output {folder}")
+    assert (item.status, item.remedy) == ("failed", f"feedback-etl erase --keep-k {folder}")
     assert " is 2 for age_range, conditions_detected, timeframe since people were erased or exports pr" in item.detail
     result = fe.privacy.erase(folder, keep_k=True, database=app.url, keys=[Key(KEY)])
     assert (result.suppressed, count_people(folder)) == (2, {"b": 3})

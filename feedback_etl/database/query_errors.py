@@ -69,7 +69,10 @@ def _line_start(statement: str, number: int) -> int:
 
 def _find_excerpt(statement: str, excerpt: re.Match[str]) -> int | None:
     """Return the offset of the caret below an excerpt, which may begin and end with an ellipsis."""
-    line_start, line = _line_start(statement, int(excerpt[1])), statement.split("\n")[int(excerpt[1]) - 1]
+    lines = statement.split("\n")
+    if int(excerpt[1]) > len(lines):  # of a view that the query reads
+        return None
+    line_start, line = _line_start(statement, int(excerpt[1])), lines[int(excerpt[1]) - 1]
     text = excerpt[2].removeprefix("...").removesuffix("...")
     at = line.find(text) - excerpt[2].startswith("...") * len("...")
     caret = len(excerpt[3]) - len(f"LINE {excerpt[1]}: ")
