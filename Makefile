@@ -5,7 +5,10 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 
 RANDOM_ROWS := $(addprefix tests/test_,oracle_agreement.py database_windows.py reader_process.py)
 
-.PHONY: demo test test-all coverage torture bench lint format docs schemas notebooks lock clean
+OLDEST := $(addprefix tests/test_,any_frame.py csv.py custom_model.py dataset.py demo.py expressions.py manifest.py \
+	options.py processor.py report.py schema.py settings.py stored_formats.py transforms.py)
+
+.PHONY: demo test test-all test-oldest coverage torture bench lint format docs schemas notebooks lock clean
 
 demo: .venv/installed-run  ## create a sample database and export it
 	$(BIN)/feedback-etl demo
@@ -15,6 +18,9 @@ test: .venv/installed-test  ## the default tier, in less than 6 minutes
 
 test-all: .venv/installed-test .venv-airflow/installed  ## the default and the slow tier: executors, notebooks, Celery, the browser, every crash point
 	$(BIN)/pytest -n 2 --dist worksteal --hypothesis-profile full -m "not torture"
+
+test-oldest: .venv-oldest/installed  ## tests of what libraries decide, with the oldest supported version of each
+	.venv-oldest/bin/pytest -n 2 --dist worksteal $(OLDEST)
 
 coverage: .venv/installed-test .venv-airflow/installed  ## the same with coverage, as continuous integration runs it
 	$(BIN)/pytest -n 2 --dist worksteal --hypothesis-profile full -m "not torture" --durations 25 --cov --cov-report=term
@@ -52,9 +58,12 @@ lock: .venv/installed-run  ## pin the newest compatible versions
 	$(COMPILE) --upgrade --output-file requirements/run.txt
 	$(COMPILE) --upgrade --group test --group lint --output-file requirements/test.txt
 	$(COMPILE) --upgrade --group airflow --output-file requirements/airflow.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-deps --no-header --no-annotate \
+		--resolution lowest-direct pyproject.toml | \
+		$(COMPILE) --upgrade --constraint - --group test --output-file requirements/oldest.txt
 
 clean:
-	rm -rf .venv .venv-airflow .venv-users docs/_build feedback_demo
+	rm -rf .venv .venv-oldest .venv-airflow .venv-users docs/_build feedback_demo
 
 INSTALL = test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D); \
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement $< && \
@@ -62,6 +71,9 @@ INSTALL = test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D); \
 	touch $@
 
 .venv/installed-%: requirements/%.txt pyproject.toml
+	$(INSTALL)
+
+.venv-oldest/installed: requirements/oldest.txt pyproject.toml  # the lower bounds of pyproject.toml, and what tests need
 	$(INSTALL)
 
 .venv-airflow/installed: requirements/airflow.txt pyproject.toml  # an environment of its own: see pyproject.toml

@@ -18,7 +18,6 @@ from processes import Here
 from pseudonym_keys import KEY, OTHER_KEY
 
 import feedback_etl as fe
-from feedback_etl.columns import QUASI_IDENTIFIERS
 from feedback_etl.errors import UsageError, ValidationError
 from feedback_etl.options.export import ExportOptions
 from feedback_etl.pipeline.batch_processor import BatchProcessor
@@ -26,6 +25,7 @@ from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.k_anonymity import ClassCounter, drop_small_classes
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import list_manifests
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
 
 
 def feedback(*classes: tuple[int | None, int, int]) -> dict[str, list[dict[str, Any]]]:
@@ -56,7 +56,7 @@ class TestMeasuredK:
         assert report.risk == {
             **{"k": 1, "at_least": False, "required_k": None, "classes": 2, "stale": False},
             **{"rows_in_classes_under_5": 20, "people_in_classes_under_5": 2, "share_unique": 1.0},
-            **{"average_risk": 1.0, "highest_risk": 1.0, "quasi_identifiers": list(QUASI_IDENTIFIERS)},
+            **{"average_risk": 1.0, "highest_risk": 1.0, "quasi_identifiers": list(CLASSIC_SCHEMA.quasi_identifiers)},
         }
 
     def test_people_are_counted_up_to_a_cap(self, sqlite_database: Database, tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ class TestShare:
         ended = here("export", "--days", "-1", "--share", "--recipient", "acme", "--output", "shared", "--json")
         report = json.loads(ended.out)
         assert (ended.code, report["exported_records"], report["suppressed_records"]) == (0, 16, 0)
-        assert report["risk"]["quasi_identifiers"] == [*QUASI_IDENTIFIERS, "feedback_timestamp"]
+        assert report["risk"]["quasi_identifiers"] == [*CLASSIC_SCHEMA.quasi_identifiers, "feedback_timestamp"]
         rows = rows_of(Path(report["export_filename"]))
         assert {*rows["feedback_timestamp"]} == {"2025-10-01T00:00:00"}
         assert rows["recommendation_id"].str.len_bytes().unique().to_list() == [16]

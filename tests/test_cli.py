@@ -23,12 +23,12 @@ from feedback_etl import __version__
 from feedback_etl.cli import classic
 from feedback_etl.cli.app import app
 from feedback_etl.cli.option_names import RENAMED, name_options
-from feedback_etl.columns import TRAINING_COLUMNS
 from feedback_etl.errors import SourceError, ValidationError
 from feedback_etl.options.keywords import ExportKeywords
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit import AuditLog
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.settings.keys import default_key_path
 from feedback_etl.settings.messages import NO_DATABASE, NO_KEY
 
@@ -36,6 +36,8 @@ KEY_ID = Key(KEY).id
 SETTINGS_ONLY = {
     "schema",
     "source",
+    "lineage",
+    "lineage_hosts",
     *("db_schema", "opt_in_column", "opt_out_column", "connect_timeout", "read_timeout", "batch_size", "lock_timeout"),
     *("quasi_identifiers", "hierarchies", "extra_columns", "age_edges", "idempotency_key"),
 }
@@ -101,7 +103,7 @@ class TestExport:
         assert re.fullmatch(r"ml/feedback_training/feedback_training_\d{8}_\d{6}\.csv", str(path))
         with (tmp_path / path).open(newline="") as file:
             header, *rows = csv.reader(file)
-        assert header == list(TRAINING_COLUMNS)
+        assert header == list(CLASSIC_SCHEMA.training_columns)
         assert len(rows) == 2
         assert run.stderr.splitlines() == [
             f"window     {figures['window'][0][:19].replace('T', ' ')} to "
@@ -408,7 +410,7 @@ class TestPreview:
     def test_preview_of_an_empty_window(self, here: Here) -> None:
         """The header, and one line with the reason."""
         ended = here("preview", "--since", "2024-01-01", "--until", "2024-02-01")
-        assert (ended.code, ended.out) == (0, ",".join(TRAINING_COLUMNS) + "\n")
+        assert (ended.code, ended.out) == (0, ",".join(CLASSIC_SCHEMA.training_columns) + "\n")
         assert ended.err == ("Nothing to export: there is no feedback in the window (--days -1 exports everything).\n")
 
     @pytest.mark.usefixtures("configured")

@@ -8,9 +8,9 @@ from frames import PAIR_ROW, pair_frame
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback_etl.columns import ExtraColumn
 from feedback_etl.errors import ValidationError
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
+from feedback_etl.schema.column_types import ExtraColumn
 from feedback_etl.transform.combined_checks import combine_checks
 from feedback_etl.transform.failure_cases import failure_cases
 from feedback_etl.transform.training_schema import training_schema, validate

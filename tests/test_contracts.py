@@ -13,11 +13,12 @@ import sqlalchemy as sa
 from databases import Database, fill, make_engine
 from processes import Here
 
-from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH, TRAINING_COLUMNS, ExtraColumn
 from feedback_etl.database import tables
 from feedback_etl.pipeline.export import export_feedback
 from feedback_etl.report.contracts import EXAMPLES, contracts, write_contracts
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
+from feedback_etl.schema.column_types import ExtraColumn
+from feedback_etl.schema.model import IMAGE_URL, SUBJECT_HASH
 from feedback_etl.transform.row_schema import row_schema
 
 KINDS = ("mysql", "postgresql", "sqlite")
@@ -159,14 +160,14 @@ class TestRowSchema:
     def test_every_column_is_described_in_order(self) -> None:
         """Each with a sentence."""
         properties = row_schema()["properties"]
-        assert tuple(properties) == TRAINING_COLUMNS == tuple(row_schema()["required"])
+        assert tuple(properties) == CLASSIC_SCHEMA.training_columns == tuple(row_schema()["required"])
         assert all(property_schema["description"].endswith(".") for property_schema in properties.values())
 
     def test_documented_row_is_valid(self) -> None:
         """A row with null in all optional columns is valid too."""
         required = ("analysis_hash", "recommendation_id", "feedback_timestamp", "export_date")
         assert accepts(ROW)
-        assert accepts(ROW | {name: None for name in TRAINING_COLUMNS if name not in required})
+        assert accepts(ROW | {name: None for name in CLASSIC_SCHEMA.training_columns if name not in required})
 
     @pytest.mark.parametrize(
         ("name", "values"),
@@ -189,7 +190,7 @@ class TestRowSchema:
         """Values that the training schema refuses, and other types and formats."""
         assert [value for value in values if accepts(ROW | {name: value})] == []
 
-    @pytest.mark.parametrize("name", TRAINING_COLUMNS)
+    @pytest.mark.parametrize("name", CLASSIC_SCHEMA.training_columns)
     def test_missing_and_unknown_columns_are_refused(self, name: str) -> None:
         """The schema lists all columns."""
         assert not accepts({key: value for key, value in ROW.items() if key != name})

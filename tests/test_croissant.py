@@ -14,13 +14,15 @@ from folders import FORMS, NOW, exported, people
 from processes import Here
 from pseudonym_keys import KEY
 
-from feedback_etl.columns import IMAGE_URL, TRAINING_COLUMNS, ExtraColumn
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports import prune
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import list_manifests
 from feedback_etl.report import write_croissant
 from feedback_etl.report.croissant import croissant
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
+from feedback_etl.schema.column_types import ExtraColumn
+from feedback_etl.schema.model import IMAGE_URL
 
 FOLDER = Path("out")
 
@@ -76,7 +78,7 @@ def test_the_standards_package_reads_the_rows_by_it(filled: Database, form: dict
     (rows,) = judged(Path(write_croissant(FOLDER)), read=True)["records"].values()
     assert len(rows) == report.exported_records
     named = {name.split("/")[1]: value for name, value in rows[0].items()}
-    assert tuple(named) == TRAINING_COLUMNS
+    assert tuple(named) == CLASSIC_SCHEMA.training_columns
     assert named["helpful_rating"] in ("5", "5.0")
     assert named["export_date"].startswith("2025-10-25 12:00:00")
 

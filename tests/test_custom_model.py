@@ -84,6 +84,18 @@ def test_the_example(app: Database) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_its_file_may_use_schemas_of_pandas_frames(app: Database, tmp_path: Path) -> None:
+    """The command line hides pandas from pandera only where no model is loaded."""
+    file = tmp_path / "checks.py"
+    file.write_text(f"import pandera.pandas\n{EXAMPLE.read_text()}")
+    done = feedback_etl(
+        *("export", "--days", "-1", "--database-url", app.url, "--row-model", f"{file}:CustomPair"),
+        env={"FEEDBACK_ETL_KEY": KEY},
+    )
+    assert done.returncode == 4
+    assert "timeframe isin" in done.stderr
+
+
 class Casting(pa.DataFrameModel):
     """What fails in it shows values."""
 

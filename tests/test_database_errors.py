@@ -14,13 +14,13 @@ import sqlalchemy as sa
 from databases import make_engine, new_postgres_database
 from reading import by, by_both_routes, execute, fetch, read, read_slowly, select
 
-from feedback_etl.columns import ExtraColumn
 from feedback_etl.database.connect import open_connection
 from feedback_etl.database.reader_client import Reader, ReaderJob
 from feedback_etl.database.statements import fetch_count
 from feedback_etl.errors import SourceError
 from feedback_etl.options.read import ReadOptions
 from feedback_etl.pipeline.export import export_feedback
+from feedback_etl.schema.column_types import ExtraColumn
 
 CANARY = "canary-jane@example.com"
 

@@ -16,10 +16,10 @@ from databases import Database, new_postgres_database, opened
 from processes import without_privileges
 from reading import by, by_both_routes, execute, read, select
 
-from feedback_etl.columns import RAW_COLUMNS
 from feedback_etl.database import tables
 from feedback_etl.database.connect import open_connection
 from feedback_etl.errors import FeedbackError, SourceError, UsageError
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
 
 CANARY = "canary-p4ssw0rd"
 PATIENCE_SECONDS = 20
@@ -540,7 +540,7 @@ class TestCustomQueries:
         query = select(url, timeframe=None, age=None, email="'a@example.com'", Age="3")
         message = str(refusal(url, query=query.replace("AS Age", 'AS "Age"')))
         assert "lacks timeframe, age and yields the unexpected email, Age." in message
-        assert f"It has to yield {', '.join(RAW_COLUMNS)}, and optionally consent." in message
+        assert f"It has to yield {', '.join(CLASSIC_SCHEMA.raw_columns)}, and optionally consent." in message
 
     def test_duplicate_columns_are_reported(self, url: str) -> None:
         """Also if another column is missing."""

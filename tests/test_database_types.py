@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from reading import by, by_both_routes, execute, read, select
 
-from feedback_etl.columns import RAW_COLUMNS
 from feedback_etl.database.raw_types import to_raw
 from feedback_etl.errors import SourceError
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
 
 UUID = "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11"
 TIME = datetime(2025, 10, 25, 10)
@@ -304,7 +304,7 @@ def test_both_routes_agree_on_any_sqlite_column(
 # The default schema.
 
 RAW_TYPES = {
-    **dict.fromkeys(RAW_COLUMNS, pl.Int64),
+    **dict.fromkeys(CLASSIC_SCHEMA.raw_columns, pl.Int64),
     **dict.fromkeys(["recommendation_id", "conditions_analyzed", "rules_applied", "timeframe"], pl.String),
     "would_recommend": pl.Boolean,
     "created_at": pl.Datetime("us"),
@@ -464,9 +464,9 @@ def test_default_schema_with_other_types_is_read(postgres_database: str, route: 
 )
 def test_frames_of_all_drivers_become_raw_frames(column: str, given_values: pl.Series, expected: pl.DataType) -> None:
     """With exact ids, and times in UTC."""
-    nulls = {name: pl.Series([None, None]) for name in RAW_COLUMNS}
+    nulls = {name: pl.Series([None, None]) for name in CLASSIC_SCHEMA.raw_columns}
     raw = to_raw(pl.DataFrame({**nulls, column: given_values}))
-    assert raw.columns == list(RAW_COLUMNS)
+    assert raw.columns == list(CLASSIC_SCHEMA.raw_columns)
     assert raw.schema[column] == expected
     if column != "created_at":
         assert raw[column].cast(pl.Float64).to_list() == given_values.cast(pl.Float64).to_list()
@@ -478,7 +478,7 @@ def test_frames_of_all_drivers_become_raw_frames(column: str, given_values: pl.S
 
 def test_all_wrong_dtypes_are_reported() -> None:
     """In the order of the columns, without a value."""
-    nulls = {name: pl.Series([None, None]) for name in RAW_COLUMNS}
+    nulls = {name: pl.Series([None, None]) for name in CLASSIC_SCHEMA.raw_columns}
     wrong = {"user_id": [0.5, 1.5], "timeframe": [1, 2], "created_at": [1, 2]}
     with pytest.raises(SourceError) as caught:
         to_raw(pl.DataFrame({**nulls, **wrong}))

@@ -17,7 +17,6 @@ from polars.testing import assert_frame_equal
 from pseudonym_keys import KEY, OTHER_KEY
 
 import feedback_etl as fe
-from feedback_etl.columns import SUBJECT_HASH, ExtraColumn
 from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.adoption import adopt
@@ -27,6 +26,8 @@ from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import list_manifests, replace_manifest
 from feedback_etl.records.manifest_details import ManifestDetails
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
+from feedback_etl.schema.column_types import ExtraColumn
+from feedback_etl.schema.model import SUBJECT_HASH
 from feedback_etl.storage.location import open_storage
 from feedback_etl.storage.posix import hash_file
 from feedback_etl.training.dataset import latest_export, open_dataset, scan_training

@@ -23,6 +23,9 @@ from feedback_etl.report.write import write_report
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.settings.model import load_settings
 from feedback_etl.training.dataset import open_dataset
+from feedback_etl.training.feature_matrix import features
+from feedback_etl.training.labels import label
+from feedback_etl.training.vocabulary import Vocabulary
 
 CLASSIC = """
 [ratings.helpful_rating]
@@ -177,6 +180,21 @@ def test_training_set_is_read_without_the_settings_file(app: str, form: str) -> 
     assert frame.schema["pace"] == pl.Int8
     assert frame.schema["age_range"] == pl.Enum(["<30", "30-60", "60+"])
     fe.validate(frame, schema=dataset.schema)
+    labelled = label(frame, "stars", threshold=9.6, schema=dataset.schema)
+    assert labelled["label"].to_list() == [0, 1, None]
+    assert label(frame, "stars", kind="ordinal", schema=dataset.schema)["label"].to_list() == [17, 18, None]
+    with pytest.raises(UsageError, match="greater than 1, which every stars reaches, and at most 10"):
+        label(frame, "stars", threshold=11, schema=dataset.schema)
+    vocabulary = Vocabulary.fit(frame, schema=dataset.schema)
+    vocabulary.save("vocabulary.json")
+    assert Vocabulary.load("vocabulary.json") == vocabulary
+    numbers = features(frame, vocabulary=vocabulary, ratings=["pace", "again"], schema=dataset.schema)
+    assert numbers.columns == [
+        *numbers.columns[:3],  # one for each tag
+        *("tags_other", "tags_missing", "age", "age_missing"),
+        *("pace", "pace_missing", "again", "again_missing"),
+    ]
+    assert numbers["pace"].to_list() == [-2, 0, 0]
     write_report("report.html", ["out"], keys=[])
     page = Path("report.html").read_text(encoding="utf-8")
     assert all(name in page for name in ("stars", "again", "tags", "course"))
@@ -229,6 +247,12 @@ def test_declared_schema_needs_a_source(app: str) -> None:
     declare(COURSES[COURSES.index("[ratings") :])
     with pytest.raises(UsageError, match=r"needs .source. or a query"):
         export(app)
+
+
+def test_classic_declaration_is_documented() -> None:
+    """As it is tested below."""
+    page = Path(__file__).parents[1] / "docs" / "reference" / "feedback-schema.md"
+    assert CLASSIC.strip() in page.read_text(encoding="utf-8")
 
 
 def test_classic_declaration_equals_the_classic_schema(

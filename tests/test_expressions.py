@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal, assert_series_equal
 from pseudonym_keys import KEY, SECRET_KEY
 
-from feedback_etl.columns import AGE_EDGES
 from feedback_etl.errors import KeyUnusableError, UsageError
 from feedback_etl.privacy.keys import Key
+from feedback_etl.schema.feedback_columns import AGE_EDGES
 from feedback_etl.transform.expressions import (
     AGE_RANGE,
     bucket_age,

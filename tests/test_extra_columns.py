@@ -18,10 +18,10 @@ from processes import feedback_etl
 from pseudonym_keys import KEY
 
 import feedback_etl as fe
-from feedback_etl.columns import TRAINING_COLUMNS, ExtraColumn
 from feedback_etl.errors import SourceError, UsageError, ValidationError
 from feedback_etl.records.catalog import list_manifests
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
+from feedback_etl.schema.column_types import ExtraColumn
 from feedback_etl.transform.expressions import age_ranges
 from feedback_etl.transform.row_schema import row_schema
 
@@ -62,7 +62,7 @@ def own(app: Database, folder: Path, **options: Any) -> fe.ExportReport:
 def test_they_follow_the_twelve(app: Database, tmp_path: Path) -> None:
     """In their order, of their types; identifiers are pseudonymised under their own name."""
     rows = rows_of(Path(own(app, tmp_path).export_filename))
-    assert rows.columns == [*TRAINING_COLUMNS, *(column.name for column in COLUMNS)]
+    assert rows.columns == [*CLASSIC_SCHEMA.training_columns, *(column.name for column in COLUMNS)]
     assert list_manifests(tmp_path)[0].columns == rows.columns
     frame = fe.load_training(app.url, days_back=-1, now=NOW, key=KEY, query=QUERY, extra_columns=COLUMNS)
     assert frame.schema["joined_at"] == pl.Datetime("us", "UTC")

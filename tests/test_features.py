@@ -15,15 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from feedback_etl.columns import RATING_FIELDS
 from feedback_etl.errors import ExportFileError, UsageError, ValidationError
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.training.feature_matrix import feature_names, features
 from feedback_etl.training.labels import label
 from feedback_etl.training.vocabulary import Vocabulary
 from feedback_etl.transform.expressions import age_ranges
 
 KNOWN = Vocabulary(conditions=("acne", "dry"), rules=("r001",))
-BARE = dict.fromkeys(("conditions_detected", "rules_applied", "timeframe", "age_range", *RATING_FIELDS))
+BARE = dict.fromkeys(("conditions_detected", "rules_applied", "timeframe", "age_range", *CLASSIC_SCHEMA.rating_names))
 WHOLE: dict[str, Any] = {"vocabulary": KNOWN, "include": ["timeframe", "time"]}
 NAMES = ["acne", "dry", "dry skin", "é", "other", "missing"]
 lists = st.one_of(st.none(), st.lists(st.sampled_from(NAMES), min_size=1, unique=True).map(",".join))
@@ -211,10 +211,10 @@ class TestLabels:
 
     def test_features_do_not_depend_on_ratings(self) -> None:
         """Neither on their values nor on whether they are missing."""
-        none = dict.fromkeys(RATING_FIELDS)
+        none = dict.fromkeys(CLASSIC_SCHEMA.rating_names)
         frame = fitted_features(pair_frame({}, none, none | {"would_recommend": False, "helpful_rating": 1}))
         assert frame.unique().height == 1
-        assert not [name for name in frame.columns if name.startswith(RATING_FIELDS)]
+        assert not [name for name in frame.columns if name.startswith(CLASSIC_SCHEMA.rating_names)]
         assert not {"label", "analysis_hash", "recommendation_id", "export_date"} & {*frame.columns}
 
     def test_label_and_unknown_columns_are_no_features(self) -> None:

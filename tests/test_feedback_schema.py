@@ -67,7 +67,10 @@ def test_declared_schema_has_the_declared_columns() -> None:
     assert schema.dedup_key == ("user_id", "recommendation_id", "created_at")
     assert schema.pair_key == ("analysis_hash", "course", "feedback_timestamp")
     assert not schema.has_whole_key
-    assert {**schema.labels} == {"stars": ("stars", 1, 10, None), "would_buy_again": ("would_buy_again", 0, 1, 1)}
+    assert {**schema.labels} == {
+        "stars": ("stars", 1, 10, None, 0.5),
+        "would_buy_again": ("would_buy_again", 0, 1, 1, 1),
+    }
 
 
 def test_columns_alone_are_extra_columns_of_the_classic_schema() -> None:

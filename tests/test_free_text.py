@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from pseudonym_keys import KEY
 
 import feedback_etl as fe
-from feedback_etl.columns import IMAGE_URL, SUBJECT_HASH, ExtraColumn
 from feedback_etl.errors import UsageError, ValidationError
 from feedback_etl.options.export import ExportOptions
 from feedback_etl.options.privacy import PrivacyOptions
 from feedback_etl.privacy.contact_details import _LENGTH_BY_COUNTRY, find_contact_details
 from feedback_etl.privacy.free_text import FreeTextCounter
+from feedback_etl.schema.column_types import ExtraColumn
+from feedback_etl.schema.model import IMAGE_URL, SUBJECT_HASH
 
 DETAILS = {
     "e-mail addresses": [

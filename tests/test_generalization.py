@@ -20,7 +20,6 @@ from processes import Here
 from pseudonym_keys import KEY
 
 import feedback_etl as fe
-from feedback_etl.columns import RATING_FIELDS, ExtraColumn
 from feedback_etl.demo.sample import sample_database
 from feedback_etl.errors import UsageError, ValidationError
 from feedback_etl.privacy.anonymity_policy import KAnonymityPolicy
@@ -29,6 +28,7 @@ from feedback_etl.privacy.release_plan import ReleasePlan, apply_changes, plan_r
 from feedback_etl.records.catalog import list_manifests
 from feedback_etl.report.contracts import manifest_schema
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
+from feedback_etl.schema.column_types import ExtraColumn
 from feedback_etl.training import Vocabulary, features, scan_training
 
 NAMES = ("age_range", "conditions_detected", "timeframe", "feedback_timestamp")
@@ -128,7 +128,7 @@ class TestIndependentCount:
             except ValidationError as error:
                 assert "is fail" in str(error) if way == "fail" else "no row would be left" in str(error)  # noqa: PT017
                 continue
-            counted = measured(rows, data["feedbacks"], KEY, limits["quasi_identifiers"], RATING_FIELDS)
+            counted = measured(rows, data["feedbacks"], KEY, limits["quasi_identifiers"], CLASSIC_SCHEMA.rating_names)
             assert counted.k >= limits["k"]
             assert counted.l >= (limits["l"] or 1)
             assert counted.t <= (limits["t"] or 1) + 1e-6

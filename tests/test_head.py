@@ -18,7 +18,6 @@ import pseudonym_keys
 import pytest
 from clusters import Watched
 
-from feedback_etl.columns import QUASI_IDENTIFIERS
 from feedback_etl.database.partitioning import FeedbackPartitions
 from feedback_etl.database.read import ReadRequest
 from feedback_etl.database.watermark import Watermark
@@ -39,6 +38,7 @@ from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.catalog import list_manifests
 from feedback_etl.records.layout import parse_part_number, part_path, spooled_part_path
 from feedback_etl.records.manifest import DataFile
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.storage.local import LocalStorage
 
 NOW = datetime(2025, 10, 25, 12)
@@ -82,9 +82,9 @@ class Ahead(Executor):
 
 def classes_of(count: int) -> bytes:
     """The counts of a task with so many classes."""
-    people = ClassCounter(QUASI_IDENTIFIERS)
+    people = ClassCounter(CLASSIC_SCHEMA.quasi_identifiers)
     numbers = pl.Series([str(number) for number in range(count)])
-    people.add(pl.DataFrame(dict.fromkeys(QUASI_IDENTIFIERS, numbers)), numbers)
+    people.add(pl.DataFrame(dict.fromkeys(CLASSIC_SCHEMA.quasi_identifiers, numbers)), numbers)
     return people.to_digests(KEY)
 
 

@@ -143,6 +143,15 @@ def test_sockets_and_devices_are_refused(here: Here, folder: Path) -> None:
     assert "audit.jsonl is not a regular file" in ended.err
 
 
+def test_pipe_without_a_manifest_is_not_offered_for_adoption(here: Here, folder: Path) -> None:
+    """It cannot be adopted."""
+    os.mkfifo(folder / "copy.csv")
+    assert here("list").out.splitlines()[-2:] == [
+        "copy.csv  unmanaged: no manifest",
+        "    it is no regular file: remove it",
+    ]
+
+
 def test_data_file_that_is_a_pipe_is_reported_by_erase(here: Here, folder: Path) -> None:
     """Other files are erased from."""
     path = folder / f"{STEM}.csv"

@@ -23,12 +23,12 @@ from pseudonym_keys import KEY
 from sqlalchemy.pool import StaticPool
 
 import feedback_etl as fe
-from feedback_etl.columns import RAW_COLUMNS
 from feedback_etl.data_files.seen_rows import SeenRows, read_seen_rows
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import list_manifests, replace_manifest
 from feedback_etl.records.manifest import DataFile, Manifest
 from feedback_etl.results import ExportReport
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.storage.local import LocalStorage
 from feedback_etl.storage.location import open_storage
 from feedback_etl.storage.posix import hash_file
@@ -157,7 +157,7 @@ TABLE_COLUMNS = {
     "conditions_analyzed": "timeframe",
     "rules_applied": "timeframe",
 }
-SELECTED = ", ".join(f"{TABLE_COLUMNS.get(name, name)} AS {name}" for name in RAW_COLUMNS)
+SELECTED = ", ".join(f"{TABLE_COLUMNS.get(name, name)} AS {name}" for name in CLASSIC_SCHEMA.raw_columns)
 BOTH_TABLES = f"SELECT {SELECTED} FROM recommendation_feedbacks UNION ALL SELECT {SELECTED} FROM archive"
 
 

@@ -12,10 +12,11 @@ from processes import feedback_etl
 from pseudonym_keys import KEY
 
 import feedback_etl as fe
-from feedback_etl.columns import IMAGE_URL, RAW_COLUMNS, TRAINING_COLUMNS
 from feedback_etl.errors import SourceError, UsageError, ValidationError
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import list_manifests
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
+from feedback_etl.schema.model import IMAGE_URL
 
 QUERY = """
 SELECT f.id AS feedback_id, f.user_id, f.analysis_id, r.recommendation_id, helpful_rating, product_satisfaction,
@@ -57,7 +58,7 @@ def test_of_those_who_agreed(app: Database, tmp_path: Path, form: dict[str, str]
     agree(app, u1="true", u2="false")
     report = exported_from_url(app, tmp_path, include_image_urls=True, **form)
     rows = rows_of(Path(report.export_filename))
-    assert rows.columns == [*TRAINING_COLUMNS, "image_url"]
+    assert rows.columns == [*CLASSIC_SCHEMA.training_columns, "image_url"]
     assert (rows["image_url"].drop_nulls().to_list(), report.withheld_image_urls) == (["shots/a.jpg"], 2)
     manifest = list_manifests(tmp_path)[0]
     assert (manifest.columns, manifest.statistics["withheld_image_urls"]) == (rows.columns, 2)
@@ -70,7 +71,7 @@ def test_images_are_not_read_without_the_option(app: Database, tmp_path: Path) -
     """Without the option there is no such column, and no photo is read."""
     agree(app, u1="true", u2="true")
     report = exported_from_url(app, tmp_path)
-    assert rows_of(Path(report.export_filename)).columns == list(TRAINING_COLUMNS)
+    assert rows_of(Path(report.export_filename)).columns == list(CLASSIC_SCHEMA.training_columns)
     assert report.withheld_image_urls == 0
 
 
@@ -147,7 +148,7 @@ def test_series_with_images_is_another_series(app: Database, tmp_path: Path) -> 
 
 def test_the_gate_knows_the_column() -> None:
     """Only where it was asked for."""
-    raw = pl.DataFrame({name: [None] for name in RAW_COLUMNS} | {"image_url": ["shots/a.jpg"]})
+    raw = pl.DataFrame({name: [None] for name in CLASSIC_SCHEMA.raw_columns} | {"image_url": ["shots/a.jpg"]})
     pairs = fe.anonymize(raw, unkeyed=True, now=NOW, extra_columns=[IMAGE_URL])
     assert pairs["image_url"].to_list() == ["shots/a.jpg"]
     with pytest.raises(ValidationError, match="image_url"):
@@ -165,7 +166,7 @@ def test_the_gate_knows_the_column() -> None:
 )
 def test_ids_in_other_clothes(key: str, user: object) -> None:
     """Leading zeros, digits of a URL, UUIDs with other separators or none."""
-    raw = pl.DataFrame({name: [None] for name in RAW_COLUMNS} | {"image_url": [key], "user_id": [user]})
+    raw = pl.DataFrame({name: [None] for name in CLASSIC_SCHEMA.raw_columns} | {"image_url": [key], "user_id": [user]})
     assert fe.anonymize(raw, unkeyed=True, now=NOW, extra_columns=[IMAGE_URL])["image_url"].to_list() == [None]
 
 

@@ -33,7 +33,6 @@ from sqlalchemy.pool import StaticPool
 
 import feedback_etl as fe
 from feedback_etl.clock import parse_lookback
-from feedback_etl.columns import RATING_FIELDS
 from feedback_etl.errors import ExportFileError, FolderLockedError, UsageError, ValidationError
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit import AuditLog
@@ -42,6 +41,7 @@ from feedback_etl.records.catalog import list_manifests
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.records.window_counts import MAX_COUNTED_WINDOWS
 from feedback_etl.results import ExportReport
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.storage.locks import lock_folder
 
 HOUR, MINUTE, DAY = timedelta(hours=1), timedelta(minutes=1), timedelta(days=1)
@@ -230,7 +230,7 @@ class TestSeries:
         """Another query does; its text is not shown. A series of an earlier version, by the text, is continued."""
         add(app, row(1, NOW - MINUTE))
         names = "'[]' AS conditions_analyzed, '[]' AS rules_applied, 30 AS age, 'rec_1' AS recommendation_id"
-        columns = ", ".join(("user_id", "analysis_id", *RATING_FIELDS, "timeframe", "created_at"))
+        columns = ", ".join(("user_id", "analysis_id", *CLASSIC_SCHEMA.rating_names, "timeframe", "created_at"))
         query = f"SELECT id AS feedback_id, {columns}, {names} FROM recommendation_feedbacks"
         assert export_next(app, folder, NOW, query=query).exported_records == 1
         spaced = f"-- nightly\n{query.replace(', ', ' ,  ')} /* all */ ;\n"

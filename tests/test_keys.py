@@ -29,12 +29,12 @@ from processes import Here, environment, feedback_etl, feedback_etl_process, pyt
 from pseudonym_keys import KEY, OTHER_KEY
 from pseudonym_keys import SECRET_KEY as SECRET
 
-from feedback_etl.columns import RAW_COLUMNS
 from feedback_etl.database import reader_pool
 from feedback_etl.errors import ExportFileError, KeyMissingError, KeyUnusableError, UsageError
 from feedback_etl.privacy.keys import Key, KeyPermissionWarning, generate_key, read_key, write_key
 from feedback_etl.privacy.retired_keys import read_retired_keys, retire_key
 from feedback_etl.processor import FeedbackProcessor
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.settings.keys import default_key_path, find_active_key, find_key, find_retired_folder
 from feedback_etl.settings.messages import NO_KEY
 from feedback_etl.settings.model import load_settings
@@ -410,7 +410,7 @@ class TestCommands:
 @pytest.mark.filterwarnings("ignore:'json' serialization format:UserWarning")
 def test_lazy_frame_with_a_key_is_not_serialised(serialize: Callable[[pl.LazyFrame], bytes]) -> None:
     """A stored or sent plan would contain the key; `explain` does not show it."""
-    raw = pl.DataFrame({name: [None] for name in RAW_COLUMNS} | {"analysis_id": [42]}).lazy()
+    raw = pl.DataFrame({name: [None] for name in CLASSIC_SCHEMA.raw_columns} | {"analysis_id": [42]}).lazy()
     lazy = anonymize(raw, now=datetime(2025, 10, 25), key=SECRET)
     with pytest.raises((pl.exceptions.ComputeError, RuntimeError), match="would store the key"):
         serialize(lazy)

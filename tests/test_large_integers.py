@@ -13,7 +13,7 @@ from frames import raw_frame
 from reading import NOW, ROUTES, by, execute, select
 
 import feedback_etl as fe
-from feedback_etl.columns import ExtraColumn
+from feedback_etl.schema.column_types import ExtraColumn
 
 LARGE = 2**64 - 1
 RATINGS = ("helpful_rating", "product_satisfaction", "routine_completion_pct")

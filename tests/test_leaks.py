@@ -127,8 +127,9 @@ class LeakDetector:
             assert find_canaries(text) == set()
         for path in (path for top in (Path.cwd(), Path.home()) for path in top.rglob("*")):
             assert find_canaries(path.name) == set()
-            if path.suffix == ".csv":
-                allowed = set(FEEDBACK_IDS) if path.parent.name == "rejected" else EXPORTED
+            is_rejected = path.is_file() and path.parent.name == "rejected"
+            if is_rejected or path.suffix == ".csv":
+                allowed = set(FEEDBACK_IDS) if is_rejected else EXPORTED
                 assert find_canaries(path.read_text()) <= allowed
             elif path.is_file() and path.suffix not in (".db", ".sql"):  # what the tests themselves made
                 text = path.read_bytes().decode(errors="replace")
@@ -196,7 +197,7 @@ def test_successful_commands_show_exported_columns_alone(application: str, detec
     detector.run("demo", "--rows", "10", code=0)
     exports = [*Path("ml/feedback_training").glob("*.csv"), *Path("unkeyed").glob("*.csv")]
     assert [find_canaries(path.read_text()) for path in exports].count(EXPORTED) == 2
-    (rejected, *_) = Path("ml/feedback_training/rejected").glob("*.csv")
+    (rejected, *_) = Path("ml/feedback_training/rejected").glob("*_rejected.txt")
     assert find_canaries(rejected.read_text()) == set(FEEDBACK_IDS[1:])
 
 

@@ -16,13 +16,13 @@ from folders import NOW, exported, people
 from processes import Here
 from pseudonym_keys import KEY
 
-from feedback_etl.columns import TRAINING_COLUMNS
 from feedback_etl.errors import SourceError, UsageError
 from feedback_etl.options.export import ExportOptions
 from feedback_etl.options.read import ReadOptions
 from feedback_etl.pipeline import lineage
 from feedback_etl.pipeline.export import export_feedback
 from feedback_etl.results import ExportReport
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.schema.source import ElementTable, Join, SourceTable
 
 pytest.importorskip("openlineage.client")
@@ -123,7 +123,7 @@ class TestEvents:
             (output,) = event["outputs"]
             assert (output["namespace"], output["name"]) == ("file", str(FOLDER.absolute()))
             columns = {field["name"]: field["type"] for field in output["facets"]["schema"]["fields"]}
-            assert list(columns) == list(TRAINING_COLUMNS)
+            assert list(columns) == list(CLASSIC_SCHEMA.training_columns)
             assert (columns["helpful_rating"], columns["age_range"]) == ("integer", "string")
             assert columns["would_recommend"] == "boolean"
 

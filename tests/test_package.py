@@ -5,10 +5,13 @@ import re
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 from processes import feedback_etl
 
 pytestmark = pytest.mark.slow
@@ -90,6 +93,18 @@ def test_notebooks_are_never_replaced() -> None:
     assert result.returncode == 5
     assert "quickstart.ipynb" in result.stderr
     assert Path("mine/quickstart.ipynb").read_text(encoding="utf-8") == "my work"
+
+
+def test_oldest_versions_are_the_lower_bounds() -> None:
+    """`make test-oldest` tests each version that `pyproject.toml` allows at the least."""
+    bounds = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    locked = (ROOT / "requirements" / "oldest.txt").read_text(encoding="utf-8")
+    assert len(bounds) > 10
+    for bound in map(Requirement, bounds):
+        (least,) = bound.specifier
+        pinned = re.search(rf"^{bound.name}(?:\[[a-z,]+\])?==([\d.]+) ", locked, re.MULTILINE)
+        assert pinned, bound.name
+        assert (least.operator, Version(pinned[1])) == (">=", Version(least.version)), bound.name
 
 
 def test_containerfile_has_no_finding_of_hadolint() -> None:

@@ -9,7 +9,6 @@ from databases import Database
 from folders import NOW, exported, people
 from pseudonym_keys import KEY
 
-from feedback_etl.columns import ExtraColumn
 from feedback_etl.compliance.check import check
 from feedback_etl.compliance.context import CheckContext
 from feedback_etl.compliance.data_files import read_contents
@@ -19,6 +18,7 @@ from feedback_etl.compliance.remedies import Remedies
 from feedback_etl.compliance.rows import check_columns
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import list_manifests
+from feedback_etl.schema.column_types import ExtraColumn
 from feedback_etl.settings.model import Settings, load_settings
 from feedback_etl.storage.location import open_storage
 

@@ -9,9 +9,9 @@ from reading import NOW, read, select
 from test_database_refusals import refusal
 
 import feedback_etl as fe
-from feedback_etl.columns import ExtraColumn
 from feedback_etl.database.custom_query import QueryText, extract_select, read_query_file
 from feedback_etl.errors import UsageError
+from feedback_etl.schema.column_types import ExtraColumn
 from feedback_etl.settings.model import load_settings
 
 

@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 
 import feedback_etl as fe
 from feedback_etl.cli.app import app
-from feedback_etl.columns import ExtraColumn
 from feedback_etl.errors import FeedbackError, SourceError, UsageError
 from feedback_etl.privacy.erasure import erase
+from feedback_etl.schema.column_types import ExtraColumn
 from feedback_etl.settings.model import load_settings
 
 CANARY = "canary-4711"

@@ -150,7 +150,7 @@ def test_documented_settings_file_is_accepted() -> None:
 
     settings = load_settings()
     assert settings.db_schema == "skincare"
-    assert [column.name for column in settings.extra_columns] == ["country"]
+    assert settings.feedback_schema.training_columns[1:4] == ("stars", "tags", "country")
     assert tomllib.loads(documented).keys() == Settings.model_fields.keys()
 
 

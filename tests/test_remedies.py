@@ -108,6 +108,12 @@ class Case:
                 assert done.code == 0 or words[1] == "check", done.err
             elif words[0] in ("chmod", "rm"):
                 subprocess.run(line, shell=True, check=True)
+            elif "-samefile" in words:
+                found = subprocess.run(words, capture_output=True, text=True, check=False).stdout.splitlines()
+                own = Path(words[-1]).resolve()
+                assert own in map(Path, found)
+                for other in {*map(Path, found)} - {own}:
+                    other.unlink()
             elif words[:2] == ["CREATE", "INDEX"]:
                 self.sql(line)
             elif self.by_hand:
@@ -305,6 +311,13 @@ def damaged_list_of_rejected_rows(case: Case) -> None:
     case.path("rejected").write_bytes(b"damaged\n")
 
 
+def hard_link(case: Case) -> None:
+    case.export()
+    Path("elsewhere").mkdir()
+    Path("elsewhere/linked.csv").hardlink_to(case.path())
+    case.by_hand = lambda: None  # "find it, and remove it", by the command that follows
+
+
 def no_index(case: Case) -> None:
     case.export()
     case.sql("DROP INDEX ix_recommendation_feedbacks_created_at")
@@ -373,6 +386,7 @@ CASES: list[tuple[str, Callable[[Case], None]]] = [
     ("erasure", unmanaged_file),
     ("erasure", unmanaged_list_of_rejected_rows),
     ("erasure", damaged_list_of_rejected_rows),
+    ("erasure", hard_link),
     ("index", no_index),
     ("edits", edited_rows),
     ("consent", no_consent),

@@ -16,7 +16,6 @@ from folders import FORMS, NOW, exported, people, rows_of
 from processes import Here
 from pseudonym_keys import KEY
 
-from feedback_etl.columns import IMAGE_URL, RATINGS, SUBJECT_HASH, TRAINING_COLUMNS, ExtraColumn
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports import adopt
 from feedback_etl.exports.maintenance import prune
@@ -24,6 +23,9 @@ from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import list_manifests
 from feedback_etl.report import write_report
 from feedback_etl.report.charts import Bar, Stack, bars, stacks
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
+from feedback_etl.schema.column_types import ExtraColumn
+from feedback_etl.schema.model import IMAGE_URL, SUBJECT_HASH
 
 CANARY = "canary-4711"
 HOSTILE = "<script>alert('x')</script><img src=http://127.0.0.1:9/x>\"&"
@@ -393,8 +395,8 @@ class TestPage:
     def test_names_of_standard_columns_are_not_truncated(self, page: str) -> None:
         """Extra columns may have any length."""
         drawings = "".join(re.findall("<svg.*?</svg>", page, re.DOTALL))
-        assert [name for name in RATINGS if f">{name}</text>" not in drawings] == []
-        names = [*TRAINING_COLUMNS, SUBJECT_HASH.name, IMAGE_URL.name]
+        assert [name for name in CLASSIC_SCHEMA.rating_names[:3] if f">{name}</text>" not in drawings] == []
+        names = [*CLASSIC_SCHEMA.training_columns, SUBJECT_HASH.name, IMAGE_URL.name]
         assert [
             name for name in names if f">{name}</text>" not in bars("", "", [Bar(name, 1, "") for name in names])
         ] == []

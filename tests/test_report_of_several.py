@@ -12,12 +12,12 @@ from folders import NOW, exported, people
 from pseudonym_keys import KEY
 
 from feedback_etl import write_report
-from feedback_etl.columns import ExtraColumn
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.maintenance import prune
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import list_manifests
 from feedback_etl.report.data import ReportData, collect_data, find_report_exports
+from feedback_etl.schema.column_types import ExtraColumn
 
 CANARY = "canary-4711"
 FOLDER = Path("out")

@@ -14,7 +14,6 @@ from folders import NOW, exported, people, visible
 from processes import Here
 from pseudonym_keys import KEY
 
-from feedback_etl.columns import TRAINING_COLUMNS
 from feedback_etl.errors import ExportFileError, KeyMissingError, UsageError
 from feedback_etl.exports.adoption import adopt
 from feedback_etl.exports.maintenance import list_exports, prune, select_expired
@@ -23,6 +22,7 @@ from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.catalog import list_manifests, mark_pruned, read_manifest
 from feedback_etl.records.manifest_details import ExportRun, ManifestDetails, build_manifest
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.storage.location import open_storage
 from feedback_etl.storage.posix import hash_file
 from feedback_etl.training import scan_training
@@ -230,7 +230,7 @@ def test_parquet_metadata_contain_contract_and_key_id(sqlite_database: Database,
     assert values["feedback_etl.key_id"] == Key(KEY).id
     assert metadata.row_group(0).column(0).compression == "ZSTD"
     frame = pl.read_parquet(report.export_filename)
-    assert frame.columns == list(TRAINING_COLUMNS)
+    assert frame.columns == list(CLASSIC_SCHEMA.training_columns)
     assert frame.schema["helpful_rating"] == pl.Int8
     assert frame.schema["feedback_timestamp"] == pl.Datetime("us", "UTC")
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from processes import Here
 from pseudonym_keys import OTHER_KEY
 
-from feedback_etl.columns import QUASI_IDENTIFIERS
 from feedback_etl.errors import UsageError
 from feedback_etl.privacy.risk_measures import Risk, journalist_risk, risk
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
 
 # Li et al. (2007), tables 3 and 5: salaries in thousands, in three classes of three.
 SALARIES = {"zip": [476, 476, 476, 4790, 4790, 4790, 479, 479, 479], "salary": [3, 5, 9, 6, 11, 8, 4, 7, 10]}
@@ -209,7 +209,7 @@ class TestCommand:
         ]
         measured = json.loads(run_command("risk", report.export_filename, report.export_filename, "--json").out)
         assert (measured["rows"], measured["k"], measured["distinct_l"]["helpful_rating"]) == (9, 9, 1)
-        assert (measured["counted"], measured["quasi_identifiers"]) == ("rows", [*QUASI_IDENTIFIERS])
+        assert (measured["counted"], measured["quasi_identifiers"]) == ("rows", [*CLASSIC_SCHEMA.quasi_identifiers])
 
     def test_rows_in_several_exports_count_once(self, run_command: Here, sqlite_database: Database) -> None:
         """In whatever format; rows of one export with equal pairs, as of a truncated time, are different ones."""

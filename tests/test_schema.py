@@ -27,8 +27,9 @@ from hypothesis import strategies as st
 from oracle import has_control_character, is_formula
 from polars.testing import assert_frame_equal
 
-from feedback_etl.columns import RAW_COLUMNS, TRAINING_COLUMNS, require_raw
 from feedback_etl.errors import ValidationError
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
+from feedback_etl.schema.requirements import require_raw
 from feedback_etl.transform.raw_schema import REASONS, split_valid
 from feedback_etl.transform.training_schema import validate
 from feedback_etl.transform.transforms import anonymize
@@ -256,11 +257,11 @@ class TestSplit:
 
     def test_columns_of_nulls_alone(self) -> None:
         """Such columns have no type yet; what must not be missing is what is wrong."""
-        valid, rejected = split_valid(pl.DataFrame({name: [None, None] for name in RAW_COLUMNS}))
+        valid, rejected = split_valid(pl.DataFrame({name: [None, None] for name in CLASSIC_SCHEMA.raw_columns}))
         assert valid.height == 0
         assert rejected["reasons"].to_list() == ["analysis_id_missing,recommendation_missing,created_at_missing"] * 2
 
-    @pytest.mark.parametrize("name", RAW_COLUMNS)
+    @pytest.mark.parametrize("name", CLASSIC_SCHEMA.raw_columns)
     def test_one_column_of_nulls_alone(self, name: str) -> None:
         """As above, each column by itself."""
         required = {
@@ -286,7 +287,7 @@ class TestSplit:
         valid, rejected = split_valid(frame)
         assert valid[name].to_list() == ["good"]
         assert rejected[name].to_list() == (["routine_completion_pct_out_of_range"] if name == "reasons" else ["bad"])
-        assert rejected.columns == list(dict.fromkeys([*RAW_COLUMNS, name, "reasons"]))
+        assert rejected.columns == list(dict.fromkeys([*CLASSIC_SCHEMA.raw_columns, name, "reasons"]))
 
 
 class TestRequireRaw:
@@ -351,9 +352,9 @@ class TestValidate:
 
     def test_the_columns_are_those_of_the_contract(self) -> None:
         """In this order."""
-        assert tuple(PAIR_ROW) == TRAINING_COLUMNS
+        assert tuple(PAIR_ROW) == CLASSIC_SCHEMA.training_columns
 
-    @pytest.mark.parametrize("name", TRAINING_COLUMNS)
+    @pytest.mark.parametrize("name", CLASSIC_SCHEMA.training_columns)
     def test_what_may_be_null(self, name: str) -> None:
         """Pseudonym, recommendation and both times never are."""
         required = name in ("analysis_hash", "recommendation_id", "feedback_timestamp", "export_date")
@@ -458,7 +459,7 @@ class TestValidate:
     def test_another_order_is_refused(self) -> None:
         """Files are read by position too."""
         with pytest.raises(ValidationError, match="column_ordered"):
-            validate(pair_frame({}).select("recommendation_id", "analysis_hash", *TRAINING_COLUMNS[2:]))
+            validate(pair_frame({}).select("recommendation_id", "analysis_hash", *CLASSIC_SCHEMA.training_columns[2:]))
 
     def test_all_faults_are_counted_and_sorted(self) -> None:
         """The most frequent first, then by name."""
@@ -471,7 +472,7 @@ class TestValidate:
             ("helpful_rating in_range", 1),
         ]
 
-    @pytest.mark.parametrize("name", TRAINING_COLUMNS)
+    @pytest.mark.parametrize("name", CLASSIC_SCHEMA.training_columns)
     def test_no_message_holds_a_value(self, name: str) -> None:
         """Neither a value of the right type nor one of a wrong one; not in the errors behind it either."""
         for frame in (

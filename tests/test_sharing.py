@@ -19,7 +19,6 @@ from processes import Here
 from pseudonym_keys import KEY, OTHER_KEY
 
 import feedback_etl as fe
-from feedback_etl.columns import QUASI_IDENTIFIERS, ExtraColumn
 from feedback_etl.compliance.check import check
 from feedback_etl.data_files import sorting
 from feedback_etl.data_files.sorting import sort_by_pseudonym
@@ -36,6 +35,8 @@ from feedback_etl.privacy.sharing import RowPseudonyms, derive_recipient_key
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.audit_verification import verify_folder
 from feedback_etl.records.catalog import list_manifests
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
+from feedback_etl.schema.column_types import ExtraColumn
 from feedback_etl.settings.model import load_settings
 from feedback_etl.storage.location import open_storage
 from feedback_etl.transform.overrides import Overrides
@@ -207,7 +208,11 @@ class TestRefusals:
     def test_quasi_identifiers_can_only_be_added(self) -> None:
         """In settings they replaced the default ones."""
         options = ExportOptions.from_keywords(recipient="acme", quasi_identifiers=["rules_applied"])
-        assert options.privacy.quasi_identifiers == ("rules_applied", *QUASI_IDENTIFIERS, "feedback_timestamp")
+        assert options.privacy.quasi_identifiers == (
+            "rules_applied",
+            *CLASSIC_SCHEMA.quasi_identifiers,
+            "feedback_timestamp",
+        )
 
     @pytest.mark.parametrize("precision", ["exact", "minute", "hour"])
     def test_settings_for_finer_times_are_refused(

@@ -122,10 +122,10 @@ from datetime import datetime
 from pathlib import Path
 import polars as pl
 from feedback_etl.data_files.file_formats import FileFormat
-from feedback_etl.exports import part_writer
+from feedback_etl.exports import uncommitted
 from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.exports.transaction import ExportTransaction
-part_writer.rejected_path = lambda stem: f"rejected/{stem}_rejected.csv"
+uncommitted.rejected_path = lambda stem: f"rejected/{stem}_rejected.csv"
 options, form = TransactionOptions(key=None), FileFormat()
 with ExportTransaction(Path(sys.argv[1]), datetime(2025, 10, 26), options, form=form) as files:
     files.write_rejected(pl.DataFrame({"feedback_id": [1]}))

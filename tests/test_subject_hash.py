@@ -12,11 +12,12 @@ from processes import feedback_etl
 from pseudonym_keys import KEY
 
 import feedback_etl as fe
-from feedback_etl.columns import TRAINING_COLUMNS, ExtraColumn
 from feedback_etl.compliance.check import check
 from feedback_etl.errors import UsageError
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import list_manifests
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
+from feedback_etl.schema.column_types import ExtraColumn
 from feedback_etl.settings.model import load_settings
 
 
@@ -40,7 +41,7 @@ def test_a_pseudonym_of_its_own_domain(app: Database, tmp_path: Path) -> None:
     """It equals no pseudonym of an analysis with the same id; without a user there is none."""
     report = exported_from_url(app, tmp_path, include_subject_hash=True)
     rows = rows_of(Path(report.export_filename))
-    assert rows.columns == [*TRAINING_COLUMNS, "subject_hash"]
+    assert rows.columns == [*CLASSIC_SCHEMA.training_columns, "subject_hash"]
     counts = dict(rows["subject_hash"].value_counts().iter_rows())
     assert counts == {subject(1): 3, subject(2): 3, subject(3): 3, None: 1}
     assert pl.select(fe.hash_id(pl.lit(1), key=KEY, domain="analysis_id")).item() != subject(1)

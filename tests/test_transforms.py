@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from pseudonym_keys import KEY
 
-from feedback_etl.columns import RAW_COLUMNS
 from feedback_etl.errors import KeyUnusableError, UsageError, ValidationError
 from feedback_etl.privacy.keys import Key
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.training.answers import latest_per_recommendation
 from feedback_etl.transform.expressions import pair_hash
 from feedback_etl.transform.raw_schema import split_valid
@@ -278,7 +278,8 @@ class TestEnoughRatings:
 def test_what_is_no_rating_becomes_null_without_a_word_of_it() -> None:
     """A rating that is not whole or too large, and an answer other than 0 and 1, are never rounded or shown."""
     frame = pl.DataFrame(
-        {name: [None, None] for name in RAW_COLUMNS} | {"helpful_rating": [4.5, 4.0], "would_recommend": [7, 1]}
+        {name: [None, None] for name in CLASSIC_SCHEMA.raw_columns}
+        | {"helpful_rating": [4.5, 4.0], "would_recommend": [7, 1]}
     )
     pairs = anonymize(frame, now=datetime(2025, 10, 25), unkeyed=True)
     assert pairs.select("helpful_rating", "would_recommend").rows() == [(None, None), (4, True)]

@@ -21,7 +21,6 @@ from sqlalchemy.dialects import sqlite
 
 import feedback_etl as fe
 from feedback_etl.cli.summary import format_summary
-from feedback_etl.columns import ExtraColumn
 from feedback_etl.database import text_times
 from feedback_etl.database.connect import open_connection
 from feedback_etl.database.inspection import inspect_source
@@ -31,6 +30,7 @@ from feedback_etl.database.statements import fetch_count
 from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError
 from feedback_etl.records.catalog import list_manifests
+from feedback_etl.schema.column_types import ExtraColumn
 from feedback_etl.transform.timestamps import is_unreadable, readable
 
 HOUR = timedelta(hours=1)

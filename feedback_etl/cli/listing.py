@@ -110,6 +110,8 @@ def _format_unmanaged(storage: "Storage", path: Path) -> tuple[str, str]:
     if any(STEM.fullmatch(part) for part in name.parts[:-1]):
         return f"{name}  unmanaged: the manifest of this part is missing", "    restore it, or remove the folder"
     remedy = "adopt requires a local folder: copy the file there, or remove it"
-    if folder:
+    if folder and not path.is_file():
+        remedy = "it is no regular file: remove it"
+    elif folder:
         remedy = f"feedback-etl adopt {shlex.quote(str(path))}"
     return f"{name}  unmanaged: no manifest", f"    {remedy}"

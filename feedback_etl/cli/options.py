@@ -55,7 +55,7 @@ Until = Annotated[
 MinFields = Annotated[
     int,
     typer.Option(
-        "--min-fields", help="Skip rows with fewer of the four ratings, 0 to 4.", metavar="N", rich_help_panel=ROWS
+        "--min-fields", help="Skip rows with fewer ratings, 0 to their number.", metavar="N", rich_help_panel=ROWS
     ),
 ]
 Query = Annotated[

@@ -40,8 +40,7 @@ QuasiIdentifiers = Annotated[
     list[str] | None,
     typer.Option(
         "--quasi-identifier",
-        help="Column that an attacker may know about a person; may be repeated.  [default: age_range, "
-        "conditions_detected, timeframe]",
+        help="Column that an attacker may know about a person; may be repeated.  [default: those of the settings]",
         metavar="COLUMN",
     ),
 ]

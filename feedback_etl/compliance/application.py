@@ -190,8 +190,10 @@ def _adopt_or_remove(path: Path, remedies: Remedies) -> str:
 
 
 def _find_links(name: str, remedies: Remedies) -> str:
-    """Return the command that lists the names of a file."""
-    return shlex.join(["find", "/", "-xdev", "-samefile", str(open_storage(remedies.settings.output_dir).uri(name))])
+    """Return the command that lists the names of a file, all of which are in the file system of the folder."""
+    path = Path(open_storage(remedies.settings.output_dir).uri(name)).resolve()
+    mount = next(parent for parent in path.parents if parent.is_mount())
+    return shlex.join(["find", str(mount), "-xdev", "-samefile", str(path)])
 
 
 def _move_or_remove(name: str, remedies: Remedies) -> str:

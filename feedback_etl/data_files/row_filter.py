@@ -6,7 +6,6 @@ from itertools import islice
 from pathlib import Path
 from typing import IO
 
-from feedback_etl.columns import SUBJECT_HASH
 from feedback_etl.data_files.csv_files import (
     is_empty,
     iter_lines,
@@ -16,6 +15,7 @@ from feedback_etl.data_files.csv_files import (
     translate_read_errors,
 )
 from feedback_etl.data_files.file_formats import Compression, HashingWriter, open_compressed
+from feedback_etl.schema.model import SUBJECT_HASH
 
 PSEUDONYM = "analysis_hash"
 LINKED = "linked_hash"

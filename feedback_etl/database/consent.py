@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
-from feedback_etl.columns import IMAGE_OPT_IN
 from feedback_etl.database.column_types import reflect_columns
 from feedback_etl.errors import SourceError
+from feedback_etl.schema.model import IMAGE_OPT_IN
 
 _USER_ID_COLUMNS = {"users": "id", "profiles": "user_id"}
 """The tables that may record consent, with the column that identifies the user."""

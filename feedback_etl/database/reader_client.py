@@ -139,14 +139,15 @@ class Reader:
         with contextlib.suppress(pa.ArrowException, OSError, ValueError):  # truncated: the report says why
             for _ in range(self._streams_left):
                 with pa.ipc.open_stream(self._stdout) as stream:
-                    empty = pa.RecordBatch.from_pylist([], schema=stream.schema)
+                    is_empty = True
                     for batch in stream:
-                        empty = None
+                        is_empty = False
                         self._put(batch)
                         if self._is_closed:
                             return
-                if empty is not None:
-                    self._queue.put(empty)
+                    if is_empty:
+                        columns = [pa.nulls(0, type_) for type_ in stream.schema.types]
+                        self._queue.put(pa.RecordBatch.from_arrays(columns, schema=stream.schema))
                 self._queue.put(_Signal.END_OF_STREAM)
         self._queue.put(_Signal.NO_MORE_DATA)
 

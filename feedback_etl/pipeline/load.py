@@ -127,8 +127,8 @@ def load_feedback(
     Takes the arguments of `export_feedback` that choose rows, and raises the same errors.
 
     Returns:
-        The canonical raw columns (`columns.RAW_COLUMNS`), ordered by (created_at, feedback id), nulls last. A time that
-        cannot be read is null; such rows are in every window.
+        The raw columns of the schema (`FeedbackSchema.raw_columns`), ordered by (created_at, feedback id), nulls last.
+        A time that cannot be read is null; such rows are in every window.
     """
     require_usable_polars()
     require_known(keywords, [*ReadKeywords.__annotations__])

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import polars as pl
 
-from feedback_etl.columns import SUBJECT_HASH
 from feedback_etl.data_files.row_filter import NO_ANALYSIS
 from feedback_etl.privacy.keys import Key
+from feedback_etl.schema.model import SUBJECT_HASH
 from feedback_etl.transform.expressions import hash_id
 
 

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Sequence
 
 import polars as pl
 
-from feedback_etl.columns import SUBJECT_HASH
 from feedback_etl.data_files.links import read_links
 from feedback_etl.data_files.row_filter import LINKED, PSEUDONYM
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.manifest import Manifest
+from feedback_etl.schema.model import SUBJECT_HASH
 from feedback_etl.storage.base import Storage
 from feedback_etl.transform.expressions import hash_id
 

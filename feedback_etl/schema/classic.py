@@ -4,6 +4,7 @@ This is the only module that names its ratings, lists and texts, beside the clas
 """
 
 from dataclasses import replace
+from typing import Literal
 
 from feedback_etl.schema.column_types import ExtraColumn
 from feedback_etl.schema.feedback_columns import AgeColumn, ListColumn, Rating
@@ -61,6 +62,19 @@ COLUMN_DESCRIPTIONS = {"timeframe": "Time since the recommendation, such as 2_we
 
 ORDERED_TEXTS = ("timeframe",)
 """Columns of texts that have a natural order."""
+
+
+TIMEFRAME = "timeframe"
+"""The column of the time since the recommendation, of which there can be several answers."""
+
+LateFeature = Literal["timeframe", "time"]
+"""What is known only when feedback is given: "timeframe", and with "time" its hour and weekday."""
+
+DEFAULT_VALUE = "helpful_rating"
+"""The rating that stands for an interaction of a user with an item."""
+
+FEATURE_NAMES = {"conditions_detected": ("condition", "conditions"), "rules_applied": ("rule", "rules")}
+"""The beginning of the names of features of lists: of an element, and of all of them."""
 
 
 def declared_columns(schema: FeedbackSchema) -> tuple[ExtraColumn, ...]:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from feedback_etl.errors import UsageError
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
-from feedback_etl.schema.column_types import ColumnTypeName, ExtraColumn, Role
+from feedback_etl.schema.column_types import ExtraColumn
 from feedback_etl.schema.feedback_columns import AgeColumn, ListColumn, Rating
 from feedback_etl.schema.model import AGE_RANGE_NAME, RAW_ITEM, FeedbackSchema
 from feedback_etl.schema.source import ElementTable
@@ -76,8 +76,8 @@ class ListTable(_Table):
 class ColumnTable(_Table):
     """Another column: `[columns.NAME]`."""
 
-    role: Role | Literal["item"]
-    type: ColumnTypeName | Literal["date", "list"] = "text"
+    role: Literal["identifier", "quasi_identifier", "sensitive", "insensitive", "free_text", "item"]
+    type: Literal["text", "integer", "number", "boolean", "time", "date", "list"] = "text"
     bucket: tuple[int, ...] | None = None
 
     def to_extra_column(self, name: str) -> ExtraColumn:

@@ -27,12 +27,19 @@ class Label(NamedTuple):
         least: Least value of the rating.
         greatest: Greatest value of the rating.
         threshold: Default threshold of the binary label; None requires one.
+        step: Distance of valid values.
     """
 
     rating: str
     least: float
     greatest: float
     threshold: float | None
+    step: float = 1
+
+    @property
+    def class_type(self) -> pl.DataType:
+        """The dtype of ordinal classes."""
+        return pl.Int8() if (self.greatest - self.least) / self.step < 2**7 else pl.Int32()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +106,7 @@ class Rating:
     def label_source(self) -> Label:
         """The scale of labels of this rating."""
         is_boolean = self.type == "boolean"
-        return Label(self.name, self.min, self.max, 1 if is_boolean else self.threshold)
+        return Label(self.name, self.min, self.max, 1 if is_boolean else self.threshold, self.step)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@
 `[tool.feedback-etl]` of `pyproject.toml`, in the working directory.
 """
 
+import json
 import os
 from functools import cached_property
 from pathlib import Path
@@ -215,7 +216,7 @@ def load_settings(**flags: Any) -> Settings:
         settings = Settings(**{name: value for name, value in flags.items() if value is not None})
     except SettingsError as error:
         name = next((name for name in known if f'"{name}"' in str(error)), "")
-        example = '["age_range", "timeframe"]'
+        example = json.dumps(CLASSIC_SCHEMA.quasi_identifiers[::2])
         problems.append(f"{PREFIX}{name.upper()} must be a list or a table in JSON, for example {example}")
     except ValidationError as error:
         problems = [

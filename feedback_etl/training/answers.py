@@ -2,16 +2,17 @@
 
 import polars as pl
 
-from feedback_etl.columns import require_pairs
 from feedback_etl.errors import UsageError
+from feedback_etl.schema.classic import CLASSIC_SCHEMA, TIMEFRAME
+from feedback_etl.schema.model import PSEUDONYM, TIME, FeedbackSchema
+from feedback_etl.schema.requirements import require_pairs
 from feedback_etl.transform.dataframes import Frame, accepts_any_dataframe
-from feedback_etl.transform.transforms import PAIR_KEY
 
 _POSITION = "position in the frame"
 
 
 @accepts_any_dataframe
-def latest_per_recommendation(frame: Frame) -> Frame:
+def latest_per_recommendation(frame: Frame, *, schema: FeedbackSchema = CLASSIC_SCHEMA) -> Frame:
     """Keep the newest row of each analysis and recommendation, in the order of the frame.
 
     People give feedback on a recommendation after one week, two, and so on; this keeps their last answer. Of rows of
@@ -19,6 +20,7 @@ def latest_per_recommendation(frame: Frame) -> Frame:
 
     Args:
         frame: Training pairs.
+        schema: Schema of the feedback, whose item stands for the recommendation.
 
     Raises:
         ValidationError: The frame lacks a column of the pair, or one is of a wrong type; texts are no times.
@@ -30,9 +32,9 @@ def latest_per_recommendation(frame: Frame) -> Frame:
     >>> latest_per_recommendation(pairs)["feedback_timestamp"].dt.day().to_list()
     [25]
     """
-    require_pairs(frame, PAIR_KEY)
-    *recommendation, time = PAIR_KEY
-    by_time = frame.with_row_index(_POSITION).sort(time, nulls_last=False, maintain_order=True)
+    recommendation = [PSEUDONYM, *schema.item_columns]
+    require_pairs(frame, [*recommendation, TIME])
+    by_time = frame.with_row_index(_POSITION).sort(TIME, nulls_last=False, maintain_order=True)
     latest = by_time.unique(subset=recommendation, keep="last", maintain_order=True)
     in_order: Frame = latest.sort(_POSITION).drop(_POSITION)
     return in_order
@@ -65,7 +67,7 @@ def one_horizon(frame: Frame, timeframe: str) -> Frame:
     [18]
     """
     if not isinstance(timeframe, str):
-        raise UsageError('timeframe must be text, such as "4_weeks".')
-    require_pairs(frame, [*PAIR_KEY, "timeframe"])
-    selected: Frame = latest_per_recommendation(frame.filter(pl.col("timeframe").cast(pl.String) == timeframe))
+        raise UsageError(f'{TIMEFRAME} must be text, such as "4_weeks".')
+    require_pairs(frame, [*CLASSIC_SCHEMA.pair_key, TIMEFRAME])
+    selected: Frame = latest_per_recommendation(frame.filter(pl.col(TIMEFRAME).cast(pl.String) == timeframe))
     return selected

@@ -7,13 +7,13 @@ from itertools import count
 
 import polars as pl
 
+from feedback_etl.schema.classic import FEATURE_NAMES
 from feedback_etl.transform.transforms import TimestampPrecision
 
 _DAYS = {"day": 1, "week": 7, "month": 30, "year": 365}
 _TIMEFRAME = r"^([0-9]{1,4})_(day|week|month|year)s?$"
 _WITHOUT = {"hour": ("day", "week", "month", "quarter"), "weekday": ("week", "month", "quarter")}
 """The precisions of times that have no such part."""
-_PREFIXES = {"conditions_detected": "condition", "rules_applied": "rule"}
 _REFUSED = re.compile(r'[\[\]{}<":,\s]')
 """Characters that LightGBM (`"[]{}:,`, line ends) or XGBoost (`[]<`) refuse in names of features; LightGBM replaces
 spaces, and refuses names that are equal then."""
@@ -41,9 +41,14 @@ def with_missing(column: str, name: str, missing: str) -> list[pl.Expr]:
     return [pl.col(column).alias(name), pl.col(column).is_null().alias(missing)]
 
 
+def split_list(column: str, dtype: pl.DataType) -> pl.Expr:
+    """Return the elements of a column of lists, or of texts that are joined by commas."""
+    return pl.col(column) if dtype == pl.List else pl.col(column).cast(pl.String).str.split(",")
+
+
 def encode_list(column: str, names: Sequence[str]) -> list[pl.Expr]:
     """Encode lists: an indicator for each name of the vocabulary, then `_flag_list`."""
-    labels = _label_indicators(_PREFIXES[column], names)
+    labels = _label_indicators(FEATURE_NAMES.get(column, (column,))[0], names)
     indicators = zip(names, labels, strict=True)
     contained = [pl.col(column).list.contains(pl.lit(name)).alias(label) for name, label in indicators]
     return [*contained, *flag_list(column, names)]
@@ -65,11 +70,11 @@ def _label_indicators(prefix: str, names: Sequence[str]) -> list[str]:
 
 def flag_list(column: str, names: Sequence[str]) -> list[pl.Expr]:
     """Return whether a list has names that the vocabulary lacks, and whether it is empty."""
-    prefix, elements = _PREFIXES[column], pl.col(column)
+    prefix, elements = FEATURE_NAMES.get(column, (column,))[-1], pl.col(column)
     is_known = pl.element().is_in(pl.Series([*names, ""], dtype=pl.String).implode())
     return [
-        (~elements.list.eval(is_known).list.all()).alias(f"{prefix}s_other"),
-        (elements.is_null() | elements.list.contains("")).alias(f"{prefix}s_missing"),
+        (~elements.list.eval(is_known).list.all()).alias(f"{prefix}_other"),
+        (elements.is_null() | elements.list.contains("")).alias(f"{prefix}_missing"),
     ]
 
 

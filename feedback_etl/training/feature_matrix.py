@@ -3,16 +3,19 @@
 import warnings
 from collections.abc import Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, get_args
 
 import polars as pl
 
-from feedback_etl.columns import RATING_FIELDS, require_pairs
 from feedback_etl.errors import UsageError
+from feedback_etl.schema.classic import CLASSIC_SCHEMA, TIMEFRAME, LateFeature
+from feedback_etl.schema.model import AGE_RANGE_NAME, PSEUDONYM, RAW_ITEM, TIME, FeedbackSchema
+from feedback_etl.schema.requirements import require_pairs
 from feedback_etl.training.encodings import (
     encode_list,
     flag_list,
     rank,
+    split_list,
     time_circles,
     timeframe_days,
     to_number,
@@ -26,13 +29,7 @@ from feedback_etl.transform.transforms import TimestampPrecision, is_coarse
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-_LISTS = ("conditions_detected", "rules_applied")
-_TEXTS = (*_LISTS, "age_range")
-_TIME = "feedback_timestamp"
-_TIMEFRAME_COLUMN = "timeframe"
-
-LateFeature = Literal["timeframe", "time"]
-"""What is known only when feedback is given: "timeframe", and with "time" its hour and weekday."""
+_LATE = get_args(LateFeature)
 
 
 class LeakWarning(UserWarning):
@@ -48,6 +45,7 @@ def features(  # noqa: PLR0913  public, flat
     include: Sequence[LateFeature] = (),
     timestamp_precision: TimestampPrecision = "exact",
     sparse: bool = False,
+    schema: FeedbackSchema = CLASSIC_SCHEMA,
 ) -> "Frame | csr_matrix":
     """Encode training pairs as numbers: one row for each pair, in their order, Float32 without nulls.
 
@@ -68,6 +66,7 @@ def features(  # noqa: PLR0913  public, flat
     | `conditions_other` | 1 if the pair has a condition that the vocabulary lacks |
     | `conditions_missing` | 1 if the pair has no condition |
     | `rule=NAME`, `rules_other`, `rules_missing` | likewise for rules |
+    | `LIST=NAME`, `LIST_other`, `LIST_missing` | likewise for the lists of another schema |
     | `age` | 1 for the youngest range of the vocabulary, 2 for the next, ...; the mean for a wider one; 0 if missing |
     | `age_missing` | 1 if it is null or not in the vocabulary |
     | `timeframe_days` | with "timeframe", `2_weeks` is 14; a month has 30 days, a year 365; 0 if missing |
@@ -85,6 +84,7 @@ def features(  # noqa: PLR0913  public, flat
         timestamp_precision: Precision of the export's times: `open_dataset(folder).timestamp_precision`.
         sparse: Return a SciPy CSR matrix instead, whose columns are those of `feature_names`; its size grows with the
             conditions and rules of the rows, not with those of the vocabulary. A lazy frame is collected.
+        schema: Schema of the feedback, whose ratings can be included; fit the vocabulary with the same.
 
     Returns:
         A frame of the given kind, lazy if the frame is; or a matrix. In names of columns, white space and characters
@@ -114,32 +114,34 @@ def features(  # noqa: PLR0913  public, flat
     timeframe_missing  0 1
     """
     is_coarse(timestamp_precision)
-    _require_ratings(ratings)
+    _require_ratings(ratings, schema.rating_names)
     if not isinstance(vocabulary, Vocabulary | None):
         raise UsageError('vocabulary must be a Vocabulary: use Vocabulary.load("vocabulary.json") or Vocabulary.fit.')
     _require_late_features(include)
-    timeframe = [_TIMEFRAME_COLUMN] if "timeframe" in include else []
-    time = [_TIME] if "time" in include else []
-    require_pairs(frame, [*_TEXTS, *timeframe, *time, *ratings])
+    since, time = ([name] if late in include else [] for name, late in zip((TIMEFRAME, TIME), _LATE, strict=True))
+    lists = (vocabulary or Vocabulary()).names
+    age = [AGE_RANGE_NAME] if (vocabulary or Vocabulary()).has_age else []
+    require_pairs(frame, [*lists, *age, *since, *time, *ratings], schema=schema)
     if include and isinstance(frame, pl.DataFrame):
         _warn_of_leak(frame)
     if vocabulary is None:
         raise UsageError("features needs the vocabulary of the training rows: pass vocabulary=Vocabulary.fit(train).")
-    vocabulary.require_ranges(frame)
+    if age:
+        vocabulary.require_ranges(frame)
+    types = frame.collect_schema()
     parsed = frame.select(
-        pl.col(_LISTS).cast(pl.String).str.split(","),
-        *map(timeframe_days, timeframe),
-        rank("age_range", vocabulary.rank_ranges()),
+        *(split_list(name, types[name]) for name in lists),
+        *map(timeframe_days, since),
+        *(rank(name, vocabulary.rank_ranges()) for name in age),
         *(pl.col(name).cast(pl.Datetime("us")) for name in time),  # the cast converts to UTC
         *map(numeric_rating, ratings),
     )
     others = [
-        *with_missing("age_range", "age", "age_missing"),
-        *chain.from_iterable(with_missing(name, f"{name}_days", f"{name}_missing") for name in timeframe),
+        *chain.from_iterable(with_missing(name, "age", "age_missing") for name in age),
+        *chain.from_iterable(with_missing(name, f"{name}_days", f"{name}_missing") for name in since),
         *(time_circles(timestamp_precision) if time else ()),
         *chain.from_iterable(with_missing(name, name, f"{name}_missing") for name in ratings),
     ]
-    lists = {"conditions_detected": vocabulary.conditions, "rules_applied": vocabulary.rules}
     if sparse:
         from feedback_etl.training.sparse_features import to_csr
 
@@ -150,29 +152,30 @@ def features(  # noqa: PLR0913  public, flat
     return numeric
 
 
-def _require_ratings(ratings: Sequence[str]) -> None:
+def _require_ratings(ratings: Sequence[str], known: Sequence[str]) -> None:
     is_list = isinstance(ratings, Sequence) and not isinstance(ratings, str)
     if not is_list or any(ratings.count(name) > 1 for name in ratings):
-        raise UsageError('ratings must be a list of distinct ratings, such as ["helpful_rating"].')
-    if wrong := [name for name in ratings if name not in RATING_FIELDS]:
-        raise UsageError(f"{wrong[0]} is not a rating; use {', '.join(RATING_FIELDS)}.")
+        raise UsageError(f'ratings must be a list of distinct ratings, such as ["{known[0]}"].')
+    if wrong := [name for name in ratings if name not in known]:
+        raise UsageError(f"{wrong[0]} is not a rating; use {', '.join(known)}.")
 
 
 def _require_late_features(include: Sequence[str]) -> None:
-    if isinstance(include, str) or not {*include} <= {"timeframe", "time"}:
-        raise UsageError('include must be a list of "timeframe" and "time", or empty.')
+    if isinstance(include, str) or not {*include} <= {*_LATE}:
+        names = " and ".join(f'"{name}"' for name in _LATE)
+        raise UsageError(f"include must be a list of {names}, or empty.")
 
 
 def _warn_of_leak(frame: pl.DataFrame) -> None:
     """Warn if there is one row for each analysis and recommendation, at several timeframes."""
-    recommendation = ["analysis_hash", "recommendation_id"]
-    if not {*recommendation, _TIMEFRAME_COLUMN} <= {*frame.columns}:
+    recommendation = [PSEUDONYM, RAW_ITEM]
+    if not {*recommendation, TIMEFRAME} <= {*frame.columns}:
         return
-    has_several = frame[_TIMEFRAME_COLUMN].drop_nulls().n_unique() > 1
+    has_several = frame[TIMEFRAME].drop_nulls().n_unique() > 1
     if has_several and not frame.select(recommendation).is_duplicated().any():
         warnings.warn(
-            "Each recommendation has one row, but the timeframes differ, so timeframe and time tell how long a person "
-            "went on answering. Leave them out, or select one timeframe (one_horizon).",
+            f"Each recommendation has one row, but the {TIMEFRAME}s differ, so {TIMEFRAME} and time tell how long a "
+            f"person went on answering. Leave them out, or select one {TIMEFRAME} (one_horizon).",
             LeakWarning,
             stacklevel=4,  # the caller of `features` and its decorator
         )
@@ -184,10 +187,16 @@ def feature_names(
     ratings: Sequence[str] = (),
     include: Sequence[LateFeature] = (),
     timestamp_precision: TimestampPrecision = "exact",
+    schema: FeedbackSchema = CLASSIC_SCHEMA,
 ) -> list[str]:
     """Return the columns of `features` with these arguments, in their order."""
-    no_rows = pl.DataFrame(schema=[*_TEXTS, _TIMEFRAME_COLUMN, _TIME, *ratings]).cast(pl.Null)
+    no_rows = pl.DataFrame(schema=[*vocabulary.names, AGE_RANGE_NAME, TIMEFRAME, TIME, *ratings]).cast(pl.Null)
     numbers = features(
-        no_rows, vocabulary=vocabulary, ratings=ratings, include=include, timestamp_precision=timestamp_precision
+        no_rows,
+        vocabulary=vocabulary,
+        ratings=ratings,
+        include=include,
+        timestamp_precision=timestamp_precision,
+        schema=schema,
     )
     return numbers.columns

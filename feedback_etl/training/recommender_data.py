@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from feedback_etl.columns import SUBJECT_HASH
 from feedback_etl.errors import UsageError, ValidationError
+from feedback_etl.schema.classic import DEFAULT_VALUE
+from feedback_etl.schema.model import SUBJECT_HASH
 from feedback_etl.training.splits import require_group
 from feedback_etl.transform.dataframes import Frame, accepts_any_dataframe, require_columns, row_labels
 
@@ -19,7 +20,7 @@ def interactions(  # noqa: PLR0913  public, flat
     *,
     user: str = SUBJECT_HASH.name,
     item: str = "recommendation_id",
-    value: str = "helpful_rating",
+    value: str = DEFAULT_VALUE,
     time: str = "feedback_timestamp",
     names: Mapping[str, str] | None = None,
 ) -> Frame:

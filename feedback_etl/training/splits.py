@@ -10,8 +10,8 @@ from numbers import Real
 import polars as pl
 import polars_hash as plh  # noqa: F401  registers the `chash` namespace
 
-from feedback_etl.columns import SUBJECT_HASH
 from feedback_etl.errors import UsageError
+from feedback_etl.schema.model import SUBJECT_HASH
 from feedback_etl.transform.dataframes import Frame, accepts_any_dataframe, require_columns
 
 _NOT_PER_PERSON = {"analysis_hash": "analyses", "recommendation_id": "recommendations"}

@@ -8,8 +8,9 @@ from itertools import pairwise
 import polars as pl
 
 from feedback_etl.clock import parse_lookback, to_naive_utc
-from feedback_etl.columns import SUBJECT_HASH, require_pairs
 from feedback_etl.errors import UsageError
+from feedback_etl.schema.model import SUBJECT_HASH
+from feedback_etl.schema.requirements import require_pairs
 from feedback_etl.training.splits import PersonOverlapWarning, list_warnings, require_group
 from feedback_etl.transform.dataframes import Frame, accepts_any_dataframe
 

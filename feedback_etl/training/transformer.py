@@ -6,7 +6,9 @@ from typing import Any, Self
 import polars as pl
 
 from feedback_etl.errors import UsageError
-from feedback_etl.training.feature_matrix import LateFeature, feature_names, features
+from feedback_etl.schema.classic import CLASSIC_SCHEMA, LateFeature
+from feedback_etl.schema.model import FeedbackSchema
+from feedback_etl.training.feature_matrix import feature_names, features
 from feedback_etl.training.vocabulary import Vocabulary
 from feedback_etl.transform.dataframes import Frame, to_polars
 from feedback_etl.transform.transforms import TimestampPrecision
@@ -34,6 +36,7 @@ class FeedbackFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         vocabulary: A frozen vocabulary, which `fit` uses instead of learning one; `min_rows` and `age_ranges` then have
             no effect.
         sparse: Return a SciPy CSR matrix; see `features`.
+        schema: Schema of the feedback; the classic one by default.
 
     Attributes:
         vocabulary_: The vocabulary it was fitted to.
@@ -58,6 +61,7 @@ class FeedbackFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         age_ranges: Sequence[str] | None = None,
         vocabulary: Vocabulary | None = None,
         sparse: bool = False,
+        schema: FeedbackSchema | None = None,
     ) -> None:
         self.min_rows = min_rows
         self.ratings = ratings
@@ -66,13 +70,16 @@ class FeedbackFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.age_ranges = age_ranges
         self.vocabulary = vocabulary
         self.sparse = sparse
+        self.schema = schema
 
     def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002, N803  named by scikit-learn
         """Learn the vocabulary of training rows, unless one is given."""
         import numpy as np
 
         _refuse_lazy(X)
-        learned = self.vocabulary or Vocabulary.fit(X, min_rows=self.min_rows, age_ranges=self.age_ranges)
+        learned = self.vocabulary or Vocabulary.fit(
+            X, min_rows=self.min_rows, age_ranges=self.age_ranges, schema=self.schema or CLASSIC_SCHEMA
+        )
         self.feature_names_in_ = np.array(to_polars(X).columns, dtype=object)
         self.n_features_in_ = len(self.feature_names_in_)
         self.vocabulary_ = learned
@@ -92,7 +99,8 @@ class FeedbackFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return np.array(feature_names(self.vocabulary_, **self._options()), dtype=object)
 
     def _options(self) -> dict[str, Any]:
-        return {"ratings": self.ratings, "include": self.include, "timestamp_precision": self.timestamp_precision}
+        options = {name: getattr(self, name) for name in ("ratings", "include", "timestamp_precision")}
+        return options | {"schema": self.schema or CLASSIC_SCHEMA}
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -1,7 +1,6 @@
 """Conditions, rules and age ranges that a model knows: learned from training rows, and stored beside the model."""
 
 import json
-import math
 import re
 from collections.abc import Sequence
 from itertools import combinations
@@ -11,17 +10,20 @@ from typing import Annotated, Literal, Self
 import polars as pl
 import pydantic
 
-from feedback_etl.columns import require_pairs
 from feedback_etl.errors import ExportFileError, UsageError, ValidationError
+from feedback_etl.schema.classic import CLASSIC_SCHEMA, is_classic
+from feedback_etl.schema.model import FeedbackSchema
+from feedback_etl.schema.requirements import require_pairs
 from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.posix import replace_private_file, temporary_path
+from feedback_etl.training.age_labels import IS_RANGE, parse_bounds, without_wider
+from feedback_etl.training.encodings import split_list
 from feedback_etl.transform.age_hierarchy import all_age_ranges
 from feedback_etl.transform.dataframes import Frame, to_polars
 from feedback_etl.transform.expressions import AGE_RANGE
 
 FORMAT = 1
 _AGE_RANGES = tuple(AGE_RANGE.categories)
-_RANGE = re.compile(r"<[0-9]+|[0-9]+-[0-9]+|[0-9]+\+")
 
 
 def _require_distinct(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -41,9 +43,11 @@ class Vocabulary(pydantic.BaseModel):
         conditions: Conditions in alphabetical order.
         rules: Rules in alphabetical order.
         age_ranges: Age ranges from the youngest to the oldest.
+        lists: For another schema, the elements of each list by its name, in alphabetical order, instead of conditions
+            and rules. Without age ranges there is no age.
 
     Raises:
-        UsageError: One of the three is no tuple of distinct texts.
+        UsageError: One of them is no tuple of distinct texts.
 
     >>> pairs = pl.DataFrame({"conditions_detected": ["acne,dry", "dry"], "rules_applied": ["r001", None]})
     >>> Vocabulary.fit(pairs).conditions
@@ -57,15 +61,17 @@ class Vocabulary(pydantic.BaseModel):
     conditions: _Names = ()
     rules: _Names = ()
     age_ranges: _Names = _AGE_RANGES
+    lists: dict[str, _Names] | None = pydantic.Field(None, repr=False)
 
     def __init__(
         self,
         conditions: tuple[str, ...] = (),
         rules: tuple[str, ...] = (),
         age_ranges: tuple[str, ...] = _AGE_RANGES,
+        lists: dict[str, tuple[str, ...]] | None = None,
     ) -> None:
         try:
-            super().__init__(conditions=conditions, rules=rules, age_ranges=age_ranges)
+            super().__init__(conditions=conditions, rules=rules, age_ranges=age_ranges, lists=lists)
         except pydantic.ValidationError as error:
             fields = ", ".join(dict.fromkeys(str(problem["loc"][0]) for problem in error.errors()))
             raise UsageError(
@@ -73,7 +79,14 @@ class Vocabulary(pydantic.BaseModel):
             ) from None
 
     @classmethod
-    def fit(cls, frame: Frame, *, min_rows: int = 1, age_ranges: Sequence[str] | None = None) -> Self:
+    def fit(
+        cls,
+        frame: Frame,
+        *,
+        min_rows: int = 1,
+        age_ranges: Sequence[str] | None = None,
+        schema: FeedbackSchema = CLASSIC_SCHEMA,
+    ) -> Self:
         """Learn the vocabulary of training rows.
 
         Pass training rows only: names that only test rows contain must stay unknown.
@@ -83,24 +96,40 @@ class Vocabulary(pydantic.BaseModel):
             min_rows: Names in fewer rows are excluded, and so counted as other.
             age_ranges: Labels of the age ranges, from the youngest to the oldest, if the application names them itself
                 and their order does not follow from them, as with "young" and "old".
+            schema: Schema of the feedback, such as `open_dataset(folder).schema`.
 
         Raises:
             UsageError: `min_rows` is less than 1, or `age_ranges` are not distinct texts.
-            ValidationError: The frame lacks conditions_detected or rules_applied, or they are no text, or age_range
-                contains values that are no ranges or not among `age_ranges`.
+            ValidationError: The frame lacks a list of the schema, or it is of a wrong type, or age_range contains
+                values that are no ranges or not among `age_ranges`.
         """
         if not isinstance(min_rows, int) or min_rows < 1:
             raise UsageError("min_rows must be an integer of 1 or more.")
         pairs: pl.LazyFrame = to_polars(frame).lazy()
-        require_pairs(pairs, ["conditions_detected", "rules_applied"])
-        ranges = _learn_ranges(pairs) if age_ranges is None else tuple(age_ranges)
-        conditions, rules = (_learn_names(pairs, name, min_rows) for name in ("conditions_detected", "rules_applied"))
-        fitted = cls(conditions, rules, ranges)
+        require_pairs(pairs, schema.list_names, schema=schema)
+        ranges = (_learn_ranges(pairs) if schema.age else ()) if age_ranges is None else tuple(age_ranges)
+        lists = {name: _learn_names(pairs, name, min_rows) for name in schema.list_names}
+        fitted = cls(age_ranges=ranges, lists=lists)
+        if is_classic(schema):
+            conditions, rules = lists.values()
+            fitted = cls(conditions, rules, ranges)
         if age_ranges is None:
             return fitted
         if unknown := _list_labels(pairs) - {*fitted.age_ranges}:
             raise ValidationError(f"age_range contains {len(unknown):,} values that are not among age_ranges.")
         return fitted
+
+    @property
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """The known elements by column of lists."""
+        if self.lists is not None:
+            return self.lists
+        return dict(zip(CLASSIC_SCHEMA.list_names, (self.conditions, self.rules), strict=True))
+
+    @property
+    def has_age(self) -> bool:
+        """Whether the feedback has ages."""
+        return self.lists is None or bool(self.age_ranges)
 
     def require_ranges(self, frame: pl.DataFrame | pl.LazyFrame) -> None:
         """Refuse age ranges that overlap a known one: they are from exports with other `age_edges`.
@@ -112,8 +141,8 @@ class Vocabulary(pydantic.BaseModel):
         """
         ranks = self.rank_ranges()
         unknown = [name for name in _list_ranges(frame) if name not in ranks]
-        known_bounds = [_parse_bounds(name) for name in self.age_ranges if _RANGE.fullmatch(name)]
-        if any(low < end and start < high for low, high in map(_parse_bounds, unknown) for start, end in known_bounds):
+        known_bounds = [parse_bounds(name) for name in self.age_ranges if IS_RANGE.fullmatch(name)]
+        if any(low < end and start < high for low, high in map(parse_bounds, unknown) for start, end in known_bounds):
             raise ValidationError(
                 f"age_range contains other ranges than the vocabulary ({', '.join(self.age_ranges)}). Fit it to rows "
                 "of exports with the same age_edges."
@@ -126,7 +155,7 @@ class Vocabulary(pydantic.BaseModel):
         3.5
         """
         ranks = {name: float(rank) for rank, name in enumerate(self.age_ranges, 1)}
-        ranges = [name for name in self.age_ranges if _RANGE.fullmatch(name)]
+        ranges = [name for name in self.age_ranges if IS_RANGE.fullmatch(name)]
         for first, last in combinations(ranges, 2):
             low, high = re.findall("^[0-9]+", first), re.findall("[0-9]+$", last)
             if low or high:
@@ -141,7 +170,9 @@ class Vocabulary(pydantic.BaseModel):
             ExportFileError: The file cannot be written.
         """
         path = Path(path)
-        content = json.dumps({"format": FORMAT, **self.model_dump()}, indent=2, ensure_ascii=False) + "\n"
+        content = (
+            json.dumps({"format": FORMAT, **self.model_dump(exclude_none=True)}, indent=2, ensure_ascii=False) + "\n"
+        )
         with explain_write_errors(path, "Name another file."):
             replace_private_file(path, temporary_path(path.parent, path.name), content.encode())
 
@@ -158,7 +189,7 @@ class Vocabulary(pydantic.BaseModel):
             raise ExportFileError(
                 f"{path} is not a vocabulary that this version can read. Create one with Vocabulary.fit(...).save(...)."
             ) from None
-        return cls(stored.conditions, stored.rules, stored.age_ranges)
+        return cls(stored.conditions, stored.rules, stored.age_ranges, stored.lists)
 
 
 class _StoredVocabulary(pydantic.BaseModel):
@@ -170,34 +201,23 @@ class _StoredVocabulary(pydantic.BaseModel):
     conditions: _Names
     rules: _Names
     age_ranges: _Names
+    lists: dict[str, _Names] | None = None
 
 
 def _learn_ranges(pairs: pl.LazyFrame) -> tuple[str, ...]:
     """Return the age ranges of the type or else of the rows, from the youngest to the oldest."""
     dtype = pairs.collect_schema().get("age_range", pl.Null())
     if isinstance(dtype, pl.Enum):
-        return _without_wider(dtype.categories.to_list())
+        return without_wider(dtype.categories.to_list())
     labels = _list_labels(pairs)
     if labels <= {*all_age_ranges().categories}:
         return _AGE_RANGES
-    if custom := [label for label in labels if not _RANGE.fullmatch(label)]:
+    if custom := [label for label in labels if not IS_RANGE.fullmatch(label)]:
         raise ValidationError(
             f"age_range contains {len(custom):,} values that are no ranges such as <18, 18-25 or 50+. Pass custom "
             "labels from the youngest to the oldest: Vocabulary.fit(pairs, age_ranges=(...))."
         )
-    return _without_wider(sorted(labels, key=_parse_bounds))
-
-
-def _without_wider(labels: Sequence[str]) -> tuple[str, ...]:
-    """Return the labels without ranges that contain another one, as those of generalised rows do."""
-    if not all(map(_RANGE.fullmatch, labels)):
-        return tuple(labels)
-    bounds = list(map(_parse_bounds, labels))
-    return tuple(
-        label
-        for label, own in zip(labels, bounds, strict=True)
-        if not any(own != other and own[0] <= other[0] and other[1] <= own[1] for other in bounds)
-    )
+    return without_wider(sorted(labels, key=parse_bounds))
 
 
 def _list_labels(pairs: pl.LazyFrame) -> set[str]:
@@ -216,24 +236,12 @@ def _list_ranges(frame: pl.DataFrame | pl.LazyFrame) -> list[str]:
         names = frame["age_range"].cast(pl.String).unique().drop_nulls().to_list()
     else:
         names = []
-    return [name for name in names if _RANGE.fullmatch(name)]
-
-
-def _parse_bounds(name: str) -> tuple[float, float]:
-    """Return the least age of a range and the age below which it ends.
-
-    >>> _parse_bounds("<18"), _parse_bounds("18-25"), _parse_bounds("50+")
-    ((-inf, 18.0), (18.0, 25.0), (50.0, inf))
-    """
-    numbers = [float(number) for number in re.findall("[0-9]+", name)]
-    if name.startswith("<"):
-        return -math.inf, numbers[0]
-    return numbers[0], numbers[1] if len(numbers) > 1 else math.inf
+    return [name for name in names if IS_RANGE.fullmatch(name)]
 
 
 def _learn_names(pairs: pl.LazyFrame, column: str, min_rows: int) -> tuple[str, ...]:
     """Return the elements of a column that at least `min_rows` rows contain; repetitions in a row count once."""
-    texts = pairs.select(pl.col(column).cast(pl.String)).drop_nulls().group_by(column).len("rows")
-    elements = texts.with_columns(pl.col(column).str.split(",").list.unique()).explode(column)
+    values = pairs.select(pl.col(column)).drop_nulls().group_by(column).len("rows")
+    elements = values.with_columns(split_list(column, pairs.collect_schema()[column]).list.unique()).explode(column)
     row_counts = elements.filter(pl.col(column) != "").group_by(column).agg(pl.col("rows").sum())
     return tuple(row_counts.filter(pl.col("rows") >= min_rows).sort(column).collect()[column])

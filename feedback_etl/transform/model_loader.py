@@ -21,6 +21,8 @@ def load_model(name: str) -> "Model":
     >>> load_model("feedback_etl.transform.training_schema:TrainingPair").__name__
     'TrainingPair'
     """
+    with suppress(ImportError):  # the file may use pandera's schemas of pandas frames: import pandas before pandera
+        import pandas  # noqa: F401
     import pandera.polars as pa
 
     location, _, attribute = name.rpartition(":")
