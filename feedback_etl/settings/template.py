@@ -22,7 +22,7 @@ def render_declaration(proposal: Proposal, database_url: str | None) -> str:
 
     Args:
         proposal: The source.
-        database_url: The URL of the database, which the file will contain; None if it has a password.
+        database_url: The URL of the database, which the file will contain; None if it stays in the environment.
     """
     return "\n".join(_render_lines(proposal, database_url)) + "\n"
 
@@ -32,7 +32,7 @@ def _render_lines(proposal: Proposal, database_url: str | None) -> Iterator[str]
     yield "# Then: feedback-etl preview --days -1"
     yield ""
     if database_url is None:
-        yield "# The URL has a password, so it belongs in the environment: FEEDBACK_ETL_DATABASE_URL."
+        yield "# The URL of the database stays in the environment: FEEDBACK_ETL_DATABASE_URL."
     else:
         yield f"database_url = {_quote(database_url)}"
     yield ""
