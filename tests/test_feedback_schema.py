@@ -116,7 +116,7 @@ def test_type_of_a_rating_follows_its_scale(limits: dict[str, Any], dtype: pl.Da
         ({"ratings": {"Stars": {"type": "boolean"}}}, "lower-case letters"),
         ({"lists": {"country": {}}}, r"\[lists.country\] and \[columns.country\] declare the same name"),
         ({"lists": {"stars": {"raw_name": "all_stars"}}}, "A column cannot be called stars"),
-        ({"lists": {"tags": {"raw_name": "stars"}}}, "the same name in raw rows"),
+        ({"lists": {"tags": {"raw_name": "stars"}}}, "Two columns are called stars in raw rows"),
         ({"columns": {"a": {"role": "item"}, "b": {"role": "item"}}}, 'Only one column can have the role "item"'),
         ({"columns": {"born": {"role": "quasi_identifier", "type": "date"}}}, r"call it \[columns.age_range\]"),
         ({"columns": {"age_range": {"role": "quasi_identifier", "type": "date"}}}, "needs `bucket`"),
