@@ -146,7 +146,7 @@ def _summarize(proposal: "Proposal", output: Path) -> Iterator[str]:
     yield f"table      {proposal.table.full_name}"
     yield f"exported   {', '.join(exported)}"
     if personal:
-        yield f"left out   {', '.join(personal)}: these may be personal"
+        yield f"left out   {', '.join(personal)}: may be personal"
     if undecided:
         yield f"undecided  {', '.join(undecided)}: left out until you declare them"
     if proposal.is_default:
