@@ -131,9 +131,7 @@ def _write_new(path: Path, text: str) -> None:
     try:
         write_private_file(path, text.encode())
     except FileExistsError:
-        raise UsageError(
-            f"{path} exists, and `init` never overwrites a file: name another one with --output."
-        ) from None
+        raise _exists_error(path) from None
     except OSError as error:
         raise ExportFileError(f"{path} cannot be written: {error.strerror}.") from None
 

@@ -35,9 +35,9 @@ class RatingTable(_Table):
 
     def to_rating(self, name: str) -> Rating:
         """Return the rating; a number needs its scale, a boolean has none."""
-        has_scale = {self.min is not None, self.max is not None}
-        if has_scale != ({False} if self.type == "boolean" else {True}):
-            needs = "has no `min` and `max`" if self.type == "boolean" else "needs `min` and `max`"
+        given, is_boolean = (self.min is not None, self.max is not None), self.type == "boolean"
+        if any(given) if is_boolean else not all(given):
+            needs = "has no `min` and `max`" if is_boolean else "needs `min` and `max`"
             raise UsageError(f"[ratings.{name}] {needs}, since its type is {self.type}.")
         return Rating(
             name=name,
