@@ -120,6 +120,11 @@ def test_type_of_a_rating_follows_its_scale(limits: dict[str, Any], dtype: pl.Da
         ({"columns": {"a": {"role": "item"}, "b": {"role": "item"}}}, 'Only one column can have the role "item"'),
         ({"columns": {"born": {"role": "quasi_identifier", "type": "date"}}}, r"call it \[columns.age_range\]"),
         ({"columns": {"age_range": {"role": "quasi_identifier", "type": "date"}}}, "needs `bucket`"),
+        ({"columns": {"age_range": {"role": "quasi_identifier", "type": "integer"}}}, "needs `bucket`"),
+        (
+            {"columns": {"age_range": {"role": "quasi_identifier", "type": "integer", "bucket": [50, 18]}}},
+            r"`bucket` of \[columns.age_range\] must be ascending",
+        ),
         ({"columns": {"note": {"role": "free_text", "type": "integer"}}}, 'The role "free_text" is for columns'),
         ({"columns": {"note": {"role": "free_text", "type": "list"}}}, 'cannot have the role "free_text"'),
         ({"dedup": {"key": ["user_id"]}}, "must contain created_at"),

@@ -237,7 +237,7 @@ def _require_names(names: Sequence[str], noun: str, *, taken: Iterable[str | Non
     reserved = {*RESERVED, *taken}
     for name in names:
         if not NAME.fullmatch(name):
-            raise UsageError(f"Names of {noun}s consist of lower-case letters, digits and underscores.")
+            raise UsageError(f"Names of {noun}s consist of lower-case letters, digits and underscores, unlike {name}.")
         if name in reserved or names.count(name) > 1:
             article = "An" if noun[0] in "aeiou" else "A"
             raise UsageError(f"{article} {noun} cannot be called {name}: that name is reserved or used twice.")
