@@ -54,6 +54,11 @@ def _usual(folder: Path) -> dict[str, Any]:
     return {"days_back": -1, "now": NOW, "key": KEY, "output_dir": folder}
 
 
+def row_files(folder: Path) -> list[Path]:
+    """The files with rows below a folder, whoever wrote them: pairs and rejected rows, in CSV."""
+    return [*folder.rglob("*.csv"), *folder.rglob("*_rejected.txt")]
+
+
 def rows_of(path: Path) -> pl.DataFrame:
     """The rows of a data file in any form, as text."""
     if path.suffix == ".parquet":

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import typer
 from databases import Database, Row, opened
+from folders import row_files
 from processes import COMMAND, Here, environment, feedback_etl, feedback_etl_process, on_terminal
 from pseudonym_keys import KEY, OTHER_KEY
 
@@ -603,7 +604,7 @@ class TestTheClassicScript:
         assert ended.code == 4
         assert "Nothing exported: every row with enough ratings was rejected.\n" in ended.err
         assert "rejected   1 by reason:\n           1 helpful_rating_out_of_range\n" in ended.err
-        assert list(Path("ml/feedback_training").rglob("*.csv")) == []
+        assert row_files(Path("ml/feedback_training")) == []
 
     def test_classic_script_reports_errors_like_the_command(self, here: Here) -> None:
         """One sentence and the exit code."""

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 import pytest
 from databases import Database
-from folders import FORMS, NOW, exported, people, rows_of, visible
+from folders import FORMS, NOW, exported, people, row_files, rows_of, visible
 from processes import ProcessDied, die_after
 from pseudonym_keys import KEY, OTHER_KEY
 
@@ -309,7 +309,7 @@ def test_killed_erasure_is_resumed(application: Database, tmp_path: Path) -> Non
     reference = tmp_path / "reference"
     exported(application, reference)
     forget(application, reference, 2)
-    expected = {path.name: path.read_bytes() for path in reference.rglob("*.csv")}
+    expected = {path.name: path.read_bytes() for path in row_files(reference)}
     steps = 0
     while True:
         folder = tmp_path / f"killed at {steps}"
@@ -317,7 +317,7 @@ def test_killed_erasure_is_resumed(application: Database, tmp_path: Path) -> Non
         with die_after(steps, WRITING_FUNCTIONS) as has_survived, contextlib.suppress(ProcessDied):
             forget(application, folder, 2)
         forget(application, folder, 2)
-        assert {path.name: path.read_bytes() for path in folder.rglob("*.csv")} == expected
+        assert {path.name: path.read_bytes() for path in row_files(folder)} == expected
         (manifest,) = list_manifests(folder)
         assert (manifest.erased_rows, [file.becoming for file in manifest.files]) == (4, [{}, {}])
         assert all(hash_file(folder / file.path) == file.sha256 for file in manifest.files)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import polars as pl
 import pytest
+from folders import row_files
 from processes import feedback_etl, python, tracer
 
 from feedback_etl.data_files.file_formats import FileFormat
@@ -366,7 +367,7 @@ def test_rejected_rows_are_withdrawn_if_the_data_cannot_be_linked(tmp_path: Path
         next(tmp_path.glob(".*.csv.tmp")).unlink()
         with pytest.raises(ExportFileError, match="No such file"):
             files.commit()
-        assert list((tmp_path / "rejected").glob("*.csv")) == []
+        assert row_files(tmp_path / "rejected") == []
     assert files_in(tmp_path) == []
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from folders import row_files
 from processes import Finished, feedback_etl_process, python
 
 from feedback_etl.demo.sample import create_sample_database
@@ -190,7 +191,7 @@ def export(application: Path, folder: Path, injection: str) -> Finished:
 
 
 def visible_files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*.csv") if path.name[0] != "."]
+    return [path for path in row_files(folder) if path.name[0] != "."]
 
 
 @pytest.mark.parametrize(("call", "rejected"), [pytest.param("fsync", 0, marks=pytest.mark.slow), ("fsync:10", 2)])

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from databases import Database, new_mysql_database, new_postgres_database, opened
+from folders import row_files
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from oracle import OracleResult, oracle_export
@@ -252,8 +253,8 @@ def one_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
 
 
 def published(folder: Path) -> dict[str, bytes]:
-    """Every CSV file below an export folder."""
-    return {path.name: path.read_bytes() for path in folder.rglob("*.csv")}
+    """Every file with rows below an export folder."""
+    return {path.name: path.read_bytes() for path in row_files(folder)}
 
 
 def rejections(path: str) -> list[tuple[int, str | None, frozenset[str]]]:

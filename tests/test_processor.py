@@ -16,6 +16,7 @@ import polars as pl
 import pytest
 import sqlalchemy as sa
 from databases import Database, create_schema, fill, make_engine
+from folders import row_files
 from frames import CANARY, PAIR_ROW, all_said
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -171,7 +172,7 @@ class TestProcessAndExport:
             "changed_records": 0,
         }
         assert 0 < stats.execution_time_seconds < 60
-        assert CANARY not in "".join(path.read_text() for path in Path("out").rglob("*.csv"))
+        assert CANARY not in "".join(path.read_text() for path in row_files(Path("out")))
 
     @pytest.mark.sample("sqlite file", "sqlite in memory")
     def test_days_and_fields_can_be_chosen(self, session: Session) -> None:
@@ -208,7 +209,7 @@ class TestProcessAndExport:
             "Nothing was exported: 4 of 4 rows (100.0 %) are rejected, so no valid row is left. "
             "Reasons: helpful_rating_out_of_range 4."
         )
-        assert list(Path("out").rglob("*.csv")) == []
+        assert row_files(Path("out")) == []
 
     @pytest.mark.parametrize("age", [-1, 131])
     def test_an_implausible_age_costs_no_row(
@@ -522,7 +523,7 @@ class TestExportToCsv:
         monkeypatch.setattr(ExportTransaction, "commit", erase_and_publish)
         with pytest.raises(ExportFileError, match=r"Meanwhile people were erased.*run again"):
             processor()._export_to_csv([pair(analysis_hash="8f1c5a7d")])
-        assert list(Path("out").glob("*.csv")) == []
+        assert row_files(Path("out")) == []
         assert Path(processor()._export_to_csv([PAIR])).exists()
 
 

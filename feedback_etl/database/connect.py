@@ -47,7 +47,7 @@ class DatabaseConnection:
     connectorx_url: str | None = field(repr=False)
     db_schema: str | None = field(default=None, repr=False)
     settings: tuple[str, ...] = field(default=(), repr=False)
-    has_files: bool = False
+    has_files: bool = field(default=False, repr=False)
 
     @property
     def allows_row_security(self) -> bool:
