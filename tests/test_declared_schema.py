@@ -16,8 +16,10 @@ from folders import NOW, people
 from pseudonym_keys import KEY
 
 import feedback_etl as fe
+from feedback_etl.compliance.check import check
 from feedback_etl.errors import UsageError
 from feedback_etl.privacy.erasure import erase
+from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import list_manifests
 from feedback_etl.report.write import write_report
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
@@ -240,6 +242,58 @@ def test_wrong_keys_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, t
     declare(text)
     with pytest.raises(UsageError, match=re.escape(message)):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "[columns.who]\ncolumn = 'Person'\nrole = 'insensitive'\ntype = 'integer'",
+            "would export Person",
+        ),
+        ("[ratings.person]\nmin = 1\nmax = 9", "ratings.person] would export person"),
+        ("[columns.no]\nrole = 'quasi_identifier'\ntype = 'integer'", "names as `feedback_id`"),
+    ],
+)
+def test_ids_are_exported_as_pseudonyms_only(app: str, text: str, message: str) -> None:
+    """A file with both would undo the pseudonyms."""
+    declare(f"{COURSES}{text}")
+    with pytest.raises(UsageError, match=re.escape(message)):
+        export(app)
+
+
+def test_person_is_no_item(app: str) -> None:
+    """Unlike the feedback itself, whose item can be pseudonymised."""
+    declare(COURSES.replace('role = "item"', 'role = "item"\ncolumn = "person"'))
+    with pytest.raises(UsageError, match="names as `user_id`"):
+        export(app)
+    declare(COURSES.replace('role = "item"', 'role = "item"\ncolumn = "no"'))
+    assert export(app).exported_records
+
+
+def test_id_of_the_joined_person_is_refused(app: str) -> None:
+    """It is equal to that of the feedback."""
+    join = '[source.join]\ntable = "people"\non = { person = "id" }\n[ratings.stars]'
+    declare(COURSES.replace("[ratings.stars]", join) + "[columns.who]\ncolumn = 'people.id'\nrole = 'sensitive'")
+    with pytest.raises(UsageError, match=r"would export people\.id"):
+        export(app)
+
+
+def test_pseudonym_of_a_person_is_exported(app: str) -> None:
+    declare(f"{COURSES}[columns.who]\ncolumn = 'person'\nrole = 'identifier'\ntype = 'integer'")
+    assert export(app).exported_records == 3
+
+
+def test_item_with_contact_details_fails_the_check(app: str) -> None:
+    """An export does not inspect items; the message contains none."""
+    engine = sa.create_engine(app, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE answers SET course = 'ann@example.org' WHERE no = 1")
+    export(app)
+    settings = load_settings(database_url=app, output_dir="out")
+    columns = next(item for item in check(settings, keys=[Key(KEY)]) if item.name == "columns")
+    assert "contact or account details in course" in str(columns)
+    assert "ann@" not in str(columns)
 
 
 def test_declared_schema_needs_a_source(app: str) -> None:
