@@ -29,6 +29,9 @@ from feedback_etl.errors import SourceError
 _ID_KINDS = ("integer", "uuid", "word", "text", "other")
 Use = Literal["feedback_id", "user_id", "item_id", "created_at", "consent", "rating", "list", "age", "column", "none"]
 
+_ID_KINDS = ("integer", "uuid", "word", "text", "other")
+"""Kinds of columns that can contain ids."""
+
 
 class ColumnProposal(NamedTuple):
     """Propose what to do with a column.
@@ -36,7 +39,6 @@ class ColumnProposal(NamedTuple):
     Attributes:
         column: Its name in the source.
         use: What it is; "none" if it is not exported.
-        kind: The kind of its type.
         name: Its name in the export.
         reason: Why it looks personal, so that it is not exported; "" for other columns.
         is_identifier: Whether it refers to something.
