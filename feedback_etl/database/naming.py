@@ -85,6 +85,11 @@ def find_reasons(name: str) -> list[str]:
     return [reason for word, reason in PERSONAL_WORDS.items() if word in words or contains_word(word, name)]
 
 
+def is_attribute(name: str) -> bool:
+    """Return whether a column looks like a quasi-identifier, and not like a text about one."""
+    return bool(split_words(name) & QUASI_IDENTIFIER_WORDS) and not PRIVATE_REASONS & {*find_reasons(name)}
+
+
 def is_label(name: str) -> bool:
     """Return whether a column of elements does not look personal; a `name` in a table of tags is that of a tag.
 

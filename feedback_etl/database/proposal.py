@@ -10,14 +10,13 @@ from feedback_etl.database.naming import (
     COUNT_WORDS,
     ID_WORDS,
     ITEM_WORDS,
-    PRIVATE_REASONS,
-    QUASI_IDENTIFIER_WORDS,
     RATING_WORDS,
     TABLE_WORDS,
     TAG_WORDS,
     TIME_WORDS,
     USER_WORDS,
     find_reasons,
+    is_attribute,
     is_label,
     separate_words,
     split_words,
@@ -194,11 +193,7 @@ def _propose_column(column: ReflectedColumn, name: str) -> ColumnProposal:
     if column.kind in ("integer", "number", "boolean") and words & RATING_WORDS and not words & COUNT_WORDS:
         return ColumnProposal(column, "rating", name)
     reasons = find_reasons(column.name)
-    if (
-        words & QUASI_IDENTIFIER_WORDS
-        and not PRIVATE_REASONS & {*reasons}
-        and column.kind in ("text", "word", "boolean")
-    ):
+    if is_attribute(column.name) and (is_text or column.kind == "boolean"):
         return ColumnProposal(column, "column", name)
     if reasons and (is_text or column.kind in ("date", "time", "list", "other")):
         return ColumnProposal(column, "none", name, reasons[0])
@@ -224,15 +219,14 @@ def _find_time(table: ReflectedTable) -> str:
     return times[0] if len(times) == 1 else ""
 
 
-def _find_reference(table: ReflectedTable, words: Iterable[str], not_about: frozenset[str] = frozenset()) -> str:
-    """Return the first column that identifies something with one of these names, and with none of `not_about`."""
-    for column in table.columns:
+def _find_reference(table: ReflectedTable, words: Iterable[str], others: frozenset[str] = frozenset()) -> str:
+    """Return the first column that identifies something with one of these names, and with none of `others`."""
+    for column in (column for column in table.columns if column.name not in table.key):
         own = split_words(column.name)
         is_id = own & ID_WORDS or own <= {*words} or column.references or column.kind == "uuid"
         about = own | (split_words(column.references) if column.references else set())
-        singular = about | {word.removesuffix("s") for word in about}
-        is_other = singular & not_about or column.name in table.key
-        if is_id and singular & {*words} and not is_other and column.kind in _ID_KINDS:
+        about |= {word.removesuffix("s") for word in about}
+        if is_id and about & {*words} and not about & others and column.kind in _ID_KINDS:
             return column.name
     return ""
 

@@ -159,7 +159,7 @@ class Settings(BaseSettings):
         """Raise UsageError if an id of the declared source would be exported as it is."""
         if self.source is None:
             return
-        tables = {"ratings": self.ratings, "lists": self.lists, "columns": self.columns}
+        tables: dict[str, dict[str, Any]] = {"ratings": self.ratings, "lists": self.lists, "columns": self.columns}
         exported = {
             f"{kind}.{name}": table.column or name
             for kind, declared in tables.items()
