@@ -75,7 +75,7 @@ def test_declaration_is_written_and_summarized(here: Here, shop: str) -> None:
     assert ended.err.splitlines() == [
         "table      reviews",
         "exported   stars, liked, tags",
-        "left out   comment, email: these may be personal",
+        "left out   comment, email: may be personal",
         "written    feedback-etl.toml: check every line of it",
         "Next: feedback-etl preview --days -1",
     ]

@@ -4,7 +4,7 @@ import json
 import shlex
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +18,8 @@ from processes import Here
 from pseudonym_keys import KEY, OTHER_KEY
 
 import feedback_etl as fe
+from feedback_etl.compliance import application
+from feedback_etl.compliance.data_files import hash_by_key
 from feedback_etl.data_files.file_formats import FileFormat, RowWriter
 from feedback_etl.demo.sample import DEMO_KEY
 from feedback_etl.privacy.erasure import erase
@@ -329,6 +331,18 @@ def edited_rows(case: Case) -> None:
     case.by_hand = lambda: None
 
 
+def collision(case: Case) -> None:
+    """Let pseudonyms of 16 digits be equal where their first digit is, since no two ids with one are known."""
+
+    def hash_coarsely(analyses: Sequence[str], keys: Sequence[Key]) -> dict[str | None, pl.Series]:
+        hashes = hash_by_key(analyses, keys).items()
+        return {key: all_.str.replace("^(.).{15}$", "$1") for key, all_ in hashes}
+
+    case.monkeypatch.setattr(application, "hash_by_key", hash_coarsely)
+    case.export()
+    case.by_hand = lambda: case.set(pseudonym_length=32)
+
+
 def no_consent(case: Case) -> None:
     case.export()
     case.sql("ALTER TABLE users DROP COLUMN training_data_opt_in")
@@ -389,6 +403,7 @@ CASES: list[tuple[str, Callable[[Case], None]]] = [
     ("erasure", hard_link),
     ("index", no_index),
     ("edits", edited_rows),
+    ("collisions", collision),
     ("consent", no_consent),
     ("consent", withdrawn_consent),
     ("record", incomplete_record),

@@ -202,7 +202,7 @@ def test_rows_that_wait_too_long_can_be_refused(app: Database, folder: Path, opt
     """Nothing is published then, and they still wait."""
     add(app, 1, (1, "a"))
     assert export_night(app, folder, 1, **options).pending_records == 1
-    with pytest.raises(ValidationError, match="1 rows have waited longer than --max-pending for 3 people"):
+    with pytest.raises(ValidationError, match="1 row waited longer than --max-pending for 3 people"):
         export_night(app, folder, 12, max_pending="10d", **options)
     assert len(pending_files(folder)) == 1
 

@@ -131,9 +131,7 @@ def _write_new(path: Path, text: str) -> None:
     try:
         write_private_file(path, text.encode())
     except FileExistsError:
-        raise UsageError(
-            f"{path} exists, and `init` never overwrites a file: name another one with --output."
-        ) from None
+        raise _exists_error(path) from None
     except OSError as error:
         raise ExportFileError(f"{path} cannot be written: {error.strerror}.") from None
 
@@ -148,7 +146,7 @@ def _summarize(proposal: "Proposal", output: Path) -> Iterator[str]:
     yield f"table      {proposal.table.full_name}"
     yield f"exported   {', '.join(exported)}"
     if personal:
-        yield f"left out   {', '.join(personal)}: these may be personal"
+        yield f"left out   {', '.join(personal)}: may be personal"
     if undecided:
         yield f"undecided  {', '.join(undecided)}: left out until you declare them"
     if proposal.is_default:

@@ -27,6 +27,9 @@ from feedback_etl.errors import SourceError
 
 Use = Literal["feedback_id", "user_id", "item_id", "created_at", "consent", "rating", "list", "age", "column", "none"]
 
+_ID_KINDS = ("integer", "uuid", "word", "text", "other")
+"""Kinds of columns that can contain ids."""
+
 
 class ColumnProposal(NamedTuple):
     """Propose what to do with a column.
@@ -34,7 +37,6 @@ class ColumnProposal(NamedTuple):
     Attributes:
         column: Its name in the source.
         use: What it is; "none" if it is not exported.
-        kind: The kind of its type.
         name: Its name in the export.
         reason: Why it looks personal, so that it is not exported; "" for other columns.
         is_identifier: Whether it refers to something.
@@ -226,9 +228,6 @@ def _find_reference(table: ReflectedTable, words: Iterable[str]) -> str:
         if is_id and singular & {*words} and column.name not in table.key and column.kind in _ID_KINDS:
             return column.name
     return ""
-
-
-_ID_KINDS = ("integer", "uuid", "word", "text", "other")
 
 
 def _is_consent(column: ReflectedColumn) -> bool:

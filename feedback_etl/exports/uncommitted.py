@@ -31,13 +31,13 @@ class ExportFiles:
         writers: The writers by kind in the order of publication; last that of the spool, which is never published.
     """
 
-    def __init__(self, storage: Storage, form: FileFormat, metadata: dict[str, str] | None) -> None:
-        self._suffix = form.suffix
+    def __init__(self, storage: Storage, file_format: FileFormat, metadata: dict[str, str] | None) -> None:
+        self._suffix = file_format.suffix
         state = {"rows": FileFormat(), "members": FileFormat("parquet"), "pending": FileFormat("parquet")}
-        forms = state | {"rejected": FileFormat(), "links": FileFormat(), "pairs": form, "spool": FileFormat("arrow")}
+        formats = {"rejected": FileFormat(), "links": FileFormat(), "pairs": file_format, "spool": FileFormat("arrow")}
         self.writers = {
-            kind: PartWriter(storage, "", form, metadata if kind == "pairs" else None, is_announced=True)
-            for kind, form in forms.items()
+            kind: PartWriter(storage, "", format_, metadata if kind == "pairs" else None, is_announced=True)
+            for kind, format_ in (state | formats).items()
         }
 
     def names(self, stem: str) -> list[str]:

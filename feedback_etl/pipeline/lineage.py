@@ -90,18 +90,18 @@ class _Events:
     """Build and emit the events of a run."""
 
     def __init__(self, request: ExportRequest) -> None:
-        from openlineage.client.event_v2 import Job, Run
+        from openlineage.client.event_v2 import Job
         from openlineage.client.uuid import generate_new_uuid
 
         self._request = request
         self._send = _open_transport(str(request.output.lineage))
         self._output = _name_output(request.storage.absolute_uri(), with_host=request.output.lineage_hosts)
         self._run_id = str(generate_new_uuid())
-        self._create_run, self._job = Run, Job(namespace="feedback_etl", name=f"export to {self._output[1]}")
+        self._job = Job(namespace="feedback_etl", name=f"export to {self._output[1]}")
 
     def emit(self, state: str, report: ExportReport | None, error: str) -> None:
         """Emit an event; `report` is that of a complete run, and `error` the type of what made it fail."""
-        from openlineage.client.event_v2 import RunEvent, RunState
+        from openlineage.client.event_v2 import Run, RunEvent, RunState
         from openlineage.client.facet_v2 import error_message_run
 
         facets: dict[str, Any] = {}
@@ -110,7 +110,7 @@ class _Events:
         event = RunEvent(
             eventType=RunState[state],
             eventTime=f"{resolve_now(None).isoformat()}Z",
-            run=self._create_run(runId=self._run_id, facets=facets),
+            run=Run(runId=self._run_id, facets=facets),
             job=self._job,
             inputs=self._build_inputs(report),
             outputs=[self._build_output(report)],

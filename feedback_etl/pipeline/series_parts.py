@@ -17,7 +17,7 @@ from feedback_etl.records.manifest import DataFile
 def write_series_parts(
     request: ExportRequest, stem: str, spooled: Sequence[DataFile], release: SeriesRelease
 ) -> Generator[TaskResult, None, None]:
-    """Write the rows that were pending, then each spooled part, and at last the members of the classes."""
+    """Write the rows that were pending, then each spooled part, and last the members of the classes."""
     yield _write_part(request, stem, 0, [release.release_pending()])
     for number, file in enumerate(sorted(spooled, key=lambda file: parse_part_number(file.path)), 1):
         with open_spooled_part(request.storage, file) as frames:
@@ -31,9 +31,9 @@ def _write_part(
     request: ExportRequest, stem: str, number: int, released: Iterable[tuple[pl.DataFrame, pl.DataFrame]]
 ) -> TaskResult:
     """Write rows that leave, and rows that wait."""
-    storage, form = request.storage, request.output.file_format
+    storage, file_format = request.storage, request.output.file_format
     with (
-        PartWriter(storage, part_path(stem, number, form.suffix), form, request.metadata) as pairs,
+        PartWriter(storage, part_path(stem, number, file_format.suffix), file_format, request.metadata) as pairs,
         PartWriter(storage, pending_part_path(stem, number), FileFormat("parquet")) as pending,
     ):
         for leaving, waiting in released:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from feedback_etl.errors import ValidationError
+from feedback_etl.plurals import pluralize
 from feedback_etl.privacy.anonymity_policy import KAnonymityPolicy
 from feedback_etl.privacy.class_table import CLASS, ClassTable
 from feedback_etl.privacy.generalization import UNCHANGED, generalize_classes, level, original
@@ -188,6 +189,7 @@ def _require_allowed(suppressed: int, leaving: int, policy: KAnonymityPolicy) ->
     if suppressed and limit:
         names = ", ".join(policy.quasi_identifiers)
         raise ValidationError(
-            f"Nothing was exported: {suppressed:,} rows have waited longer than --max-pending for {policy.k} people "
-            f"with equal {names}, and {limit}. Raise --max-pending, or allow to suppress them."
+            f"Nothing was exported: {pluralize(suppressed, 'row')} waited longer than --max-pending for {policy.k} "
+            f"people with equal {names}, and {limit}. Raise --max-pending, or allow suppression with "
+            "`on_small_class` and `max_suppressed`."
         )

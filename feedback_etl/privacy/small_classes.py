@@ -119,7 +119,7 @@ def _add_analyses(
         analyses: Pseudonyms of the analyses.
         unwanted: Files with the pseudonyms to remove from each; extended.
     """
-    if not analyses or not _has_files(storage, manifest):
+    if not analyses:
         return 0
     by_path = {file.path: pseudonyms for file, pseudonyms in unwanted}
     for file in (file for file in manifest.files if file.kind in _KINDS):
@@ -128,5 +128,7 @@ def _add_analyses(
                 by_path[file.path] |= present
             else:
                 unwanted.append((file, present))
+    if not _has_files(storage, manifest):  # all rows of the export wait
+        return 0
     rows = scan_text(storage, manifest).filter(pl.col(PSEUDONYM).str.to_lowercase().is_in([*analyses]))
     return int(rows.select(pl.len()).collect().item())

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from feedback_etl.errors import UsageError
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.schema.column_types import ExtraColumn
-from feedback_etl.schema.feedback_columns import AgeColumn, ListColumn, Rating
+from feedback_etl.schema.feedback_columns import AgeColumn, ListColumn, Rating, require_age_edges
 from feedback_etl.schema.model import AGE_RANGE_NAME, RAW_ITEM, FeedbackSchema
 from feedback_etl.schema.source import ElementTable
 from feedback_etl.schema.source_declaration import JoinTable
@@ -35,9 +35,9 @@ class RatingTable(_Table):
 
     def to_rating(self, name: str) -> Rating:
         """Return the rating; a number needs its scale, a boolean has none."""
-        has_scale = {self.min is not None, self.max is not None}
-        if has_scale != ({False} if self.type == "boolean" else {True}):
-            needs = "has no `min` and `max`" if self.type == "boolean" else "needs `min` and `max`"
+        given, is_boolean = (self.min is not None, self.max is not None), self.type == "boolean"
+        if any(given) if is_boolean else not all(given):
+            needs = "has no `min` and `max`" if is_boolean else "needs `min` and `max`"
             raise UsageError(f"[ratings.{name}] {needs}, since its type is {self.type}.")
         return Rating(
             name=name,
@@ -100,14 +100,15 @@ class ColumnTable(_Table):
         return ListTable(role=self.role).to_list(name)
 
     def to_age(self, name: str) -> AgeColumn:
-        """Return a column with `bucket`, or a date of birth."""
+        """Return an age or a date of birth, which is exported as a range."""
         if name != AGE_RANGE_NAME or self.type not in ("integer", "date") or self.role != "quasi_identifier":
             raise UsageError(
                 f"[columns.{name}] is an age or a date of birth: call it [columns.{AGE_RANGE_NAME}], with the type "
                 '"integer" or "date" and the role "quasi_identifier".'
             )
         if not self.bucket:
-            raise UsageError(f"[columns.{name}] needs `bucket`, such as [18, 25, 35, 50]: dates are not exported.")
+            raise UsageError(f"[columns.{name}] needs `bucket`, such as [18, 25, 35, 50]: only ranges are exported.")
+        require_age_edges(self.bucket, f"`bucket` of [columns.{name}]")
         return AgeColumn(edges=self.bucket, raw_name="date_of_birth" if self.type == "date" else "age")
 
 
@@ -154,7 +155,11 @@ def declare_schema(
     if len(items) > 1:
         raise UsageError(f'Only one column can have the role "item", not {", ".join(items)}.')
     item = items[0] if items else None
-    ages = [name for name, column in columns.items() if column.bucket is not None or column.type == "date"]
+    ages = [
+        name
+        for name, column in columns.items()
+        if name == AGE_RANGE_NAME or column.bucket is not None or column.type == "date"
+    ]
     declared_lists = {name: table.to_list(name) for name, table in lists.items()}
     declared_lists |= {name: column.to_list(name) for name, column in columns.items() if column.type == "list"}
     others = {name: column for name, column in columns.items() if name not in (*ages, *declared_lists, item)}

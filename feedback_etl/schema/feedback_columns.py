@@ -157,8 +157,8 @@ class AgeColumn:
         return COLUMN_TYPES["number"] if self.raw_name == "age" else DATE
 
 
-def require_age_edges(edges: Sequence[int]) -> None:
-    """Raise if these ages cannot begin age ranges.
+def require_age_edges(edges: Sequence[int], name: str = "age_edges") -> None:
+    """Raise if these ages cannot begin age ranges; `name` is what the user calls them.
 
     Raises:
         UsageError: The edges are not ascending whole numbers from 1 to 130.
@@ -166,4 +166,4 @@ def require_age_edges(edges: Sequence[int]) -> None:
     edges = list(edges)
     whole = all(isinstance(edge, int) and not isinstance(edge, bool) and 1 <= edge <= MAX_AGE for edge in edges)
     if not edges or not whole or edges != sorted({*edges}):
-        raise UsageError(f"age_edges must be ascending whole numbers from 1 to {MAX_AGE}, for example 18, 25, 35, 50.")
+        raise UsageError(f"{name} must be ascending whole numbers from 1 to {MAX_AGE}, for example 18, 25, 35, 50.")

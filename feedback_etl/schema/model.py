@@ -71,8 +71,12 @@ class FeedbackSchema:
         _require_names(own, "column")
         if self.item is not None and self.item != RAW_ITEM:
             _require_names([self.item], "column")
-        if len(self.raw_types) != len(self.raw_ids) + len(own) + 1:
-            raise UsageError("Two columns have the same name in raw rows: set another `raw_name`.")
+        renamed = [*(column.raw_name for column in self.lists), *([self.age.raw_name] if self.age else [])]
+        taken = {*self.raw_ids, "created_at", *self.rating_names, *(column.name for column in self.columns)}
+        if repeated := [name for name in renamed if name in taken or renamed.count(name) > 1]:
+            raise UsageError(
+                f"Two columns are called {repeated[0]} in raw rows: rename one, or set another `raw_name` of a list."
+            )
         extra = [column.name for column in self.extra_columns]
         _require_names(extra, "extra column", taken={*own, self.item, *self.raw_columns[: -len(extra) or None]})
         unknown = [name for name in self.dedup_key if name not in self.raw_columns]
@@ -237,7 +241,7 @@ def _require_names(names: Sequence[str], noun: str, *, taken: Iterable[str | Non
     reserved = {*RESERVED, *taken}
     for name in names:
         if not NAME.fullmatch(name):
-            raise UsageError(f"Names of {noun}s consist of lower-case letters, digits and underscores.")
+            raise UsageError(f"Names of {noun}s consist of lower-case letters, digits and underscores, unlike {name}.")
         if name in reserved or names.count(name) > 1:
             article = "An" if noun[0] in "aeiou" else "A"
             raise UsageError(f"{article} {noun} cannot be called {name}: that name is reserved or used twice.")

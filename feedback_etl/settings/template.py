@@ -10,6 +10,9 @@ from feedback_etl.schema.feedback_columns import AGE_EDGES
 _SCALES = ((1, 5), (0, 5), (1, 7), (1, 10), (0, 10), (0, 100))
 """Usual scales, the most usual one first."""
 
+_FINE_STEP = 0.01
+"""The step of a rating whose values are neither whole nor half numbers."""
+
 _TYPED_KINDS = ("integer", "number", "boolean", "time", "list")
 """Kinds of columns that are also types of declared columns; others are declared as text."""
 
@@ -19,7 +22,7 @@ def render_declaration(proposal: Proposal, database_url: str | None) -> str:
 
     Args:
         proposal: The source.
-        database_url: The URL of the database, which the file will contain; None if it has a password.
+        database_url: The URL of the database, which the file will contain; None if it stays in the environment.
     """
     return "\n".join(_render_lines(proposal, database_url)) + "\n"
 
@@ -29,7 +32,7 @@ def _render_lines(proposal: Proposal, database_url: str | None) -> Iterator[str]
     yield "# Then: feedback-etl preview --days -1"
     yield ""
     if database_url is None:
-        yield "# The URL has a password, so it belongs in the environment: FEEDBACK_ETL_DATABASE_URL."
+        yield "# The URL of the database stays in the environment: FEEDBACK_ETL_DATABASE_URL."
     else:
         yield f"database_url = {_quote(database_url)}"
     yield ""
@@ -81,7 +84,7 @@ def _render_rating(column: ColumnProposal, scale: Scale | None) -> Iterator[str]
     yield f"# Check the scale: the table has {seen}."
     yield from (f"[ratings.{column.name}]", *_render_name(column), f"min = {lowest:g}", f"max = {highest:g}")
     if scale is not None and scale.step != 1:
-        yield f"step = {scale.step or 0.01:g}"
+        yield f"step = {scale.step or _FINE_STEP:g}"
 
 
 def find_usual_scale(scale: Scale | None) -> tuple[float, float]:

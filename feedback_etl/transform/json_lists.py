@@ -77,5 +77,4 @@ def join_list(column: str | pl.Expr) -> pl.Expr:
     >>> frame.select(join_list("json")).to_series().to_list()
     ['acne,dry skin', None, None]
     """
-    elements = decode_list(column)
-    return pl.when(elements.list.len() > 0).then(elements.list.join(",")).alias(elements.meta.output_name())
+    return non_empty_list(column).list.join(",")
