@@ -212,3 +212,9 @@ def test_age_in_years_is_proposed_as_a_range() -> None:
         "bucket": [18, 25, 35, 50],
     }
     assert "age at the time of the feedback" not in render_declaration(propose([aged], aged), None)
+
+
+def test_text_times_of_sqlite_are_found_by_their_words() -> None:
+    """Such as `reviewed_at`, without any column of the type of a time."""
+    found = propose([], table("reviews", id="text", rating="number", reviewed_at="text", comment="text"))
+    assert [column.column.name for column in found.find("created_at")] == ["reviewed_at"]

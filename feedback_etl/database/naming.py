@@ -38,7 +38,10 @@ RATING_WORDS = _words(
     "likert pct percent"
 )
 COUNT_WORDS = _words("count counts total number num votes sum average avg")
-TIME_WORDS = ("created", "submitted", "sent", "rated", "given", "answered", "timestamp", "inserted", "time", "date")
+TIME_WORDS = (
+    *("created", "submitted", "sent", "rated", "reviewed", "voted", "given", "answered", "posted", "timestamp"),
+    *("inserted", "time", "date"),
+)
 CONSENT_WORDS = _words("consent consents consented allows allowed agreed optin permits")
 TAG_WORDS = _words("tags tag labels topics categories keywords")
 AGE_WORDS = _words("age user customer member student patient years in")
