@@ -13,12 +13,16 @@ import pytest
 import sqlalchemy as sa
 from databases import Database
 from folders import NOW, people
-from pseudonym_keys import KEY
+from processes import feedback_etl
+from pseudonym_keys import KEY, OTHER_KEY
 
 import feedback_etl as fe
+from feedback_etl.compliance.check import check
 from feedback_etl.errors import UsageError
 from feedback_etl.privacy.erasure import erase
+from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import list_manifests
+from feedback_etl.report.croissant import write_croissant
 from feedback_etl.report.write import write_report
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.settings.model import load_settings
@@ -142,10 +146,10 @@ def declare(text: str) -> None:
     Path("feedback-etl.toml").chmod(0o600)
 
 
-def export(url: str, **options: Any) -> fe.ExportReport:
+def export(url: str, key: str = KEY, **options: Any) -> fe.ExportReport:
     """Export with the settings of the working directory."""
     settings = load_settings().to_options(days_back=-1, **{"output_dir": "out"} | options)
-    return fe.export_feedback(url, options=settings, key=KEY, now=NOW)
+    return fe.export_feedback(url, options=settings, key=key, now=NOW)
 
 
 def test_declared_columns_are_exported_and_no_others(app: str) -> None:
@@ -242,6 +246,58 @@ def test_wrong_keys_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, t
         load_settings()
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "[columns.who]\ncolumn = 'Person'\nrole = 'insensitive'\ntype = 'integer'",
+            "would export Person",
+        ),
+        ("[ratings.person]\nmin = 1\nmax = 9", "ratings.person] would export person"),
+        ("[columns.no]\nrole = 'quasi_identifier'\ntype = 'integer'", "names as `feedback_id`"),
+    ],
+)
+def test_ids_are_exported_as_pseudonyms_only(app: str, text: str, message: str) -> None:
+    """A file with both would undo the pseudonyms."""
+    declare(f"{COURSES}{text}")
+    with pytest.raises(UsageError, match=re.escape(message)):
+        export(app)
+
+
+def test_person_is_no_item(app: str) -> None:
+    """Unlike the feedback itself, whose item can be pseudonymised."""
+    declare(COURSES.replace('role = "item"', 'role = "item"\ncolumn = "person"'))
+    with pytest.raises(UsageError, match="names as `user_id`"):
+        export(app)
+    declare(COURSES.replace('role = "item"', 'role = "item"\ncolumn = "no"'))
+    assert export(app).exported_records
+
+
+def test_id_of_the_joined_person_is_refused(app: str) -> None:
+    """It is equal to that of the feedback."""
+    join = '[source.join]\ntable = "people"\non = { person = "id" }\n[ratings.stars]'
+    declare(COURSES.replace("[ratings.stars]", join) + "[columns.who]\ncolumn = 'people.id'\nrole = 'sensitive'")
+    with pytest.raises(UsageError, match=r"would export people\.id"):
+        export(app)
+
+
+def test_pseudonym_of_a_person_is_exported(app: str) -> None:
+    declare(f"{COURSES}[columns.who]\ncolumn = 'person'\nrole = 'identifier'\ntype = 'integer'")
+    assert export(app).exported_records == 3
+
+
+def test_item_with_contact_details_fails_the_check(app: str) -> None:
+    """An export does not inspect items; the message contains none."""
+    engine = sa.create_engine(app, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE answers SET course = 'ann@example.org' WHERE no = 1")
+    export(app)
+    settings = load_settings(database_url=app, output_dir="out")
+    columns = next(item for item in check(settings, keys=[Key(KEY)]) if item.name == "columns")
+    assert "contact or account details in course" in str(columns)
+    assert "ann@" not in str(columns)
+
+
 def test_declared_schema_needs_a_source(app: str) -> None:
     """The default tables do not have its columns."""
     declare(COURSES[COURSES.index("[ratings") :])
@@ -271,3 +327,38 @@ def test_classic_declaration_equals_the_classic_schema(
         settings = [list_manifests(Path(f"{name}_{form}"))[0].settings for name in ("declared", "classic")]
         assert settings[0] == settings[1]
         assert json.dumps(settings[0]).count("schema") == json.dumps(settings[0]).count("db_schema")
+
+
+def add_people(url: str) -> None:
+    """Add a rating of each of 24 people with equal quasi-identifiers."""
+    same = ("art", 7.5, None, None, '["a, b", "fun"]', "AT", "1990-10-25", "2025-10-20 10:00:00")
+    rows = [(person, person, *same) for person in range(20, 44)]
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"INSERT INTO answers VALUES ({', '.join('?' * 10)})", rows)
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_declared_schema_is_shared(app: str, form: str) -> None:
+    """Lists stay, and rows cannot be linked by their item, whatever it is called."""
+    add_people(app)
+    path = export(app, key=OTHER_KEY, recipient="acme", output_dir="shared", format=form).export_filename
+    rows = pl.read_csv(path) if form == "csv" else pl.read_parquet(path)
+    assert "recommendation_id" not in rows.columns
+    assert rows["course"].n_unique() == rows["analysis_hash"].n_unique() == rows.height
+    tags = [json.loads(text) if form == "csv" else [*text] for text in rows["tags"].drop_nulls()]
+    assert sum(tag == ["a, b", "fun"] for tag in tags) == 24
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_lists_are_described_and_measured(app: str, form: str) -> None:
+    """By the report, which counts their elements, by Croissant, and by `risk`."""
+    add_people(app)
+    path = export(app, format=form).export_filename
+    page = write_report("report.html", "out", keys=KEY, now=NOW).read_text(encoding="utf-8")
+    assert ">a, b<" in page[page.index("Values of tags") :]
+    fields = json.loads(Path(write_croissant("out")).read_text(encoding="utf-8"))["recordSet"][0]["field"]
+    (tags,) = [field for field in fields if field["name"] == "tags"]
+    assert (tags["dataType"], tags.get("repeated", False)) == ("sc:Text", form == "parquet")
+    done = feedback_etl("risk", path, "--quasi-identifier", "tags", "--json")
+    assert done.returncode == 0, done.stderr

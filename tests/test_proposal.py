@@ -101,6 +101,47 @@ def test_personal_columns_are_comments_with_the_reason() -> None:
     assert "FEEDBACK_ETL_DATABASE_URL" in text
 
 
+def test_personal_elements_are_no_list() -> None:
+    """Unlike the name of a tag."""
+    tables = [
+        REVIEWS,
+        table("review_keywords", review_id=("integer", "reviews"), full_name="word"),
+        table("review_labels", review_id=("integer", "reviews"), customer_email_label="word"),
+        table("review_tags", review_id=("integer", "reviews"), name="word"),
+    ]
+    assert [elements.table.name for elements in propose(tables, REVIEWS).elements] == ["review_tags"]
+
+
+def test_texts_about_an_attribute_are_not_proposed() -> None:
+    """Others may know a gender, and no one knows what was written about it."""
+    reviews = table(
+        "reviews",
+        id="integer",
+        gender="word",
+        gender_comment="text",
+        occupation_description="word",
+        country_of_birth="word",
+        stars="integer",
+        created_at="time",
+    )
+    assert declared(propose([reviews], reviews))["columns"].keys() == {"gender", "country_of_birth"}
+
+
+def test_person_of_an_item_is_no_item() -> None:
+    """Its id would be exported as it is."""
+    columns: dict[str, ColumnKind | tuple[ColumnKind, str]] = {
+        "customer_id": "integer",
+        "product_reviewer_id": "integer",
+        "product_owner_id": ("integer", "users"),
+        "stars": "integer",
+        "created_at": "time",
+    }
+    reviews = table("reviews", id="integer", **columns)
+    assert "columns" not in declared(propose([reviews], reviews))
+    sold = table("reviews", id="integer", **columns, product_id="integer")
+    assert declared(propose([sold], sold))["columns"] == {"product_id": {"role": "item"}}
+
+
 def test_names_that_toml_must_quote() -> None:
     """Names in the export are lower-case words; those in the database stay as they are."""
     names: dict[str, ColumnKind] = {'No "1"': "integer", "User ID": "word", "Score!": "number", "Sent": "time"}
@@ -171,3 +212,9 @@ def test_age_in_years_is_proposed_as_a_range() -> None:
         "bucket": [18, 25, 35, 50],
     }
     assert "age at the time of the feedback" not in render_declaration(propose([aged], aged), None)
+
+
+def test_text_times_of_sqlite_are_found_by_their_words() -> None:
+    """Such as `reviewed_at`, without any column of the type of a time."""
+    found = propose([], table("reviews", id="text", rating="number", reviewed_at="text", comment="text"))
+    assert [column.column.name for column in found.find("created_at")] == ["reviewed_at"]

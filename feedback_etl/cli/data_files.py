@@ -134,6 +134,7 @@ def _read_file(path: str) -> "pl.DataFrame":
     from feedback_etl.data_files.csv_files import escaped_columns, scan_csv_text, without_empty_lines
     from feedback_etl.storage.location import open_storage
     from feedback_etl.transform.expressions import iso_timestamp
+    from feedback_etl.transform.json_lists import encode_list
 
     folder, slash, name = path.rpartition("/")
     with open_storage(folder or slash or ".").local_copy(name) as file:
@@ -144,7 +145,10 @@ def _read_file(path: str) -> "pl.DataFrame":
             frame = scan_csv_text(without_empty_lines(file), sorted(escaped))
         table = frame.collect()
         times = [name for name, dtype in table.schema.items() if dtype == pl.Datetime]
-        return table.with_columns(iso_timestamp(name) for name in times).cast(pl.String)
+        lists = [name for name, dtype in table.schema.items() if dtype == pl.List]
+        table = table.cast(dict.fromkeys(lists, pl.List(pl.String)))
+        texts = [*map(iso_timestamp, times), *map(encode_list, lists)]
+        return table.with_columns(texts).cast(pl.String)
 
 
 def _convert_numbers(table: "pl.DataFrame", names: Iterable[str]) -> "pl.DataFrame":

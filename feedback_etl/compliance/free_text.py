@@ -1,6 +1,6 @@
 """Find free text in the columns of exports."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import polars as pl
 
@@ -15,13 +15,16 @@ from feedback_etl.schema.model import IMAGE_URL
 MAX_LABEL_LENGTH = 60
 """Characters; longer texts are no labels."""
 
+_PERSONAL_ITEMS = ("e-mail addresses", "IBANs")
+
 
 def find_free_texts(export: ExportContents, remedies: Remedies) -> Iterator[Finding]:
     """Yield the columns that contain free text without being declared as such.
 
     These are the columns of type text that are neither identifiers nor declared free text, if a text is longer than
     `MAX_LABEL_LENGTH` or contains contact or account details, or if texts are mostly distinct, by the limits of exports
-    (`privacy.free_text`); and the lists, if they contain contact or account details.
+    (`privacy.free_text`); the lists, if they contain contact or account details; and the item, if it contains e-mail
+    addresses or IBANs, since codes of articles look like telephone numbers, and an article can be a URL.
     """
     declared = _list_labels(export)
     schema = export.manifest.schema
@@ -37,6 +40,11 @@ def find_free_texts(export: ExportContents, remedies: Remedies) -> Iterator[Find
                 remedy = f"correct {name} in the database, or select other values with --query"
             clause = f"{export.path.name} contains free text in {name}"
             yield Finding(clause, f"{remedy}\n{remedies.replace(export.manifest)}")
+    item = schema.item
+    if item in export.texts and _has_contact_details(export.texts[item], _PERSONAL_ITEMS):
+        remedy = f"pseudonymise {item} with --hash-recommendation-id, or select other values with --query"
+        clause = f"{export.path.name} contains contact or account details in {item}"
+        yield Finding(clause, f"{remedy}\n{remedies.replace(export.manifest)}")
 
 
 def find_scattered_free_texts(exports: Sequence[ExportContents], remedies: Remedies) -> Iterator[Finding]:
@@ -78,8 +86,10 @@ def _is_free_text(texts: pl.Series, rows: int) -> bool:
     return bool((texts.str.len_chars() > MAX_LABEL_LENGTH).any())
 
 
-def _has_contact_details(texts: pl.Series) -> bool:
-    has_details = pl.any_horizontal(find_contact_details(texts.name).values())
+def _has_contact_details(texts: pl.Series, kinds: Collection[str] | None = None) -> bool:
+    """Return whether a text contains details of some kinds, of all by default."""
+    details = find_contact_details(texts.name).items()
+    has_details = pl.any_horizontal(found for kind, found in details if kinds is None or kind in kinds)
     return bool(texts.to_frame().select(has_details.any()).item())
 
 

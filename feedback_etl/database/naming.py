@@ -38,7 +38,10 @@ RATING_WORDS = _words(
     "likert pct percent"
 )
 COUNT_WORDS = _words("count counts total number num votes sum average avg")
-TIME_WORDS = ("created", "submitted", "sent", "rated", "given", "answered", "timestamp", "inserted", "time", "date")
+TIME_WORDS = (
+    *("created", "submitted", "sent", "rated", "reviewed", "voted", "given", "answered", "posted", "timestamp"),
+    *("inserted", "time", "date"),
+)
 CONSENT_WORDS = _words("consent consents consented allows allowed agreed optin permits")
 TAG_WORDS = _words("tags tag labels topics categories keywords")
 AGE_WORDS = _words("age user customer member student patient years in")
@@ -55,6 +58,8 @@ _PERSONAL = {
     "remarks reason suggestion suggestions content title headline question prompt explanation opinion answer reply "
     "response",
 }
+PRIVATE_REASONS = {"contact details", "text that a person wrote"}
+"""Reasons for which a column is no quasi-identifier, though its name contains such a word."""
 PERSONAL_WORDS = {word: reason for reason, words in _PERSONAL.items() for word in words.split()}
 
 
@@ -75,3 +80,23 @@ def split_words(name: str) -> set[str]:
 def contains_word(word: str, name: str) -> bool:
     """Return whether a name contains a word that nothing separates from others, such as `useremail`."""
     return len(word) >= MIN_PART_LENGTH and word in name.lower()
+
+
+def find_reasons(name: str) -> list[str]:
+    """Return why the name of a column looks personal."""
+    words = split_words(name)
+    return [reason for word, reason in PERSONAL_WORDS.items() if word in words or contains_word(word, name)]
+
+
+def is_attribute(name: str) -> bool:
+    """Return whether a column looks like a quasi-identifier, and not like a text about one."""
+    return bool(split_words(name) & QUASI_IDENTIFIER_WORDS) and not PRIVATE_REASONS & {*find_reasons(name)}
+
+
+def is_label(name: str) -> bool:
+    """Return whether a column of elements does not look personal; a `name` in a table of tags is that of a tag.
+
+    >>> is_label("name"), is_label("tag_name"), is_label("full_name")
+    (True, True, False)
+    """
+    return not find_reasons(name) or split_words(name) - TAG_WORDS <= {"name", "title", "text"}

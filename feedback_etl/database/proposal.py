@@ -10,14 +10,14 @@ from feedback_etl.database.naming import (
     COUNT_WORDS,
     ID_WORDS,
     ITEM_WORDS,
-    PERSONAL_WORDS,
-    QUASI_IDENTIFIER_WORDS,
     RATING_WORDS,
     TABLE_WORDS,
     TAG_WORDS,
     TIME_WORDS,
     USER_WORDS,
-    contains_word,
+    find_reasons,
+    is_attribute,
+    is_label,
     separate_words,
     split_words,
 )
@@ -25,6 +25,7 @@ from feedback_etl.database.reflection import ReflectedColumn, ReflectedTable, Sc
 from feedback_etl.database.tables import recommendation_feedbacks
 from feedback_etl.errors import SourceError
 
+_ID_KINDS = ("integer", "uuid", "word", "text", "other")
 Use = Literal["feedback_id", "user_id", "item_id", "created_at", "consent", "rating", "list", "age", "column", "none"]
 
 _ID_KINDS = ("integer", "uuid", "word", "text", "other")
@@ -158,7 +159,7 @@ def _find_elements(tables: Iterable[ReflectedTable], table: ReflectedTable) -> I
         references = [column.name for column in other.columns if column.references == table.name]
         texts = [column.name for column in other.columns if column.kind in ("word", "text") and not column.references]
         is_list = bool((split_words(other.name) | {word for text in texts for word in split_words(text)}) & TAG_WORDS)
-        if other != table and len(references) == 1 and len(texts) == 1 and is_list:
+        if other != table and len(references) == 1 and len(texts) == 1 and is_list and is_label(texts[0]):
             name = _export_names(other)[texts[0]]
             yield ElementsProposal(other, references[0], texts[0], name if name.endswith("s") else f"{name}s")
 
@@ -169,7 +170,7 @@ def _propose_columns(table: ReflectedTable) -> tuple[ColumnProposal, ...]:
         "feedback_id": _find_key(table),
         "created_at": _find_time(table),
         "user_id": _find_reference(table, USER_WORDS),
-        "item_id": next(filter(None, (_find_reference(table, {word}) for word in ITEM_WORDS)), ""),
+        "item_id": next(filter(None, (_find_reference(table, {word}, USER_WORDS) for word in ITEM_WORDS)), ""),
         "consent": next((column.name for column in table.columns if _is_consent(column)), ""),
     }
     uses = {name: use for use, name in reversed(single.items()) if name}
@@ -191,8 +192,8 @@ def _propose_column(column: ReflectedColumn, name: str) -> ColumnProposal:
         return ColumnProposal(column, "none", name, is_identifier=True)
     if column.kind in ("integer", "number", "boolean") and words & RATING_WORDS and not words & COUNT_WORDS:
         return ColumnProposal(column, "rating", name)
-    reasons = [reason for word, reason in PERSONAL_WORDS.items() if word in words or contains_word(word, column.name)]
-    if words & QUASI_IDENTIFIER_WORDS and column.kind in ("text", "word", "boolean"):
+    reasons = find_reasons(column.name)
+    if is_attribute(column.name) and (is_text or column.kind == "boolean"):
         return ColumnProposal(column, "column", name)
     if reasons and (is_text or column.kind in ("date", "time", "list", "other")):
         return ColumnProposal(column, "none", name, reasons[0])
@@ -218,14 +219,14 @@ def _find_time(table: ReflectedTable) -> str:
     return times[0] if len(times) == 1 else ""
 
 
-def _find_reference(table: ReflectedTable, words: Iterable[str]) -> str:
-    """Return the first column that identifies something with one of these names."""
-    for column in table.columns:
+def _find_reference(table: ReflectedTable, words: Iterable[str], others: frozenset[str] = frozenset()) -> str:
+    """Return the first column that identifies something with one of these names, and with none of `others`."""
+    for column in (column for column in table.columns if column.name not in table.key):
         own = split_words(column.name)
         is_id = own & ID_WORDS or own <= {*words} or column.references or column.kind == "uuid"
         about = own | (split_words(column.references) if column.references else set())
-        singular = about | {word.removesuffix("s") for word in about}
-        if is_id and singular & {*words} and column.name not in table.key and column.kind in _ID_KINDS:
+        about |= {word.removesuffix("s") for word in about}
+        if is_id and about & {*words} and not about & others and column.kind in _ID_KINDS:
             return column.name
     return ""
 

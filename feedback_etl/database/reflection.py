@@ -104,6 +104,8 @@ def find_kind(type_: Any) -> ColumnKind:
 
     >>> find_kind(sa.String(20)), find_kind(sa.Text()), find_kind(mysql.TINYINT(display_width=1))
     ('word', 'text', 'boolean')
+    >>> [find_kind(type_) for type_ in (sa.Numeric(), sa.REAL(), sa.DOUBLE_PRECISION(), mysql.DOUBLE(), sa.FLOAT())]
+    ['number', 'number', 'number', 'number', 'number']
     """
     if isinstance(type_, sa.Boolean) or (isinstance(type_, mysql.TINYINT) and type_.display_width == 1):
         return "boolean"
@@ -114,6 +116,7 @@ def find_kind(type_: Any) -> ColumnKind:
         (sa.Uuid, "uuid"),
         (sa.Integer, "integer"),
         (sa.Numeric, "number"),
+        (sa.Float, "number"),
         (sa.DateTime, "time"),
         (sa.Date, "date"),
         (sa.JSON, "list"),

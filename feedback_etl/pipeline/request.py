@@ -101,7 +101,8 @@ class ExportRequest:
         recipient, key = self.output.recipient, self.transform_options.key
         if recipient is None or key is None:
             return None
-        return RowPseudonyms(key, recipient, folder=self.storage.local_path())
+        item = self.transform_options.schema.item
+        return RowPseudonyms(key, recipient, folder=self.storage.local_path(), item=item)
 
     @property
     def metadata(self) -> dict[str, str]:

@@ -12,6 +12,7 @@ from feedback_etl.data_files.sorting import sort_by_pseudonym
 from feedback_etl.errors import KeyUnusableError, UsageError
 from feedback_etl.privacy.keys import Key, derive_key, sign
 from feedback_etl.transform.expressions import hash_id
+from feedback_etl.transform.json_lists import encode_lists
 from feedback_etl.transform.key_strength import MIN_KEY_BITS, estimate_key_bits
 
 _PUBLISHED_KEYS = {"daa0871acd4ebc9edb39ffe5bb8b89c8"}
@@ -71,9 +72,19 @@ class RowPseudonyms:
         recipient: The name of the recipient.
         folder: The folder of a temporary file without a name; that of the system by default.
         nonce: Random by default.
+        item: The column of the recommendation, or of another item; None if there is none.
     """
 
-    def __init__(self, key: Key, recipient: str, *, folder: Path | None = None, nonce: str = "") -> None:
+    def __init__(
+        self,
+        key: Key,
+        recipient: str,
+        *,
+        folder: Path | None = None,
+        nonce: str = "",
+        item: str | None = "recommendation_id",
+    ) -> None:
+        self._item = item
         self._key, self._signer, self._folder = derive_recipient_key(key, recipient), key, folder
         self._nonce = nonce or secrets.token_hex(16)
         self._rows = self._sum = 0
@@ -96,16 +107,17 @@ class RowPseudonyms:
             yield frame.with_columns(
                 pl.col(PSEUDONYM).alias(LINKED),
                 hash_id(number, key=self._key, domain="row").alias(PSEUDONYM),
-                hash_id(number, key=self._key, domain="recommendation").alias("recommendation_id"),
+                *([hash_id(number, key=self._key, domain="recommendation").alias(self._item)] if self._item else []),
             )
             self._rows += frame.height
 
     def _add_digests(self, frame: pl.DataFrame) -> None:
         """Add the digests of rows to the sum over all, which does not depend on their order."""
+        texts = frame.with_columns(encode_lists(frame.schema))
         values = [pl.col(name).cast(pl.String).fill_null("\0") for name in frame.columns if name != "export_date"]
         digest = pl.concat_str(values, separator="\x1f").chash.sha2_256()  # type: ignore[attr-defined]
         number = digest.str.slice(0, _DIGEST_LENGTH).str.to_integer(base=16, dtype=pl.Int64)
-        self._sum += int(frame.select(number.sum()).item())
+        self._sum += int(texts.select(number.sum()).item())
 
     @property
     def digest(self) -> str:

@@ -48,6 +48,11 @@ class Column(NamedTuple):
     ordered: bool = False
     bounds: tuple[float, float] | None = None
 
+    @property
+    def is_list(self) -> bool:
+        """Whether its values are lists, of which the elements count."""
+        return self.kind in ("list", "array")
+
 
 def list_columns(manifest: Manifest) -> list[Column]:
     """List the columns of an export, as its manifest and the contract describe them."""

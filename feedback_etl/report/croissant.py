@@ -44,6 +44,9 @@ _CONTEXT: dict[str, Any] = {
     **{name: f"cr:{name}" for name in _TERMS},
 }
 _TYPES = {"string": "sc:Text", "integer": "sc:Integer", "number": "sc:Float", "boolean": "sc:Boolean"}
+_TYPES["array"] = _TYPES["string"]
+"""Lists are of texts; in CSV each is the text of a JSON array."""
+
 _FORMATS: dict[str, str | list[str]] = {
     ".csv": "text/csv",
     ".gz": ["text/csv", "application/gzip"],
@@ -153,6 +156,7 @@ def _field(stem: str, path: str, name: str, schema: dict[str, Any]) -> dict[str,
         "name": name,
         "description": schema.get("description", "Not a column of the contract.") + one_of,
         "dataType": _data_type(schema),
+        **({"repeated": True} if _json_type(schema) == "array" and ".parquet" in path else {}),
         "source": {"fileObject": {"@id": path}, "extract": {"column": name}},
     }
 
@@ -161,8 +165,12 @@ def _data_type(schema: dict[str, Any]) -> str:
     """Return the type of a column; times are recognised by their pattern, since JSON has no type for them."""
     if schema.get("pattern") == TIME:
         return "sc:DateTime"
+    return _TYPES[_json_type(schema)]
+
+
+def _json_type(schema: dict[str, Any]) -> str:
     types: str | Sequence[str] = schema.get("type", "string")
-    return _TYPES[types if isinstance(types, str) else types[0]]
+    return types if isinstance(types, str) else types[0]
 
 
 def write_croissant(folder: str | Path) -> Path | str:

@@ -69,15 +69,22 @@ def distribution(frame: pl.DataFrame, column: Column, *, person: str) -> Distrib
         column,
         frame.height,
         None if rare else frame.height - len(values),
-        (values.str.split(",").explode() if column.kind == "list" else values).n_unique(),
+        _count_distinct(values, column),
         [] if column.kind == "hidden" else [*_shares(shown, column), *_group(grouped)],
     )
+
+
+def _count_distinct(values: pl.Series, column: Column) -> int:
+    """Count the distinct values, or elements of lists."""
+    if not column.is_list:
+        return values.n_unique()
+    return values.to_frame().select(bin_values(column, values.to_frame())).to_series().explode().n_unique()
 
 
 def _counts(frame: pl.DataFrame, column: Column, person: str) -> list[_Count]:
     """Count rows and people of all bins, empty first, then the most frequent."""
     bins = frame.select(bin_values(column, frame).alias("bin"), pl.col(person).alias("person"))
-    if column.kind == "list":
+    if column.is_list:
         bins = bins.explode("bin")
     counts = bins.group_by("bin").agg(pl.len().alias("rows"), pl.col("person").n_unique().alias("people"))
     counts = counts.sort(pl.col("bin").is_not_null(), "rows", "bin", descending=[False, True, False])

@@ -87,7 +87,7 @@ def _drift(before: pl.DataFrame, now: pl.DataFrame, column: Column) -> Drift:
         [frame.select(column.name, pl.lit(part).alias("part")) for part, frame in enumerate((before, now))]
     )
     bins = both.select("part", bin_values(column, both).alias("bin"))
-    if column.kind == "list":
+    if column.is_list:
         bins = bins.explode("bin")
     rows_before = (pl.col("part") == 0).sum().alias("before")
     counts = bins.group_by("bin").agg(rows_before, pl.len().alias("rows"))

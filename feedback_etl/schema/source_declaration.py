@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from feedback_etl.errors import UsageError
 from feedback_etl.schema.source import ElementTable, Join, SourceTable
 
 _CONFIG = ConfigDict(extra="forbid", hide_input_in_errors=True)
@@ -36,6 +37,29 @@ class SourceSettings(BaseModel):
     analysis_id: str | None = None
     consent: str | None = None
     join: JoinTable | None = None
+
+    def require_pseudonyms(self, columns: Mapping[str, str], item: str | None) -> None:
+        """Raise if an id would be exported as it is, since its pseudonyms would then protect no one.
+
+        Args:
+            columns: The columns of the source that are exported as they are, by their tables (`columns.NAME`).
+            item: The table of the item, which may be the id of the feedback, but not that of a person.
+
+        Raises:
+            UsageError: A column is that of an id, or the column of the joined table that is equal to it.
+        """
+        ids = {name: getattr(self, name) for name in ("user_id", "analysis_id", "feedback_id")}
+        names = {column.lower(): name for name, column in reversed(ids.items()) if column is not None}
+        for left, right in self.join.on.items() if self.join else ():
+            if left.lower() in names:
+                names[f"{self.join.table}.{right}".lower()] = names[left.lower()]  # type: ignore[union-attr]
+        for table, column in columns.items():
+            name = names.get(column.lower())
+            if name is not None and (table != item or name == "user_id"):
+                raise UsageError(
+                    f"[{table}] would export {column} as it is, which [source] names as `{name}`: give it the role "
+                    '"identifier" in [columns], or remove it.'
+                )
 
     def to_source(
         self, columns: Mapping[str, str], elements: Mapping[str, ElementTable], read_query: Callable[[Path], str]

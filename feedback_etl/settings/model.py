@@ -148,21 +148,34 @@ class Settings(BaseSettings):
         if self.query and "query" not in keywords:
             configured["query"] = read_query_file(self.query)
         configured["source"] = None if keywords.get("query") else self._source_table
+        if configured["source"] is not None:
+            self._require_pseudonyms()
         if self.row_model and "row_model" not in keywords:
             require_trusted_model(self.row_model)
             configured["row_model"] = load_model(self.row_model)
         return ExportOptions.from_keywords(**configured | dict(keywords))
+
+    def _require_pseudonyms(self) -> None:
+        """Raise UsageError if an id of the declared source would be exported as it is."""
+        if self.source is None:
+            return
+        tables: dict[str, dict[str, Any]] = {"ratings": self.ratings, "lists": self.lists, "columns": self.columns}
+        exported = {
+            f"{kind}.{name}": table.column or name
+            for kind, declared in tables.items()
+            for name, table in declared.items()
+            if getattr(table, "join", None) is None and getattr(table, "role", "") != "identifier"
+        }
+        self.source.require_pseudonyms(exported, f"columns.{self.feedback_schema.item}")
 
     @property
     def _source_table(self) -> SourceTable | None:
         """The declared source; None for the default tables and for a query that yields the raw columns."""
         from feedback_etl.database.custom_query import read_query_file
 
-        return (
-            self.source.to_source(self.declaration.source_columns, self.declaration.elements, read_query_file)
-            if self.source
-            else None
-        )
+        if self.source is None:
+            return None
+        return self.source.to_source(self.declaration.source_columns, self.declaration.elements, read_query_file)
 
     @property
     def _configured(self) -> set[str]:
