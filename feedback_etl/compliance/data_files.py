@@ -30,6 +30,7 @@ class ExportContents(NamedTuple):
         columns: Columns of the file.
         repeated: Rows that duplicate an earlier pair.
         without_analysis: Rows without a pseudonym of the analysis.
+        is_each_row_unique: Whether no two rows have the same pseudonym of the analysis.
         analyses: Distinct pseudonyms of analyses; those of a shared export are in its links.
         pseudonyms: These, and those of other identifiers.
         imaged: Distinct pseudonyms of analyses in rows with an image URL.
@@ -42,6 +43,7 @@ class ExportContents(NamedTuple):
     columns: list[str]
     repeated: int
     without_analysis: int
+    is_each_row_unique: bool
     analyses: pl.Series
     pseudonyms: pl.Series
     imaged: pl.Series
@@ -92,6 +94,7 @@ def read_contents(storage: Storage, manifest: Manifest) -> ExportContents | None
         columns,
         rows_count - pairs,
         without_analysis,
+        hashes[0].len() == rows_count,
         hashes[0] if links is None else links[LINKED].unique(),
         pseudonyms,
         imaged.unique(),

@@ -17,6 +17,7 @@ from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.remaining_classes import concat_classes, hash_export_owners, measure_remaining_k
 from feedback_etl.privacy.risk_measures import linkage_risk
 from feedback_etl.records.manifest import Manifest
+from feedback_etl.schema.classic import is_classic
 from feedback_etl.schema.model import SUBJECT_HASH
 
 
@@ -46,11 +47,10 @@ def check_k(context: CheckContext) -> ChecklistItem:
         else:
             remaining[last.stem] = measured
             problems += _find_k_problems(last, 0, remedies)
-    passed = (
-        f"{_describe_k(exports[-1].manifest, remaining)}; {required} is required.{_describe_linkage(exports)}"
-        if required
-        else ""
-    )
+    unlinked = _find_unlinked(exports) if required else []
+    untested += unlinked
+    linkage = "" if unlinked else _describe_linkage(exports)
+    passed = f"{_describe_k(exports[-1].manifest, remaining)}; {required} is required.{linkage}" if required else ""
     return build_item("k", problems, passed=passed, untested=untested)
 
 
@@ -140,6 +140,15 @@ def _describe_remaining_k(manifest: Manifest, measured: int, required: int, reme
     if manifest.settings.get("k") == required:
         return Finding(clause, remedies.keep_k())
     return Finding(clause, remedies.replace(manifest, k=required))
+
+
+def _find_unlinked(exports: Sequence[ExportContents]) -> list[Finding]:
+    """Return why linkage cannot be measured: rows of a declared schema that each have a pseudonym of their own."""
+    files = [export for export in exports if SUBJECT_HASH.name not in export.columns]
+    if not files or any(is_classic(export.manifest.schema) or not export.is_each_row_unique for export in files):
+        return []
+    clause = "the risk of linking the rows of a person, since each row has an analysis_hash of its own"
+    return [Finding(clause, "export with --include-subject-hash, which links the rows of a person")]
 
 
 def _describe_linkage(exports: Sequence[ExportContents]) -> str:
