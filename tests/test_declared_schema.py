@@ -380,3 +380,14 @@ def test_rows_with_own_pseudonyms_are_not_linked_by_them(app: str) -> None:
     settings = load_settings(output_dir="people", k=1)
     detail = next(item.detail for item in check(settings, keys=[Key(KEY)]) if item.name == "k")
     assert "Linked by subject_hash over 1 file" in detail
+
+
+def test_rows_of_other_people_are_no_duplicates(app: str) -> None:
+    """The key of [dedup] contains the user, whom the export lacks: the checklist reports no duplicates."""
+    declare(COURSES.replace('user_id = "person"', 'user_id = "person"\nanalysis_id = "course"'))
+    with sa.create_engine(app, poolclass=sa.NullPool).begin() as connection:
+        connection.exec_driver_sql("UPDATE answers SET sent = '2025-10-24 10:00:00'")
+    export(app, k=1)
+    items = checklist_items()
+    assert items["duplicates"].status == "skipped"
+    assert "lacks a column of the key of [dedup]" in items["duplicates"].detail

@@ -204,7 +204,7 @@ def test_labels_are_no_free_text(app: Database, settings: Settings) -> None:
     item = run_check(settings)["columns"]
     assert (item.status, item.detail) == (
         "ok",
-        "1 file with columns of the contract only. Requested beside the twelve: city.",
+        "1 file with columns of the contract only. Extra columns: city.",
     )
 
 

@@ -19,7 +19,7 @@ def check_edits(context: CheckContext) -> ChecklistItem:
         detail = "The setting cursor is created_at: incremental series do not follow changes."
         return ChecklistItem("edits", "ok", detail)
     if edited is None:
-        detail = "Not tested: the times of changes in a --query, or without a column updated_at, are not known."
+        detail = "Not tested: the times of changes in a query or declared source, or without updated_at, are not known."
         return ChecklistItem("edits", "skipped", detail, "set cursor, to created_at if rows are never changed")
     if not edited:
         return ChecklistItem("edits", "ok", "No row was changed after it was created.")

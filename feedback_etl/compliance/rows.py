@@ -44,7 +44,7 @@ def check_columns(context: CheckContext) -> ChecklistItem:
     problems += find_scattered_free_texts(exports, remedies)
     passed = f"{pluralize(len(exports), 'file')} with columns of the contract only."
     if declared := {column.name for export in exports for column in export.manifest.schema.extra_columns}:
-        passed = f"{passed} Requested beside the twelve: {', '.join(sorted(declared))}."
+        passed = f"{passed} Extra columns: {', '.join(sorted(declared))}."
     return build_item("columns", problems, passed=passed, untested=find_declared_free_texts(exports))
 
 
@@ -181,7 +181,8 @@ def _is_intact(storage: Storage, file: DataFile) -> bool:
 def check_duplicates(context: CheckContext) -> ChecklistItem:
     """Test that files have no duplicate pairs.
 
-    Exports with truncated times, or of an application that recognises duplicates itself, cannot be tested.
+    Exports with truncated times, without a column of the key of [dedup], or of an application that recognises
+    duplicates itself, cannot be tested.
     """
     exact, untested = [], []
     for export in context.files:
@@ -189,6 +190,8 @@ def check_duplicates(context: CheckContext) -> ChecklistItem:
             untested.append(Finding(f"{export.path.name}, whose times are truncated"))
         elif "pair_hash" in export.manifest.overridden:
             untested.append(Finding(f"{export.path.name}, whose application recognises duplicates itself"))
+        elif not export.manifest.schema.has_whole_key:
+            untested.append(Finding(f"{export.path.name}, which lacks a column of the key of [dedup]"))
         else:
             exact.append(export)
 
