@@ -86,6 +86,16 @@ def test_declaration_is_written_and_summarized(here: Here, shop: str) -> None:
     assert stat.S_IMODE(FILE.stat().st_mode) == 0o600
 
 
+def test_missing_consent_is_reported(here: Here, shop: str) -> None:
+    """Since every row would be exported."""
+    engine = sa.create_engine(shop)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE customers RENAME COLUMN may_use_consent TO is_active")
+    lines = here("init", shop, "--yes").err.splitlines()
+    assert "consent    no column of consent was found: the feedback of everybody would be exported" in lines
+    assert "consent" not in read_declaration()["source"]
+
+
 @pytest.mark.parametrize("kind", ["postgres_database", "mysql_database"])
 def test_servers_are_reflected(here: Here, request: pytest.FixtureRequest, kind: str) -> None:
     """The URL comes from the environment, since it may have a password, and is not written."""

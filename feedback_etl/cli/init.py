@@ -149,6 +149,8 @@ def _summarize(proposal: "Proposal", output: Path) -> Iterator[str]:
         yield f"left out   {', '.join(personal)}: may be personal"
     if undecided:
         yield f"undecided  {', '.join(undecided)}: left out until you declare them"
+    if proposal.joined is None and not proposal.find("consent"):
+        yield "consent    no column of consent was found: the feedback of everybody would be exported"
     if proposal.is_default:
         yield "default    these are the default tables, which are read with lists and ages without a declaration"
     yield f"written    {output}: check every line of it"
