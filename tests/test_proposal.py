@@ -91,7 +91,8 @@ def test_declaration_of_a_shop() -> None:
 )
 def test_consent_of_the_person_is_recognised_by_its_name(name: str, *, is_consent: bool) -> None:
     """Without one, a comment says so; a refusal is none."""
-    people = table("customers", id="integer", **{name: "boolean"})
+    flag: dict[str, ColumnKind | tuple[ColumnKind, str]] = {name: "boolean"}
+    people = table("customers", id="integer", **flag)
     proposal = propose([people, REVIEWS], REVIEWS)
     assert declared(proposal)["source"].get("consent") == (f"customers.{name}" if is_consent else None)
     warning = "# No column of consent was found: the feedback of everybody would be exported.\n"
