@@ -102,8 +102,7 @@ class Vocabulary(pydantic.BaseModel):
 
         Raises:
             UsageError: `min_rows` is less than 1, `age_ranges` are not distinct texts, or one of `lists` is none.
-            ValidationError: The frame lacks a list of the schema, or it is of a wrong type, or age_range contains
-                values that are no ranges or not among `age_ranges`.
+            ValidationError: A list is missing or of a wrong type, or age_range contains other values than ranges.
         """
         if not isinstance(min_rows, int) or min_rows < 1:
             raise UsageError("min_rows must be an integer of 1 or more.")
@@ -115,7 +114,8 @@ class Vocabulary(pydantic.BaseModel):
         require_pairs(pairs, chosen, schema=schema)
         ranges = (_learn_ranges(pairs) if schema.age else ()) if age_ranges is None else tuple(age_ranges)
         learned = {name: _learn_names(pairs, name, min_rows) for name in chosen}
-        fitted = cls(*learned.values(), ranges) if is_default else cls(age_ranges=ranges, lists=learned)
+        conditions, rules = learned.values() if is_default else ((), ())
+        fitted = cls(conditions, rules, ranges, None if is_default else learned)
         if age_ranges is None:
             return fitted
         if unknown := _list_labels(pairs) - {*fitted.age_ranges}:
