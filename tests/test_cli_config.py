@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pseudonym_keys
+import pytest
 from processes import feedback_etl
 
 from feedback_etl.privacy.keys import Key
@@ -55,3 +56,29 @@ def test_settings_as_a_table() -> None:
     assert ["output_dir", '"ml/feedback_training"', "default"] in [line.split() for line in lines]
     assert "feedback-etl keys new" in lines[-2]
     assert lines[-1].split() == ["settings_file", "working", "directory"]
+
+
+SCHEMA = """
+[ratings.stars]
+min = 1
+max = 5
+[columns.country]
+role = "quasi_identifier"
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "names", "origin"),
+    [
+        (SCHEMA, ["country"], "the declared schema"),
+        (f"quasi_identifiers = ['stars']\n{SCHEMA}", ["stars"], "feedback-etl.toml"),
+        ("quasi_identifiers = ['age_range']", ["age_range"], "feedback-etl.toml"),
+        (SCHEMA.replace("max = 5", "max = 0"), None, "The rating stars needs a `min` below its `max`."),
+    ],
+)
+def test_quasi_identifiers_are_those_of_an_export(file: str, names: list[str] | None, origin: str) -> None:
+    """Those of the declared schema instead of the default ones."""
+    Path("feedback-etl.toml").write_text(file)
+    printed = shown()["quasi_identifiers"]
+    assert printed["value"] == names
+    assert str(printed["from"]).startswith(origin)

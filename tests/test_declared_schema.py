@@ -19,7 +19,7 @@ from pseudonym_keys import KEY, OTHER_KEY
 import feedback_etl as fe
 from feedback_etl.compliance.check import check
 from feedback_etl.compliance.item import ChecklistItem
-from feedback_etl.errors import UsageError
+from feedback_etl.errors import UsageError, ValidationError
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import list_manifests
@@ -190,7 +190,13 @@ def test_training_set_is_read_without_the_settings_file(app: str, form: str) -> 
     assert label(frame, "stars", kind="ordinal", schema=dataset.schema)["label"].to_list() == [17, 18, None]
     with pytest.raises(UsageError, match="greater than 1, which every stars reaches, and at most 10"):
         label(frame, "stars", threshold=11, schema=dataset.schema)
-    vocabulary = Vocabulary.fit(frame, schema=dataset.schema)
+    with pytest.raises(ValidationError, match=r"pass `schema=open_dataset\(folder\).schema`"):
+        label(frame, "helpful")
+    unknown_before = Vocabulary.fit(frame, schema=dataset.schema)
+    assert features(frame, vocabulary=unknown_before, schema=dataset.schema).columns == ["age", "age_missing"]
+    with pytest.raises(UsageError, match="lists must be distinct lists of the schema: tags"):
+        Vocabulary.fit(frame, schema=dataset.schema, lists=["topics"])
+    vocabulary = Vocabulary.fit(frame, schema=dataset.schema, lists=["tags"])
     vocabulary.save("vocabulary.json")
     assert Vocabulary.load("vocabulary.json") == vocabulary
     numbers = features(frame, vocabulary=vocabulary, ratings=["pace", "again"], schema=dataset.schema)
@@ -391,3 +397,10 @@ def test_rows_of_other_people_are_no_duplicates(app: str) -> None:
     items = checklist_items()
     assert items["duplicates"].status == "skipped"
     assert "lacks a column of the key of [dedup]" in items["duplicates"].detail
+
+
+def test_age_edges_do_not_override_the_buckets_of_a_schema() -> None:
+    """The setting is one of the default schema."""
+    Path("feedback-etl.toml").write_text(f"age_edges = [40]\n{COURSES}", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"age_edges is for the default schema: set `bucket` of \[columns.age_range\]"):
+        load_settings().to_options()

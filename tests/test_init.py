@@ -86,6 +86,16 @@ def test_declaration_is_written_and_summarized(here: Here, shop: str) -> None:
     assert stat.S_IMODE(FILE.stat().st_mode) == 0o600
 
 
+def test_missing_consent_is_reported(here: Here, shop: str) -> None:
+    """Since every row would be exported."""
+    engine = sa.create_engine(shop)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE customers RENAME COLUMN may_use_consent TO is_active")
+    lines = here("init", shop, "--yes").err.splitlines()
+    assert "consent    no column of consent was found: the feedback of everybody would be exported" in lines
+    assert "consent" not in read_declaration()["source"]
+
+
 @pytest.mark.parametrize("kind", ["postgres_database", "mysql_database"])
 def test_servers_are_reflected(here: Here, request: pytest.FixtureRequest, kind: str) -> None:
     """The URL comes from the environment, since it may have a password, and is not written."""
@@ -135,6 +145,27 @@ def test_database_without_feedback_is_reported(here: Here, tmp_path: Path) -> No
     ended = here("init", str(engine.url), "--yes")
     assert ended.code == 3
     assert ended.err.endswith("Name one with --table: orders.\n")
+
+
+def test_tables_of_another_schema_are_found_by_its_name(here: Here, postgres_database: str) -> None:
+    """Without it, none is visible."""
+    engine = sa.create_engine(create_shop(postgres_database), poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE SCHEMA app")
+        for table in ("customers", "reviews", "review_tags"):
+            connection.exec_driver_sql(f"ALTER TABLE {table} SET SCHEMA app")
+    ended = here("init", postgres_database, "--yes")
+    message = "No table is visible to this user in the default schema: name another one with --db-schema."
+    assert (ended.code, ended.err) == (3, f"error: {message}\n")
+    assert here("init", postgres_database, "--yes", "--db-schema", "app").code == 0
+    assert read_declaration()["source"]["table"] == "app.reviews"
+
+
+def test_files_are_refused(here: Here) -> None:
+    """Their declaration is written by hand."""
+    ended = here("init", "files:raw/*.parquet", "--yes")
+    assert (ended.code, ended.err.startswith("error: `init` reads no files: declare their columns in ")) == (2, True)
+    assert not FILE.exists()
 
 
 def test_choices_are_asked_on_a_terminal(shop: str) -> None:

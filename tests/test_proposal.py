@@ -82,6 +82,23 @@ def test_declaration_of_a_shop() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("name", "is_consent"),
+    [
+        *((name, True) for name in ("research_ok", "mayUse", "may_use_for_training", "consent_given", "opt_in")),
+        *((name, False) for name in ("email_ok", "may_not_use", "consent_withdrawn", "is_active")),
+    ],
+)
+def test_consent_of_the_person_is_recognised_by_its_name(name: str, *, is_consent: bool) -> None:
+    """Without one, a comment says so; a refusal is none."""
+    flag: dict[str, ColumnKind | tuple[ColumnKind, str]] = {name: "boolean"}
+    people = table("customers", id="integer", **flag)
+    proposal = propose([people, REVIEWS], REVIEWS)
+    assert declared(proposal)["source"].get("consent") == (f"customers.{name}" if is_consent else None)
+    warning = "# No column of consent was found: the feedback of everybody would be exported.\n"
+    assert (warning in render_declaration(proposal, None)) is not is_consent
+
+
 def test_personal_columns_are_comments_with_the_reason() -> None:
     """Names, contact details, free text and dates of birth; what is undecided is a comment that can be uncommented."""
     text = render_declaration(propose(SHOP, REVIEWS), None)

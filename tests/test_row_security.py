@@ -27,6 +27,9 @@ from feedback_etl.pipeline.export import export_feedback
 from feedback_etl.pipeline.load import load_training
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.processor import FeedbackProcessor
+from feedback_etl.schema.feedback_columns import Rating
+from feedback_etl.schema.model import FeedbackSchema
+from feedback_etl.schema.source import Join, SourceTable
 from feedback_etl.settings.model import load_settings
 
 ALL: dict[str, Any] = {"days_back": -1, "now": NOW}
@@ -140,6 +143,21 @@ def test_hidden_users_are_refused_on_every_route(
         "policies show (--allow-row-security; erase --not-in-database never does)."
     )
     reader(url, allow_row_security=True)
+
+
+def test_hidden_rows_of_a_joined_table_are_refused(owner_url: str, url: str, role: str) -> None:
+    """A declared source has the sentence of the default tables: it names the table and the remedy."""
+    protect(owner_url, "users")
+    columns = {"feedback_id": "id", "user_id": "user_id", "created_at": "created_at", "stars": "helpful_rating"}
+    joined = Join("users", (("user_id", "id"),))
+    declaration = SourceTable(table="recommendation_feedbacks", columns=tuple(columns.items()), join=joined)
+    schema = FeedbackSchema(
+        ratings=(Rating(name="stars", min=1, max=5),), item=None, dedup_key=("analysis_id", "created_at")
+    )
+    with open_connection(url) as source, pytest.raises(SourceError) as refusal:
+        inspect_source(source, query=declaration, schema=schema)
+    assert str(refusal.value).startswith(f"Row-level security hides rows of users from the role {role}: ")
+    assert f"(ALTER ROLE {role} BYPASSRLS)" in str(refusal.value)
 
 
 def test_printed_remedy_lets_the_role_read_every_row(owner_url: str, url: str) -> None:

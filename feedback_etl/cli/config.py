@@ -24,6 +24,7 @@ def print_settings(output: OutputFolder = None, as_json: JsonOutput = False) -> 
     settings = load_command_settings(output)
     sources = find_sources(output_dir=output)
     values = {name: {"value": value, "from": sources[name]} for name, value in _redact(settings).items()}
+    values["quasi_identifiers"] = _describe_quasi_identifiers(settings, sources["quasi_identifiers"])
     values["key"] = _describe_key(settings)
     file = read_settings_file()
     values["settings_file"] = {"value": str(file.path.absolute()) if file.values else None, "from": "working directory"}
@@ -54,6 +55,18 @@ def _describe_database(url: str) -> str:
         return describe_url(parse_url(url))
     except FeedbackError:
         return "an invalid URL"
+
+
+def _describe_quasi_identifiers(settings: "Settings", source: str) -> dict[str, Any]:
+    """Return the quasi-identifiers of an export, declared ones too; or the reason why there are none."""
+    try:
+        names = settings.known_columns
+    except FeedbackError as error:
+        return {"value": None, "from": str(error)}
+    if names == settings.quasi_identifiers:
+        return {"value": names, "from": source}
+    is_set = "quasi_identifiers" in settings.model_fields_set
+    return {"value": names, "from": f"{source} and the declared columns" if is_set else "the declared schema"}
 
 
 def _describe_key(settings: "Settings") -> dict[str, Any]:

@@ -65,13 +65,21 @@ def _resolve_url(url: str | None) -> tuple[str, bool]:
 
 def _propose(url: str, db_schema: str | None, name: str | None, *, asks: bool) -> "Proposal":
     """Return the proposal for the table of that name, or for the most likely one, changed by the answers."""
-    from feedback_etl.database.connect import open_connection
+    from feedback_etl.database.connect import is_files, open_connection
     from feedback_etl.database.proposal import propose
     from feedback_etl.database.reflection import fetch_scales, reflect_tables
     from feedback_etl.options.read import ReadOptions
 
+    if is_files(url):
+        raise UsageError(
+            "`init` reads no files: declare their columns in feedback-etl.toml yourself, with "
+            'table = "files" in [source] (docs/how-to/declared-source.md).'
+        )
     with open_connection(url, ReadOptions(db_schema=db_schema)) as source:
         tables = reflect_tables(source)
+        if not tables:
+            place = f"the schema {db_schema}" if db_schema else "the default schema"
+            raise SourceError(f"No table is visible to this user in {place}: name another one with --db-schema.")
         proposal = propose(tables, _choose_table(tables, name, asks=asks))
         if asks:
             proposal = _ask_columns(proposal)
@@ -89,7 +97,7 @@ def _choose_table(tables: "list[ReflectedTable]", name: str | None, *, asks: boo
     """
     from feedback_etl.database.proposal import rank_tables
 
-    names = ", ".join(table.full_name for table in tables) or "none"
+    names = ", ".join(table.full_name for table in tables)
     ranked = rank_tables(tables)
     if name is None and not ranked and not asks:
         raise SourceError(
@@ -149,6 +157,8 @@ def _summarize(proposal: "Proposal", output: Path) -> Iterator[str]:
         yield f"left out   {', '.join(personal)}: may be personal"
     if undecided:
         yield f"undecided  {', '.join(undecided)}: left out until you declare them"
+    if proposal.joined is None and not proposal.find("consent"):
+        yield "consent    no column of consent was found: the feedback of everybody would be exported"
     if proposal.is_default:
         yield "default    these are the default tables, which are read with lists and ages without a declaration"
     yield f"written    {output}: check every line of it"

@@ -9,7 +9,7 @@ from feedback_etl.database.column_types import reflect_columns
 from feedback_etl.database.connect import DatabaseConnection
 from feedback_etl.database.custom_query import extract_select
 from feedback_etl.database.relation import QUERY_PLACEHOLDER, Column, SourceRelation
-from feedback_etl.database.statements import fetch_rows
+from feedback_etl.database.statements import execute, fetch_rows
 from feedback_etl.errors import SourceError
 from feedback_etl.schema.source import ElementTable, Join, SourceTable
 
@@ -143,6 +143,7 @@ def _require_unique(source: DatabaseConnection, joined: SourceColumns, join: Joi
     present = sa.and_(*(column.is_not(None) for column in columns))
     groups = sa.select(one).select_from(joined.rows).where(present).group_by(*columns)
     relation = SourceRelation(source.dialect, {}, joined.rows, joined.rows)
+    execute(source, relation.render(groups.limit(0))).close()  # its refusal names the table, and contains no value
     if fetch_rows(source, relation.render(groups.having(sa.func.count() > one).limit(1))):
         names = ", ".join(column.name for column in columns)
         raise SourceError(

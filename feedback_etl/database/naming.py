@@ -43,6 +43,12 @@ TIME_WORDS = (
     *("inserted", "time", "date"),
 )
 CONSENT_WORDS = _words("consent consents consented allows allowed agreed optin permits")
+CONSENT_PHRASES = tuple(map(_words, ("opt in", "may use", "research ok", "training ok")))
+"""Words that name consent together."""
+OTHER_CONSENT_WORDS = _words(
+    "image photo marketing not no never withdrawn revoked denied refused declined required version"
+)
+"""Words of columns of consent to something else, of its refusal, and of its text."""
 TAG_WORDS = _words("tags tag labels topics categories keywords")
 AGE_WORDS = _words("age user customer member student patient years in")
 """The words of which a column of ages has no others: the age of an account is none."""
@@ -91,6 +97,17 @@ def find_reasons(name: str) -> list[str]:
 def is_attribute(name: str) -> bool:
     """Return whether a column looks like a quasi-identifier, and not like a text about one."""
     return bool(split_words(name) & QUASI_IDENTIFIER_WORDS) and not PRIVATE_REASONS & {*find_reasons(name)}
+
+
+def is_consent(name: str) -> bool:
+    """Return whether a column looks like consent to the use of feedback.
+
+    >>> is_consent("may_use"), is_consent("may_not_use"), is_consent("email_ok")
+    (True, False, False)
+    """
+    words = split_words(name)
+    is_named = words & CONSENT_WORDS or any(phrase <= words for phrase in CONSENT_PHRASES)
+    return bool(is_named) and not words & OTHER_CONSENT_WORDS
 
 
 def is_label(name: str) -> bool:

@@ -6,7 +6,6 @@ from typing import Literal, NamedTuple
 
 from feedback_etl.database.naming import (
     AGE_WORDS,
-    CONSENT_WORDS,
     COUNT_WORDS,
     ID_WORDS,
     ITEM_WORDS,
@@ -17,6 +16,7 @@ from feedback_etl.database.naming import (
     USER_WORDS,
     find_reasons,
     is_attribute,
+    is_consent,
     is_label,
     separate_words,
     split_words,
@@ -25,7 +25,6 @@ from feedback_etl.database.reflection import ReflectedColumn, ReflectedTable, Sc
 from feedback_etl.database.tables import recommendation_feedbacks
 from feedback_etl.errors import SourceError
 
-_ID_KINDS = ("integer", "uuid", "word", "text", "other")
 Use = Literal["feedback_id", "user_id", "item_id", "created_at", "consent", "rating", "list", "age", "column", "none"]
 
 _ID_KINDS = ("integer", "uuid", "word", "text", "other")
@@ -232,9 +231,7 @@ def _find_reference(table: ReflectedTable, words: Iterable[str], others: frozens
 
 
 def _is_consent(column: ReflectedColumn) -> bool:
-    words = split_words(column.name)
-    is_named = bool(words & CONSENT_WORDS) or {"opt", "in"} <= words
-    return is_named and column.kind in ("boolean", "integer") and not words & {"image", "photo", "marketing"}
+    return column.kind in ("boolean", "integer") and is_consent(column.name)
 
 
 def _export_names(table: ReflectedTable) -> dict[str, str]:

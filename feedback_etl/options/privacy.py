@@ -43,7 +43,7 @@ class PrivacyOptions:
         include_subject_hash: Add the column subject_hash, the pseudonym of the user, to split data by person.
         schema: The ratings, lists and other columns of the feedback.
         extra_columns: Columns that the query returns besides those of the schema; they follow those in the export.
-        age_edges: The ages at which a new age range begins; those of the schema by default.
+        age_edges: The ages at which a new age range begins, for the default schema; another declares its own.
     """
 
     hash_recommendation_id: bool = False
@@ -63,9 +63,12 @@ class PrivacyOptions:
     age_edges: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
+        from feedback_etl.schema.classic import is_classic
         from feedback_etl.schema.model import IMAGE_URL, SUBJECT_HASH
         from feedback_etl.transform.transforms import is_coarse
 
+        if self.age_edges is not None and not is_classic(self.schema):
+            raise UsageError("age_edges is for the default schema: set `bucket` of [columns.age_range] instead.")
         if taken := {column.name for column in self.extra_columns} & {IMAGE_URL.name, SUBJECT_HASH.name}:
             raise UsageError(f"An extra column cannot be called {taken.pop()}: that name is reserved.")
         is_coarse(self.timestamp_precision)

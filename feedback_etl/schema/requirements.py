@@ -6,9 +6,9 @@ import polars as pl
 
 from feedback_etl.errors import ValidationError
 from feedback_etl.plurals import pluralize
-from feedback_etl.schema.classic import CLASSIC_SCHEMA
+from feedback_etl.schema.classic import CLASSIC_SCHEMA, is_classic
 from feedback_etl.schema.column_types import COLUMN_TYPES, ColumnType
-from feedback_etl.schema.model import EXPORT_DATE, IMAGE_URL, RESERVED, SUBJECT_HASH, TIME, FeedbackSchema
+from feedback_etl.schema.model import EXPORT_DATE, IMAGE_URL, PSEUDONYM, RESERVED, SUBJECT_HASH, TIME, FeedbackSchema
 
 _PAIR_TIME = COLUMN_TYPES["time"]._replace(
     expected="times, as `scan_training` returns them; parse text with "
@@ -69,7 +69,10 @@ def require_pairs(
         **dict.fromkeys((TIME, EXPORT_DATE), _PAIR_TIME),
     }
     required = {name: types.get(name, _TEXT) for name in names} | dict.fromkeys(times, _PAIR_TIME)
-    _require_types(frame, required, "training", " `anonymize` creates them from raw feedback.")
+    advice = " `anonymize` creates them from raw feedback."
+    if is_classic(schema) and PSEUDONYM in frame.collect_schema():
+        advice = " If they are of another schema, pass `schema=open_dataset(folder).schema`."
+    _require_types(frame, required, "training", advice)
 
 
 def _require_types(

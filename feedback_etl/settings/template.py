@@ -69,6 +69,7 @@ def _render_source(proposal: Proposal) -> Iterator[str]:
         yield from ("", "[source.join]", f"table = {_quote(proposal.joined.full_name)}")
         yield f"on = {{ {_quote_key(proposal.reference)} = {_quote(proposal.joined.key[0])} }}"
     elif not proposal.find("consent"):
+        yield "# No column of consent was found: the feedback of everybody would be exported."
         yield '# consent = "..."  # A boolean: then only rows in which it is true are read.'
 
 

@@ -66,7 +66,7 @@ def features(  # noqa: PLR0913  public, flat
     | `conditions_other` | 1 if the pair has a condition that the vocabulary lacks |
     | `conditions_missing` | 1 if the pair has no condition |
     | `rule=NAME`, `rules_other`, `rules_missing` | likewise for rules |
-    | `LIST=NAME`, `LIST_other`, `LIST_missing` | likewise for the lists of another schema |
+    | `LIST=NAME`, `LIST_other`, `LIST_missing` | likewise for lists of another schema that the vocabulary has |
     | `age` | 1 for the youngest range of the vocabulary, 2 for the next, ...; the mean for a wider one; 0 if missing |
     | `age_missing` | 1 if it is null or not in the vocabulary |
     | `timeframe_days` | with "timeframe", `2_weeks` is 14; a month has 30 days, a year 365; 0 if missing |

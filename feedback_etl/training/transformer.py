@@ -33,10 +33,11 @@ class FeedbackFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         include: What is known only when the feedback is given, see `features`: "timeframe", "time", or neither.
         timestamp_precision: Precision of the export's times.
         age_ranges: Labels of age ranges if the application names them itself; see `Vocabulary.fit`.
-        vocabulary: A frozen vocabulary, which `fit` uses instead of learning one; `min_rows` and `age_ranges` then have
-            no effect.
+        vocabulary: A frozen vocabulary, which `fit` uses instead of learning one; `min_rows`, `age_ranges` and `lists`
+            then have no effect.
         sparse: Return a SciPy CSR matrix; see `features`.
         schema: Schema of the feedback; the classic one by default.
+        lists: Lists that are known when advice is given; see `Vocabulary.fit`.
 
     Attributes:
         vocabulary_: The vocabulary it was fitted to.
@@ -62,6 +63,7 @@ class FeedbackFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         vocabulary: Vocabulary | None = None,
         sparse: bool = False,
         schema: FeedbackSchema | None = None,
+        lists: Sequence[str] | None = None,
     ) -> None:
         self.min_rows = min_rows
         self.ratings = ratings
@@ -71,6 +73,7 @@ class FeedbackFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.vocabulary = vocabulary
         self.sparse = sparse
         self.schema = schema
+        self.lists = lists
 
     def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002, N803  named by scikit-learn
         """Learn the vocabulary of training rows, unless one is given."""
@@ -78,7 +81,11 @@ class FeedbackFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
         _refuse_lazy(X)
         learned = self.vocabulary or Vocabulary.fit(
-            X, min_rows=self.min_rows, age_ranges=self.age_ranges, schema=self.schema or CLASSIC_SCHEMA
+            X,
+            min_rows=self.min_rows,
+            age_ranges=self.age_ranges,
+            schema=self.schema or CLASSIC_SCHEMA,
+            lists=self.lists,
         )
         self.feature_names_in_ = np.array(to_polars(X).columns, dtype=object)
         self.n_features_in_ = len(self.feature_names_in_)

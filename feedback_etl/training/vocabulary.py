@@ -86,6 +86,7 @@ class Vocabulary(pydantic.BaseModel):
         min_rows: int = 1,
         age_ranges: Sequence[str] | None = None,
         schema: FeedbackSchema = CLASSIC_SCHEMA,
+        lists: Sequence[str] | None = None,
     ) -> Self:
         """Learn the vocabulary of training rows.
 
@@ -97,22 +98,24 @@ class Vocabulary(pydantic.BaseModel):
             age_ranges: Labels of the age ranges, from the youngest to the oldest, if the application names them itself
                 and their order does not follow from them, as with "young" and "old".
             schema: Schema of the feedback, such as `open_dataset(folder).schema`.
+            lists: Lists that are known when advice is given; by default conditions and rules, none of another schema.
 
         Raises:
-            UsageError: `min_rows` is less than 1, or `age_ranges` are not distinct texts.
-            ValidationError: The frame lacks a list of the schema, or it is of a wrong type, or age_range contains
-                values that are no ranges or not among `age_ranges`.
+            UsageError: `min_rows` is less than 1, `age_ranges` are not distinct texts, or one of `lists` is none.
+            ValidationError: A list is missing or of a wrong type, or age_range contains other values than ranges.
         """
         if not isinstance(min_rows, int) or min_rows < 1:
             raise UsageError("min_rows must be an integer of 1 or more.")
         pairs: pl.LazyFrame = to_polars(frame).lazy()
-        require_pairs(pairs, schema.list_names, schema=schema)
+        is_default = lists is None and is_classic(schema)
+        chosen = [name for name in schema.list_names if is_default or name in (lists or ())]
+        if len(chosen) < len(lists or ()):
+            raise UsageError(f"lists must be distinct lists of the schema: {', '.join(schema.list_names) or 'none'}.")
+        require_pairs(pairs, chosen, schema=schema)
         ranges = (_learn_ranges(pairs) if schema.age else ()) if age_ranges is None else tuple(age_ranges)
-        lists = {name: _learn_names(pairs, name, min_rows) for name in schema.list_names}
-        fitted = cls(age_ranges=ranges, lists=lists)
-        if is_classic(schema):
-            conditions, rules = lists.values()
-            fitted = cls(conditions, rules, ranges)
+        learned = {name: _learn_names(pairs, name, min_rows) for name in chosen}
+        conditions, rules = learned.values() if is_default else ((), ())
+        fitted = cls(conditions, rules, ranges, None if is_default else learned)
         if age_ranges is None:
             return fitted
         if unknown := _list_labels(pairs) - {*fitted.age_ranges}:
