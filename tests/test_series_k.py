@@ -241,7 +241,7 @@ def test_summary_says_that_rows_wait(app: Database, folder: Path) -> None:
     assert "pending    1 wait until k people of the series share their equivalence class" in lines
     add(app, 2, (2, "a"), (3, "a"))
     lines = [*format_summary(export_night(app, folder, 2), 1)]
-    assert "           counted over all exports of the series: no file alone has this k" in lines
+    assert "           the least of the classes of these rows, over all exports of the series; no file" in lines
 
 
 def check_k(app: Database, folder: Path) -> ChecklistItem:

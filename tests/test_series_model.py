@@ -428,7 +428,7 @@ def test_training_set_is_that_of_the_model(memory_engine: sa.Engine) -> None:
     run_machine(SeriesMachine, 3, 15, engine=memory_engine)
 
 
-ORDERS = [pytest.param((40, 40), marks=pytest.mark.slow), pytest.param((200, 50), marks=pytest.mark.torture)]
+ORDERS = [pytest.param((20, 40), marks=pytest.mark.slow), pytest.param((200, 50), marks=pytest.mark.torture)]
 
 
 @pytest.mark.parametrize("size", ORDERS)
