@@ -241,7 +241,18 @@ def test_summary_says_that_rows_wait(app: Database, folder: Path) -> None:
     assert "pending    1 wait until k people of the series share their equivalence class" in lines
     add(app, 2, (2, "a"), (3, "a"))
     lines = [*format_summary(export_night(app, folder, 2), 1)]
-    assert "           the least of the classes of these rows, over all exports of the series; no file" in lines
+    assert "           counted over all exports of the series: no file alone has this k" in lines
+
+
+def test_reported_k_is_that_of_classes_without_new_rows_too(app: Database, folder: Path) -> None:
+    """After an erasure, a class of earlier exports is smaller than those of the new rows."""
+    add(app, 1, *((person, "a") for person in range(1, K + 1)))
+    export_night(app, folder, 1)
+    fe.privacy.erase(folder, user_ids=[1], database=app.url, keys=[Key(KEY)])
+    add(app, 2, *((person, "b") for person in range(11, 11 + K)))
+    report = export_night(app, folder, 2)
+    assert (report.exported_records, report.risk["k"]) == (K, K - 1)
+    assert min(count_people(folder).values()) == K - 1
 
 
 def check_k(app: Database, folder: Path) -> ChecklistItem:

@@ -78,8 +78,7 @@ def _format_k(risk: dict[str, Any]) -> Iterator[str]:
     yield f"k          {'at least ' * risk['at_least']}{risk['k']} ({', '.join(risk['quasi_identifiers'])})"
     yield f"           {pluralize(risk['rows_in_classes_under_5'], 'row')} in classes of fewer than 5 people"
     if risk.get("scope") == "series":
-        yield "           the least of the classes of these rows, over all exports of the series; no file"
-        yield "           alone has it, and `feedback-etl check` measures the other classes"
+        yield "           counted over all exports of the series: no file alone has this k"
     yield "assumes    that only these columns of one row are known of a person"
     yield "           `feedback-etl risk` measures linked rows, and classes of equal answers"
     if "generalization" in risk:

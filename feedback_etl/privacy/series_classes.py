@@ -63,6 +63,11 @@ class SeriesClasses(NamedTuple):
         people = self.create_counter(among_new=self.new, stored=(self.pending, self.members)).classes()
         return rows.drop("people").join(people.drop("rows"), on=self.names, nulls_equal=True) if rows.height else rows
 
+    def count_members(self) -> pl.DataFrame:
+        """Count the people of the classes that have left; none of the rows is of this export."""
+        members = self.create_counter(among_new=self.new.clear(), stored=(self.members,)).classes()
+        return members.with_columns(pl.lit(0, members.schema["rows"]).alias("rows"))
+
     def select_expired(self, pending: pl.DataFrame) -> pl.DataFrame:
         """Return the pending rows that have waited for too long."""
         return pending.filter(pl.col(SINCE) <= self.now - self.max_pending) if pending.height else pending
@@ -72,7 +77,7 @@ class SeriesPlan(NamedTuple):
     """What happens to the new and the pending rows of a series.
 
     Attributes:
-        release: Classes that do not leave as they are, and those that leave, with the people of the whole series.
+        release: Classes that do not leave as they are, and all that have left by then, with the people of the series.
         waiting: Classes whose rows do not leave: they wait, or were suppressed because they have waited for too long.
         earlier: Rows that were pending before.
         pending: Rows that are pending from now on.
@@ -121,8 +126,9 @@ def plan_series_release(series: SeriesClasses) -> SeriesPlan:
     if not series.max_pending:
         suppressed = waits
     _require_allowed(suppressed, int(published["rows"].sum()), policy)
+    left = _unite(published, series.count_members(), names) if published.height else published
     return SeriesPlan(
-        ReleasePlan(changes, published, suppressed, measures),
+        ReleasePlan(changes, left, suppressed, measures),
         waiting,
         series.pending.height,
         waits - suppressed,
@@ -175,7 +181,7 @@ def _measure_loss(published: pl.DataFrame, leaving: pl.DataFrame, policy: KAnony
 
 
 def _unite(published: pl.DataFrame, leaving: pl.DataFrame, names: list[str]) -> pl.DataFrame:
-    """Return the published classes with the generalised ones, whose people may be the same."""
+    """Return the classes of two frames, whose people may be the same."""
     frames = [frame.select(*names, "people", "rows") for frame in (published, leaving)]
     people = pl.col("people").max()
     return pl.concat(frames, how="vertical_relaxed").group_by(names).agg(people, pl.col("rows").sum())
