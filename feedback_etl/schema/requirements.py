@@ -47,8 +47,7 @@ def require_raw(frame: pl.DataFrame | pl.LazyFrame, schema: FeedbackSchema = CLA
     Raises:
         ValidationError: Columns are missing or of a wrong type; the message lists them.
     """
-    extra = {column.name: column.column_type for column in schema.raw_extra_columns}
-    _require_types(frame, schema.raw_types | extra, "raw")
+    _require_types(frame, {name: COLUMN_TYPES[type_] for name, type_ in schema.raw_types.items()}, "raw")
 
 
 def require_pairs(
