@@ -42,7 +42,7 @@ from feedback_etl.settings.messages import (
     describe_unknown,
     list_unknown_variables,
 )
-from feedback_etl.settings.sources import describe_position, find_source
+from feedback_etl.settings.sources import describe_source, find_source
 from feedback_etl.transform.expressions import age_ranges
 
 
@@ -233,7 +233,7 @@ def load_settings(**flags: Any) -> Settings:
         problems.append(f"{PREFIX}{name.upper()} must be a list or a table in JSON, for example {example}")
     except ValidationError as error:
         problems = [
-            describe_error(entry["loc"], entry["msg"], known, flags) + describe_position(entry["loc"], flags)
+            describe_error(entry["loc"], entry["msg"], known, flags) + describe_source(entry["loc"], flags)
             for entry in error.errors()
         ] + problems
     if problems:
