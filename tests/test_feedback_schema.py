@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -126,7 +127,6 @@ def test_type_of_a_rating_follows_its_scale(limits: dict[str, Any], dtype: pl.Da
             r"`bucket` of \[columns.age_range\] must be ascending",
         ),
         ({"columns": {"note": {"role": "free_text", "type": "integer"}}}, 'The role "free_text" is for columns'),
-        ({"columns": {"note": {"role": "free_text", "type": "list"}}}, 'cannot have the role "free_text"'),
         ({"dedup": {"key": ["user_id"]}}, "must contain created_at"),
         ({"dedup": {"key": ["created_at", "page"]}}, "only columns of the feedback"),
     ],
@@ -135,6 +135,18 @@ def test_invalid_declarations_are_refused(change: dict[str, Any], message: str) 
     """With a sentence that names the table."""
     with pytest.raises(UsageError, match=message):
         declare(COURSES | change)
+
+
+def test_list_among_columns_is_refused_with_the_table_to_write() -> None:
+    """The same keys without `type` declare it there."""
+    column = {"role": "sensitive", "type": "list", "column": "labels"}
+    with pytest.raises(UsageError, match="without `type`") as refusal:
+        declare(COURSES | {"columns": {"topics": column}})
+    (name,) = re.findall(r"write \[lists\.(\w+)\] instead", str(refusal.value))
+    del column["type"]
+    declaration = declare(COURSES | {"lists": {name: column}})
+    assert ("topics", "sensitive") in [(column.name, column.role) for column in declaration.schema.lists]
+    assert declaration.source_columns["topics"] == "labels"
 
 
 def test_columns_of_declared_schemas_need_one() -> None:
