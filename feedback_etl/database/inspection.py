@@ -72,9 +72,8 @@ def inspect_source(
         UsageError: The query is not one closed SELECT.
     """
     wanted = None if schema is None else with_cursor(schema, cursor)
+    query = SELECT_FILES if query is None and source.has_files else query
     role = fetch_rows(source, "SELECT quote_ident(current_user)")[0][0] if source.dialect == "postgresql" else ""
-    if query is None and source.has_files:
-        query = SELECT_FILES
     try:
         if isinstance(query, SourceTable):
             relation = _inspect_declared(source, query, wanted, cursor)
@@ -84,13 +83,9 @@ def inspect_source(
             relation = _inspect_query(source, query, wanted)
     except SQLAlchemyError as error:
         text = query.query if isinstance(query, SourceTable) else query
-        position = locate_error(source, text, error) if text else ""
-        raise invalid_query_error(error, role, position) from None
-    if source.dialect == "sqlite":
-        unreadable = [_has_unreadable_times(source, relation, name) for name in dict.fromkeys((CREATED_AT, cursor))]
-        relation = replace(relation, has_unreadable_times=any(unreadable))
+        raise invalid_query_error(error, role, locate_error(source, text, error) if text else "") from None
     check_types(source.dialect, relation.types, wanted or CLASSIC_SCHEMA)
-    return _with_canonical_ids(source, replace(relation, cursor=cursor))
+    return _with_canonical_ids(source, _with_unreadable_times(source, replace(relation, cursor=cursor)))
 
 
 def _inspect_declared(
@@ -220,6 +215,15 @@ def _describe_columns(source: DatabaseConnection, sql: str) -> tuple[list[str], 
     if source.dialect == "sqlite":
         return names, {}
     return names, {str(name): type_name(source.dialect, code, length) for name, code, _, length, *_ in description}
+
+
+def _with_unreadable_times(source: DatabaseConnection, relation: SourceRelation) -> SourceRelation:
+    """Return the relation with `has_unreadable_times`; only on SQLite times are text."""
+    if source.dialect != "sqlite":
+        return relation
+    times = (CREATED_AT, relation.cursor)
+    unreadable = [_has_unreadable_times(source, relation, name) for name in dict.fromkeys(times)]
+    return replace(relation, has_unreadable_times=any(unreadable))
 
 
 def _has_unreadable_times(source: DatabaseConnection, relation: SourceRelation, name: str) -> bool:
