@@ -37,7 +37,7 @@ def check_k(context: CheckContext) -> ChecklistItem:
         if not k:
             untested.append(Finding(f"{_describe_k(last)}, and none is required", "set k in the settings"))
         elif not _has_lost_rows(manifests, context.exports):
-            problems += [finding for each in manifests for finding in _find_k_problems(each, k, remedies)]
+            problems += [finding for manifest in manifests for finding in _find_k_problems(manifest, k, remedies)]
         elif (measured := _measure(group, find_owners)) is None:
             lost = "which lost rows" if _is_series(last) else "from which rows were erased"
             clause = f"people of {_name(last, group[-1].path.name)}, {lost}, cannot be counted without the database"
@@ -72,7 +72,8 @@ def _has_lost_rows(manifests: Sequence[Manifest], existing: Sequence[Manifest]) 
     if any(manifest.risk.get("stale") for manifest in manifests):
         return True
     last = manifests[-1]
-    numbers = {each.chain["number"] for each in existing if each.chain and each.settings_digest == last.settings_digest}
+    series = [export for export in existing if export.settings_digest == last.settings_digest]
+    numbers = {export.chain["number"] for export in series if export.chain}
     return _is_series(last) and len(numbers) < max(numbers)
 
 

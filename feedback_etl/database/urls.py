@@ -58,9 +58,9 @@ def normalize_dialect(dialect: str) -> str:
     """
     if dialect not in _DRIVERS:
         *names, last = _PRODUCT_NAMES.values()
-        known = ", ".join(f"{scheme}://" for scheme in _DRIVERS)
+        schemes = ", ".join(f"{scheme}://" for scheme in _DRIVERS)
         raise UsageError(
-            f"Databases of the kind {dialect} cannot be read; {', '.join(names)} and {last} can ({known})."
+            f"Databases of the kind {dialect} cannot be read; {', '.join(names)} and {last} can ({schemes})."
         )
     return "mysql" if dialect == "mariadb" else dialect
 
