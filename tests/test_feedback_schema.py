@@ -22,7 +22,7 @@ from feedback_etl.schema.declaration import (
 )
 from feedback_etl.schema.feedback_columns import AgeColumn, Rating
 from feedback_etl.schema.model import FeedbackSchema
-from feedback_etl.schema.record import read_schema, schema_settings
+from feedback_etl.schema.record import read_schema, record_schema
 
 STARS = Rating(name="stars", min=1, max=10, step=0.5)
 COURSES: dict[str, Any] = {
@@ -168,7 +168,7 @@ def test_schema_is_a_value(schema: FeedbackSchema) -> None:
     """It can be hashed, sent to workers and recorded in a manifest."""
     assert pickle.loads(pickle.dumps(schema)) == schema
     assert hash(schema) == hash(replace(schema))
-    settings = {name: value for name, value in schema_settings(schema).items() if value}
+    settings = {name: value for name, value in record_schema(schema).items() if value}
     assert read_schema(json.loads(json.dumps(settings))) == schema
 
 
@@ -180,5 +180,5 @@ def test_ages_in_years_and_dates_of_birth_have_their_types() -> None:
 
 def test_classic_schema_needs_no_record() -> None:
     """Manifests without one are of the classic schema, as those of earlier versions."""
-    assert not any(schema_settings(CLASSIC_SCHEMA).values())
+    assert not any(record_schema(CLASSIC_SCHEMA).values())
     assert read_schema({}) == CLASSIC_SCHEMA

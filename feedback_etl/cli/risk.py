@@ -86,7 +86,7 @@ def measure_risk(
     missing = {column.name for column in settings.extra_columns} - {*table.columns}
     if person is None and SUBJECT_HASH.name in table.columns:
         person = SUBJECT_HASH.name
-    names = quasi_identifier or [name for name in settings.known_columns if name not in missing]
+    names = quasi_identifier or [name for name in settings.effective_quasi_identifiers if name not in missing]
     answers = settings.declaration.schema.sensitive_columns
     sensitive = sensitive or [name for name in answers if name in table.columns]
     measured = risk(table, quasi_identifiers=names, sensitive=sensitive, person=person).to_dict()

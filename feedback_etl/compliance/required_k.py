@@ -125,7 +125,7 @@ def _since(manifest: Manifest) -> str:
 def _find_k_problems(manifest: Manifest, required: int, remedies: Remedies) -> list[Finding]:
     """Return why the k of an export may be smaller than required."""
     risk, settings = manifest.risk, remedies.settings
-    names = settings.known_columns
+    names = settings.effective_quasi_identifiers
     remedy = remedies.replace(manifest, k=max(settings.k or 0, manifest.settings.get("k") or 0))
     if not risk or int(risk["k"]) < required:
         return [Finding(f"{_describe_k(manifest)}, and {required} is required", remedy)]

@@ -14,7 +14,7 @@ from feedback_etl.database.connect import DatabaseConnection
 from feedback_etl.database.consent import ConsentColumnNames, find_consent_columns, find_image_consent_columns
 from feedback_etl.database.cursor import with_cursor
 from feedback_etl.database.cursor_name import CREATED_AT
-from feedback_etl.database.declared import declared_relation
+from feedback_etl.database.declared import build_declared_relation
 from feedback_etl.database.driver_errors import invalid_query_error
 from feedback_etl.database.file_types import convert_columns
 from feedback_etl.database.files import SELECT_FILES
@@ -23,12 +23,12 @@ from feedback_etl.database.query_errors import locate_error
 from feedback_etl.database.relation import (
     SourceRelation,
     add_consent,
-    default_relation,
+    build_default_relation,
+    build_query_relation,
     empty_id_select,
     empty_query_select,
     empty_select,
     empty_table_select,
-    query_relation,
 )
 from feedback_etl.database.statements import execute, fetch_count, fetch_rows, hides_rows
 from feedback_etl.errors import SourceError
@@ -95,7 +95,7 @@ def _inspect_declared(
     consent = (CONSENT,) if declaration.find_column(CONSENT) else ()
     identifiers = (column.name for column in schema.all_columns if column.role == "identifier") if schema else ()
     keys = {*RAW_IDS, *identifiers, CREATED_AT, cursor, *consent}
-    relation = declared_relation(source, declaration, [*names, *consent], keys)
+    relation = build_declared_relation(source, declaration, [*names, *consent], keys)
     _, types = _describe_columns(source, empty_select(relation))
     return _with_types(source, replace(relation, types=types, schema=schema or CLASSIC_SCHEMA))
 
@@ -116,7 +116,7 @@ def _inspect_default_tables(
         for column in find_consent_columns(inspector, db_schema, consent)
     ]
     image_columns = find_image_consent_columns(inspector, db_schema) if with_images else []
-    relation = default_relation(source.dialect, db_schema, consent_columns, image_columns, cursor)
+    relation = build_default_relation(source.dialect, db_schema, consent_columns, image_columns, cursor)
     return replace(relation, types=_describe_columns(source, empty_select(relation))[1])
 
 
@@ -125,7 +125,7 @@ def _inspect_query(source: DatabaseConnection, query: str, schema: FeedbackSchem
     # SQLite renames the second of two columns with the same name to name:1.
     given_names = [name.partition(":")[0] if source.dialect == "sqlite" else name for name in names]
     _check_names(given_names, schema, "The content of the files" if query == SELECT_FILES else "The query")
-    relation = query_relation(source.dialect, query, names, types, schema or CLASSIC_SCHEMA)
+    relation = build_query_relation(source.dialect, query, names, types, schema or CLASSIC_SCHEMA)
     return _with_types(source, relation)
 
 

@@ -105,7 +105,7 @@ class SourceRelation:
         return compiled.replace(QUERY_PLACEHOLDER, f"({self.custom_query}\n) AS feedback", 1)
 
 
-def default_relation(
+def build_default_relation(
     dialect: str,
     db_schema: str | None = None,
     consent_columns: Sequence[ConsentColumn] = (),
@@ -153,7 +153,7 @@ def _alias(table: sa.Table, name: str, db_schema: str | None, *extra: str) -> sa
     return sa.table(table.name, *columns, schema=db_schema).alias(name)
 
 
-def query_relation(
+def build_query_relation(
     dialect: str,
     sql: str,
     names: list[str],

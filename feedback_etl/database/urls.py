@@ -40,7 +40,7 @@ def parse_url(text: str) -> sa.URL:
         UsageError: The text is not a URL. The message does not repeat it, since it may contain a password.
     """
     if text.strip().startswith(files.PREFIX):
-        return files.files_url(text.strip().removeprefix(files.PREFIX))
+        return files.create_files_url(text.strip().removeprefix(files.PREFIX))
     try:
         url = sa.make_url(text.strip())
     except (ArgumentError, ValueError):

@@ -127,7 +127,7 @@ class Settings(BaseSettings):
         return self.declaration.schema.with_extra_columns(())
 
     @property
-    def known_columns(self) -> tuple[str, ...]:
+    def effective_quasi_identifiers(self) -> tuple[str, ...]:
         """The quasi-identifiers: the configured ones or those of the schema, and those among the extra columns."""
         is_set = "quasi_identifiers" in self.model_fields_set
         names = self.quasi_identifiers if is_set else self.feedback_schema.quasi_identifiers
