@@ -65,7 +65,7 @@ def list_counted_together(manifest: Manifest, exports: Iterable[Manifest]) -> li
     """Return the exports with which the equivalence classes of an export are counted: itself, or all of its series."""
     if not is_counted_in_series(manifest):
         return [manifest]
-    return [each for each in exports if each.chain and each.settings_digest == manifest.settings_digest]
+    return [export for export in exports if export.chain and export.settings_digest == manifest.settings_digest]
 
 
 def must_be_recounted(exports: Iterable[Manifest]) -> bool:
