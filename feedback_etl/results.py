@@ -59,8 +59,6 @@ class ExportReport(FeedbackProcessingStats):
         unreadable_times: Values of extra time columns replaced by null because they lie outside the years 1 to 9999.
         escaped_texts: Number of texts by column that have an additional apostrophe in a CSV file, since spreadsheet
             programs would run them or they begin with an apostrophe; `transform.formulas.unescape` removes it.
-        contact_details: Number of texts by column with e-mail addresses, telephone numbers, IBANs or URLs in the lists
-            of the default schema, which are exported all the same; other columns with them are refused.
         window: The half-open window, UTC.
         key_id: The id of the pseudonym key; None for unkeyed pseudonyms.
         risk: Sizes of the equivalence classes in people, and the risks that follow; see docs/commands.md. In
@@ -80,7 +78,6 @@ class ExportReport(FeedbackProcessingStats):
     withheld_image_urls: int = 0
     unreadable_times: int = 0
     escaped_texts: dict[str, int] = field(default_factory=dict)
-    contact_details: dict[str, int] = field(default_factory=dict)
     window: Window | None = None
     key_id: str | None = None
     risk: dict[str, Any] = field(default_factory=dict)
@@ -101,8 +98,7 @@ class ExportReport(FeedbackProcessingStats):
     def to_statistics(self) -> dict[str, Any]:
         """Return the counts, as manifests contain them."""
         counts = {name: value for name, value in asdict(self).items() if name.endswith("_records") or name == "errors"}
-        names: tuple[str, ...] = ("rejected_reasons", "implausible_ages", "withheld_image_urls", "unreadable_times")
-        names = (*names, "escaped_texts", "contact_details")
+        names = ("rejected_reasons", "implausible_ages", "withheld_image_urls", "unreadable_times", "escaped_texts")
         return counts | {name: getattr(self, name) for name in names}
 
     def to_dict(self) -> dict[str, Any]:

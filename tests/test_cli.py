@@ -141,7 +141,6 @@ class TestExport:
             "implausible_ages": 0,
             "withheld_image_urls": 0,
             "escaped_texts": {},
-            "contact_details": {},
             "unreadable_times": 0,
             "window": figures["window"],
             "key_id": KEY_ID,

@@ -8,8 +8,6 @@ import pytest
 from databases import Database
 from folders import exported_from_url, people
 
-import feedback_etl as fe
-from feedback_etl.cli.summary import format_summary
 from feedback_etl.errors import ValidationError
 from feedback_etl.privacy.raw_ids import IdCounts, contains_own_id, count_ids
 from feedback_etl.schema.column_types import ExtraColumn
@@ -105,16 +103,23 @@ def test_uuid_is_found_in_any_spelling() -> None:
     assert counts == {"x": IdCounts({"user_id": 3}, {"user_id": 3}, frozenset(ids))}
 
 
-def test_contact_details_in_the_lists_of_the_default_schema_are_counted(app: Database, tmp_path: Path) -> None:
-    """They are exported, as the classic API promises; summary and manifest say how many texts."""
-    address = "CASE WHEN f.user_id = 2 THEN '[\"ann@example.org\"]' ELSE '[\"acne\"]' END"
-    report: fe.ExportReport = export(app, tmp_path, conditions=address)
-    assert report.contact_details == {"conditions_detected": 3}
-    summary = "\n".join(format_summary(report, 1))
-    assert "contacts   conditions_detected 3: e-mail addresses, telephone numbers, IBANs or URLs, at which" in summary
-    assert "ann@" not in summary
+def test_default_tables_are_exported_as_they_are(app: Database, tmp_path: Path) -> None:
+    """As the classic API promises; `check` inspects them."""
+    with app.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE recommendation_feedbacks SET timeframe = 'ask ann@example.org'")
+    assert exported_from_url(app, tmp_path).exported_records
 
 
-def test_contact_details_in_a_timeframe_are_refused(app: Database, tmp_path: Path) -> None:
-    with pytest.raises(ValidationError, match=r"\(of the texts in timeframe, telephone numbers are in \d+\)"):
-        export(app, tmp_path, timeframe="'+49 30 1234567'")
+@pytest.mark.parametrize(
+    ("where", "expression", "name"),
+    [
+        ("timeframe", "'+49 30 1234567'", "timeframe, telephone numbers are"),
+        ("conditions", '\'["acne", "ann@example.org"]\'', "conditions_detected, e-mail addresses are"),
+        ("item", "'DE89370400440532013000'", "recommendation_id, IBANs are"),
+    ],
+)
+def test_contact_details_in_lists_and_items_are_refused(
+    app: Database, tmp_path: Path, where: str, expression: str, name: str
+) -> None:
+    with pytest.raises(ValidationError, match=rf"\(of the texts in {name} in \d+\)"):
+        export(app, tmp_path, TEXT, LONG, **{where: expression})

@@ -31,9 +31,6 @@ def format_summary(report: "ExportReport", min_fields: int) -> Iterator[str]:
     if report.escaped_texts:
         escaped = ", ".join(f"{column} {texts:,}" for column, texts in report.escaped_texts.items())
         yield f"escaped    {escaped}: an apostrophe was added for spreadsheets; remove it before values are compared"
-    if report.contact_details:
-        found = ", ".join(f"{column} {texts:,}" for column, texts in report.contact_details.items())
-        yield f"contacts   {found}: e-mail addresses, telephone numbers, IBANs or URLs, at which `check` fails"
     if report.export_filename:
         yield from _format_k(report.risk)
         yield f"file       {report.export_filename}"

@@ -62,7 +62,11 @@ class BatchProcessor:
         self._people = ClassCounter([*policy.quasi_identifiers, *policy.measured_columns], policy.max_counted_people)
         self._plan: ReleasePlan | None = None
         self._inspector = ColumnInspector(
-            options.schema, options.key, options.now.year, hashes_item=options.hash_recommendation_id
+            options.schema,
+            options.key,
+            options.now.year,
+            hashes_item=options.hash_recommendation_id,
+            has_own_query=options.has_own_query,
         )
         self._rejected = RejectedRows(options)
         self._counts: Counter[str] = Counter()
@@ -192,7 +196,6 @@ class BatchProcessor:
             anonymized_records=sum(self._counts[f"{name}_records"] for name in ("exported", "suppressed", "pending")),
             excluded_records=excluded,
             rejected_reasons=self._rejected.sort_reasons(),
-            contact_details=self._inspector.tolerated_contacts,
             window=window,
             key_id=get_key_id(options.key),
             risk={} if self._plan is None else self._plan.summarize(options.k_policy),

@@ -14,7 +14,7 @@ from feedback_etl.privacy.birth_dates import AgeCounts, count_ages
 from feedback_etl.privacy.contact_details import find_contact_details
 from feedback_etl.privacy.keys import Key, sign_column
 from feedback_etl.privacy.raw_ids import MIN_DISTINCT_IDS, IdCounts, count_ids
-from feedback_etl.schema.classic import declared_columns, is_classic
+from feedback_etl.schema.classic import declared_columns
 from feedback_etl.schema.model import IMAGE_URL, RAW_IDS, FeedbackSchema
 
 MIN_VALUES = 100
@@ -90,9 +90,13 @@ class ColumnInspector:
         key: The key of the digests of texts.
         year: The year of the export.
         hashes_item: Whether the item is pseudonymised.
+        has_own_query: Whether the rows are those of a query or a declared source. The columns of the default tables are
+            fixed, and are not inspected.
     """
 
-    def __init__(self, schema: FeedbackSchema, key: Key | None, year: int, *, hashes_item: bool = False) -> None:
+    def __init__(
+        self, schema: FeedbackSchema, key: Key | None, year: int, *, hashes_item: bool, has_own_query: bool
+    ) -> None:
         declared = [
             column for column in declared_columns(schema) if column.role != "identifier" and column != IMAGE_URL
         ]
@@ -101,14 +105,15 @@ class ColumnInspector:
         self._labels = dict.fromkeys([*self._texts, *own, *schema.list_names]) | dict.fromkeys(
             () if hashes_item else schema.item_columns, PERSONAL_ITEMS
         )
-        self._tolerated = {*schema.list_names} if is_classic(schema) else set[str]()
         wide = [rating.name for rating in schema.ratings if rating.max - rating.min > _MIN_WIDE_SCALE]
         self._dated = [column.name for column in declared if column.type != "boolean"]
-        self._searched = {*self._texts, *schema.list_names} - self._tolerated
+        self._searched = {*self._texts, *schema.list_names}
         self._with_ids = dict.fromkeys([*self._dated, *own, *schema.list_names, *wide], RAW_IDS) | dict.fromkeys(
             () if hashes_item else schema.item_columns, ("user_id",)
         )
         self._key, self._year = key, year
+        if not has_own_query:
+            self._texts, self._dated, self._labels, self._with_ids = [], [], {}, {}
         self._known: dict[str, pl.Series] = {}
         self._counts = self._create_counts()
 
@@ -117,6 +122,8 @@ class ColumnInspector:
 
     def add(self, pairs: pl.DataFrame, ids: pl.DataFrame) -> None:
         """Count the values of training pairs; `ids` are the raw ids of each pair."""
+        if not self._counts:
+            return
         rows = pairs.select(*self._counts).hstack(ids)
         ids_by_column, ages_by_column = self._count_ids(rows), self._count_ages(rows)
         for name in self._counts:
@@ -139,12 +146,6 @@ class ColumnInspector:
         for name, added in counts.items():
             self._counts[name] = self._counts[name].merge(added)
 
-    @property
-    def tolerated_contacts(self) -> dict[str, int]:
-        """The number of texts with contact details by column, for the lists that are exported all the same."""
-        found = {name: sum(self._counts[name].contacts.values()) for name in sorted(self._tolerated)}
-        return {name: texts for name, texts in found.items() if texts}
-
     def require_none(self) -> None:
         """Raise if a column contains what must not be published; the message contains no value.
 
@@ -159,7 +160,7 @@ class ColumnInspector:
         counts = self._counts.items()
         ids = {name: column.ids.find_problems(column.values) for name, column in counts}
         ages = {name: column.ages.find_problems(name, column.values) for name, column in counts}
-        texts = {name: column.find_free_text() for name, column in counts if name not in self._tolerated}
+        texts = {name: column.find_free_text() for name, column in counts}
         if listed := _join(ids):
             yield (
                 f"raw ids would undo the pseudonyms (of the values in {listed}). Declare the column with "
