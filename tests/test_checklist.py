@@ -22,7 +22,7 @@ from feedback_etl.compliance.rows import GUESSED_IDS
 from feedback_etl.data_files.file_formats import FileFormat, RowWriter
 from feedback_etl.database.lookups import ApplicationSummary
 from feedback_etl.demo.sample import DEMO_KEY
-from feedback_etl.errors import ExportFileError
+from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.adoption import adopt
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
@@ -519,9 +519,11 @@ def test_consent_is_recognised_as_legal_basis(database: Database, tmp_path: Path
     assert not next(item for item in check(settings) if item.name == "consent").passed
 
 
-def test_narrow_age_ranges_are_reported(app: Database, tmp_path: Path) -> None:
+def test_narrow_age_ranges_are_refused_or_reported(app: Database, tmp_path: Path) -> None:
     """A range of a year or two is as good as an age."""
-    exported(app, tmp_path, age_edges=[18, 20, 30])
+    with pytest.raises(UsageError, match="ranges of fewer than 5 years nearly reveal the age: 18-20"):
+        exported(app, tmp_path, age_edges=[18, 20, 30])
+    exported(app, tmp_path, age_edges=[18, 20, 30], min_age_range=2)
     assert (
         "fewer than 5 years: 18-20"
         in find_failed(load_settings(database_url=app.url, output_dir=tmp_path))["ages"].detail

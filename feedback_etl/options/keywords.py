@@ -63,6 +63,7 @@ class TrainingKeywords(ReadKeywords, total=False):
     schema: "FeedbackSchema"
     extra_columns: "Sequence[ExtraColumn]"
     age_edges: Sequence[int] | None
+    min_age_range: int
 
 
 class ExportKeywords(TrainingKeywords, total=False):
