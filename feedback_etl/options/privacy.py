@@ -80,8 +80,8 @@ class PrivacyOptions:
         is_coarse(self.timestamp_precision)
         if narrow := find_narrow_ranges(self.full_schema.age_edges, self.min_age_range):
             raise UsageError(
-                f"Age ranges of fewer than {self.min_age_range} years nearly reveal the age: {', '.join(narrow)}. Remove "
-                "some of the ages (`age_edges`, or `bucket` of [columns.age_range]), or set `min_age_range` to allow "
+                f"Age ranges of fewer than {self.min_age_range} years nearly reveal the age: {', '.join(narrow)}. "
+                "Remove ages (`age_edges`, or `bucket` of [columns.age_range]), or set `min_age_range` to allow "
                 "these ranges; `check` reports them all the same."
             )
         self.k_anonymity  # noqa: B018  it validates
