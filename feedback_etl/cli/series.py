@@ -29,10 +29,10 @@ def print_status(
     It contains the watermark, the last run, and the numbers of rows, late-arriving rows and pending rows. A run that
     found nothing new counts as a run. A series that another one has replaced does not have to be fresh.
     """
-    from feedback_etl.clock import parse_lookback, resolve_now
+    from feedback_etl.clock import parse_duration, resolve_now
     from feedback_etl.exports.series_status import find_stale, list_series
 
-    age = None if fail_if_older is None else parse_lookback(fail_if_older, "fail_if_older")
+    age = None if fail_if_older is None else parse_duration(fail_if_older, "fail_if_older")
     series = list_series(open_existing_output(load_command_settings(folder)))
     if as_json:
         print_json({"series": [status.to_dict() for status in series]})

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
-from feedback_etl.clock import parse_lookback
+from feedback_etl.clock import parse_duration
 from feedback_etl.database.cursor_name import CREATED_AT, require_cursor
 from feedback_etl.errors import UsageError
 
@@ -68,8 +68,8 @@ class OutputOptions:
     lineage_hosts: bool = False
 
     def __post_init__(self) -> None:
-        parse_lookback(self.lookback)
-        parse_lookback(self.max_pending, "max_pending")
+        parse_duration(self.lookback)
+        parse_duration(self.max_pending, "max_pending")
         require_cursor(self.cursor)
         self.file_format  # noqa: B018  it validates
         if self.incremental and self.idempotency_key is not None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Unpack
 
-from feedback_etl.clock import parse_lookback, resolve_now
+from feedback_etl.clock import parse_duration, resolve_now
 from feedback_etl.database.connect import Database
 from feedback_etl.database.cursor_name import CREATED_AT
 from feedback_etl.database.read import PhaseListener, Progress
@@ -202,7 +202,7 @@ def _select_increment(request: ExportRequest, series: IncrementalState) -> Expor
     selection = replace(
         selection,
         window=Window(start, now),
-        watermark=WatermarkRequest(parse_lookback(request.output.lookback), windows, start),
+        watermark=WatermarkRequest(parse_duration(request.output.lookback), windows, start),
         cursor=cursor,
         excluded_since=series.read_until,
     )

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import polars as pl
 
-from feedback_etl.clock import parse_lookback, to_naive_utc
+from feedback_etl.clock import parse_duration, to_naive_utc
 from feedback_etl.errors import UsageError
 from feedback_etl.schema.model import SUBJECT_HASH
 from feedback_etl.schema.requirements import require_pairs
@@ -56,7 +56,7 @@ def split_by_time(
     >>> {name: part["subject_hash"].to_list() for name, part in parts.items()}
     {'train': ['a'], 'test': ['c']}
     """
-    begins, gap_length = _parse_moment(at), parse_lookback(gap, "gap")
+    begins, gap_length = _parse_moment(at), parse_duration(gap, "gap")
     _require_times_and_people(frame, by)
     parts = _split(frame, begins, None, gap_length, by=by if exclude_seen else None)
     if not exclude_seen:
@@ -100,7 +100,7 @@ def rolling_origins(
     moments = [_parse_moment(moment) for moment in at]
     if any(later <= earlier for earlier, later in pairwise(moments)):
         raise UsageError("at must be ascending times.")
-    gap_length = parse_lookback(gap, "gap")
+    gap_length = parse_duration(gap, "gap")
     _require_times_and_people(frame, by)
     splits = [_split(frame, *ends, gap_length, by=by if exclude_seen else None) for ends in pairwise(moments)]
     if not exclude_seen:
