@@ -185,8 +185,8 @@ def export_incremental(request: ExportRequest) -> ExportReport:
             "this began a new series, since the folder's other exports have other settings: it repeats their rows"
         )
         if series.pending_elsewhere:
-            waiting = pluralize(series.pending_elsewhere, "row")
-            report.advice += f"; {waiting} of those wait until their series continues, or prune removes them"
+            pending = pluralize(series.pending_elsewhere, "row")
+            report.advice += f"; {pending} of those are pending until their series continues, or prune removes them"
     if report.late_records:
         logger.warning("%d rows arrived later than the lookback allows and are in no export", report.late_records)
     return report

@@ -84,8 +84,8 @@ class ExportRequest:
     def counts_series(self) -> bool:
         """Whether the equivalence classes are counted over all exports of the incremental series.
 
-        Not where the application makes the pseudonyms, since it cannot be looked up whose rows wait; and not where
-        the series follows changes, since two versions of a row could wait.
+        Not where the application makes the pseudonyms, since it cannot be looked up whose rows are pending; and not
+        where the series follows changes, since two versions of a row could be pending.
         """
         options = self.transform_options
         is_countable = options.overrides.hash_id is None and self.output.cursor == CREATED_AT

@@ -5,7 +5,7 @@
       feedback_training_20251025_120000.manifest.json    named last: the commit point
       rejected/feedback_training_20251025_120000_rejected.txt
       .feedback_etl/feedback_training_20251025_120000.rows    digests of the rows that an incremental export read
-      .feedback_etl/feedback_training_20251025_120000.pending    rows of a series that wait for k people
+      .feedback_etl/feedback_training_20251025_120000.pending    pending rows of a series
       .feedback_etl/feedback_training_20251025_120000.members    people of its equivalence classes, as digests
       .feedback_etl/feedback_training_20251025_120000.links    the analysis of each row of a shared export
 
