@@ -295,13 +295,24 @@ OBSTACLES = {
 @pytest.mark.parametrize("obstacle", OBSTACLES)
 def test_signal_ends_the_program_when_a_library_discards_its_exception(obstacle: str) -> None:
     """With its exit code, in less time than anything here sleeps, and not before a cleanup is complete."""
-    imports = "import contextlib, os, signal, sqlite3, sys, threading, time\nfrom feedback_etl.cli import termination"
-    run = f"def run():{OBSTACLES[obstacle]}\nfrom feedback_etl.cli.app import main\nmain(run)"
     started = time.monotonic()
-    finished = python(f"{imports}\n{run}")
+    finished = run_command(OBSTACLES[obstacle])
     cleaned = "cleaned up" if obstacle == "in a cleanup" else ""
     assert (finished.returncode, finished.stdout, finished.stderr) == (143, cleaned, "")
     assert time.monotonic() - started < 50
+
+
+def test_ctrl_c_in_a_c_library_ends_with_a_sentence() -> None:
+    """Which does not claim that files were removed."""
+    finished = run_command(OBSTACLES["in a C library"].replace("SIGTERM", "SIGINT"))
+    sentence = "Interrupted; the next export removes unfinished files.\n"
+    assert (finished.returncode, finished.stdout, finished.stderr) == (130, "", sentence)
+
+
+def run_command(body: str) -> Finished:
+    """Run a command line whose command has this body."""
+    imports = "import contextlib, os, signal, sqlite3, sys, threading, time\nfrom feedback_etl.cli import termination"
+    return python(f"{imports}\ndef run():{body}\nfrom feedback_etl.cli.app import main\nmain(run)")
 
 
 def test_ignored_signal_stays_ignored() -> None:
