@@ -15,12 +15,23 @@ from feedback_etl.privacy.keys import Key
 PERSON = "digest of the person"
 SINCE = "pending since"
 EXPORT = "number of the export"
+OCCURRENCE = "number among equal pairs"
 """Columns of these rows. No column of an export has a blank in its name."""
 
 
 def add_people(pairs: pl.DataFrame, user_ids: pl.Series, key: Key | None) -> pl.DataFrame:
     """Return training pairs with the digest of the user of each; null for rows without one."""
     return pairs.with_columns(user_ids.alias(PERSON)).with_columns(digest_people(pl.col(PERSON), key))
+
+
+def version(pair_key: Sequence[str], number: int) -> list[pl.Expr]:
+    """Return what distinguishes versions: the number of their export, and that of a row among those of its pair."""
+    return [pl.lit(number, pl.Int64).alias(EXPORT), pl.int_range(pl.len()).over(pair_key).alias(OCCURRENCE)]
+
+
+def is_newest(pair_key: Sequence[str]) -> pl.Expr:
+    """Return whether a row is the newest version of its pair in a series, as `scan_training` finds it."""
+    return pl.col(EXPORT) == pl.col(EXPORT).max().over([*pair_key, OCCURRENCE])
 
 
 class SeriesMembers:
