@@ -138,7 +138,7 @@ def test_growth_renaming_and_carving_never_move_people_out_of_test(data: st.Data
     require_the_same_test_people(data)
 
 
-@pytest.mark.slow
+@pytest.mark.torture
 @settings(max_examples=1000)
 @given(st.data())
 def test_a_thousand_sequences_of_changes_never_move_people_out_of_test(data: st.DataObject) -> None:
