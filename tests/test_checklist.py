@@ -148,7 +148,7 @@ def test_index_behind_a_query_or_a_view_is_not_known(settings: Settings, app: Da
     query = tmp_path / "feedback.sql"
     query.write_text(QUERY)
     item = find_skipped(settings.model_copy(update={"query": query}))["index"]
-    assert item.detail.startswith("Not tested: the tables behind a --query or a view are not known.")
+    assert item.detail.startswith("Not tested: the tables behind a query or a view are not known.")
     with app.engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE recommendation_feedbacks RENAME TO stored")
         connection.exec_driver_sql("CREATE VIEW recommendation_feedbacks AS SELECT * FROM stored")

@@ -18,6 +18,7 @@ from feedback_etl.cli.options import (
     JsonOutput,
     KeyFiles,
     Query,
+    RawFiles,
     load_command_settings,
 )
 from feedback_etl.errors import CheckFailedError, CheckSkippedError, ExportFileError, UsageError
@@ -54,6 +55,7 @@ def erase(
         typer.Option(help="Write counts, digests and audit head as JSON, for the person's file.", metavar="FILE"),
     ] = None,
     key_file: KeyFiles = None,
+    raw_files: RawFiles = None,
     query: Query = None,
     allow_row_security: AllowRowSecurity = None,
     folder: Folder = None,
@@ -68,7 +70,7 @@ def erase(
     """
     _require_writable_receipt(receipt, dry_run=dry_run)
     settings = load_command_settings(
-        folder, database_url=database_url, query=query, allow_row_security=allow_row_security
+        folder, raw_files=raw_files, database_url=database_url, query=query, allow_row_security=allow_row_security
     )
     result = _erase(
         settings,

@@ -48,7 +48,10 @@ def print_status(
 
 def _print_series(series: "SeriesStatus") -> None:
     """Print a table of a series, with the settings that differ from their defaults."""
+    from feedback_etl.schema.record import describe_schema
+
     settings = {name: value for name, value in series.settings.items() if value not in (None, "", [], {}, "created_at")}
+    schema = settings.pop("schema", None)
     watermark = f"{series.watermark:%Y-%m-%d %H:%M:%S} UTC" if series.watermark else "the beginning"
     rows = [
         ("exports", f"{series.exports:,} with {pluralize(series.rows, 'row')}"),
@@ -56,6 +59,8 @@ def _print_series(series: "SeriesStatus") -> None:
         ("next", f"reads from {watermark} on"),
         ("settings", ", ".join(f"{name} {json.dumps(value)}" for name, value in settings.items())),
     ]
+    if schema:
+        rows.append(("schema", describe_schema(schema)))
     if series.late_records:
         late = pluralize(series.late_records, "row")
         rows.append(("late", f"{late} arrived after the lookback; export --incremental --backfill exports them"))

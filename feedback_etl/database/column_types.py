@@ -122,4 +122,7 @@ def check_types(dialect: str, types: Mapping[str, str], schema: FeedbackSchema =
         for column, name in wrong.items()
         if expected[column] == expected["created_at"] and _NUMBER.fullmatch(name)
     )
-    raise SourceError(f"Columns of a wrong type: {'; '.join(problems)}. Cast them in a --query.{remedies}")
+    raise SourceError(
+        f"Columns of a wrong type: {'; '.join(problems)}. Cast them in a query (--query, or "
+        f"`query` in [source]).{remedies}"
+    )

@@ -39,6 +39,7 @@ from feedback_etl.schema.model import CONSENT, IMAGE_OPT_IN, IMAGE_URL, RAW_IDS,
 from feedback_etl.schema.source import SourceTable
 
 _MAX_NAMES_SHOWN = 20
+_MAX_WRONG_NAMES = 5
 
 _REQUIRED_COLUMNS = {
     "recommendation_feedbacks": {"id", "user_id", "analysis_id", "recommendation_id", "created_at"}
@@ -150,7 +151,7 @@ def _check_tables(source: DatabaseConnection, inspector: sa.Inspector, tables: M
         existing = sorted({*inspector.get_table_names(db_schema), *inspector.get_view_names(db_schema)})
         raise SourceError(
             f"The database has no table {', '.join(missing)}. It has: {_list_some(existing)}. Is it the right "
-            "database? For tables in another schema set db_schema; for another layout use --query."
+            "database? For tables in another schema set db_schema; `feedback-etl init` declares another layout."
         )
     problems = []
     for name, required in tables.items():
@@ -159,7 +160,7 @@ def _check_tables(source: DatabaseConnection, inspector: sa.Inspector, tables: M
         if absent := sorted(required.difference(existing_columns)):
             problems.append(f"{name} has no column {', '.join(absent)} (it has {_list_some(columns)})")
     if problems:
-        raise SourceError(f"{'; '.join(problems)}. For another layout use --query.")
+        raise SourceError(f"{'; '.join(problems)}. `feedback-etl init` declares another layout.")
 
 
 def _check_schema(source: DatabaseConnection, inspector: sa.Inspector) -> None:
@@ -175,9 +176,9 @@ def _check_schema(source: DatabaseConnection, inspector: sa.Inspector) -> None:
         raise SourceError(f"The database has no schema {db_schema} (db_schema). It has: {_list_some(schemas)}.")
 
 
-def _list_some(names: list[str]) -> str:
-    shown = ", ".join(names[:_MAX_NAMES_SHOWN]) or "nothing"
-    return shown + (f" and {len(names) - _MAX_NAMES_SHOWN} more" if len(names) > _MAX_NAMES_SHOWN else "")
+def _list_some(names: Sequence[str], limit: int = _MAX_NAMES_SHOWN) -> str:
+    shown = ", ".join(names[:limit]) or "nothing"
+    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def _check_names(names: list[str], schema: FeedbackSchema | None, subject: str) -> None:
@@ -190,7 +191,13 @@ def _check_names(names: list[str], schema: FeedbackSchema | None, subject: str) 
         "yields the unexpected": [name for name in names if name not in expected],
         "yields twice": duplicates,
     }
-    if problems := [f"{verb} {', '.join(columns)}" for verb, columns in wrong.items() if columns]:
+    problems = [f"{verb} {_list_some(columns, _MAX_WRONG_NAMES)}" for verb, columns in wrong.items() if columns]
+    if problems and wrong["lacks"] and subject != "The query":
+        raise SourceError(
+            f"{subject} {problems[0]}. Declare the columns that it has: `feedback-etl init --from PATTERN` writes a "
+            "[source] of them to feedback-etl.toml."
+        )
+    if problems:
         raise SourceError(
             f"{subject} {' and '.join(problems)}. It has to yield {', '.join(required)}, and optionally {CONSENT}."
             f"{_suggest_declarations(wrong['yields the unexpected'], schema)}"
@@ -203,7 +210,7 @@ def _suggest_declarations(names: Sequence[str], schema: FeedbackSchema | None) -
     tables = [f"[columns.{name}]" for name in names if NAME.fullmatch(name) and name not in taken]
     if not tables:
         return ""
-    return f" To export another column, declare it with its role and type in feedback-etl.toml: {', '.join(tables)}."
+    return f" To export another column, declare it in feedback-etl.toml: {_list_some(tables, _MAX_WRONG_NAMES)}."
 
 
 def _describe_columns(source: DatabaseConnection, sql: str) -> tuple[list[str], dict[str, str]]:
@@ -241,7 +248,7 @@ def _has_unreadable_times(source: DatabaseConnection, relation: SourceRelation, 
     if numbers := fetch_count(source, relation.render(count)):
         raise SourceError(
             f"{name} contains numbers in {pluralize(numbers, 'row')}; ISO 8601 text is expected. "
-            f"Convert them in a --query: seconds since 1970 by datetime({name}, 'unixepoch'), "
+            f"Convert them in a query: seconds since 1970 by datetime({name}, 'unixepoch'), "
             f"milliseconds by strftime('%Y-%m-%d %H:%M:%f', {name} / 1000.0, 'unixepoch')."
         )
     return True

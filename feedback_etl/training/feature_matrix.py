@@ -49,7 +49,7 @@ def features(  # noqa: PLR0913  public, flat
 ) -> "Frame | csr_matrix":
     """Encode training pairs as numbers: one row for each pair, in their order, Float32 without nulls.
 
-    Labels are derived from the four ratings, so neither a rating nor its missing indicator is included unless
+    Labels are derived from the ratings, so neither a rating nor its missing indicator is included unless
     requested: a model would find the label in them. Ids, export_date and extra columns (`[columns.NAME]`) are excluded;
     append your own encoding of extra columns, as in
     `pl.concat([encoded, pairs.select(pl.col("price").fill_null(0))], how="horizontal")`.
