@@ -4,7 +4,7 @@ import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -66,22 +66,28 @@ def erase(
     Exit code 1 if no rows were found for some ids, which are listed on stdout, or if not every export could be
     inspected. Ids come from a file, because process lists show arguments.
     """
+    from feedback_etl.privacy.erasure import erase as erase_people
+    from feedback_etl.privacy.erasure_receipt import write_receipt
+
     _require_writable_receipt(receipt, dry_run=dry_run)
     settings = load_command_settings(
         folder, database_url=database_url, query=query, allow_row_security=allow_row_security
     )
-    result = _erase(
-        settings,
+    result = erase_people(
+        settings.output_dir,
         user_ids=_read_ids(user_ids_file),
         analysis_ids=_read_ids(analysis_ids_file),
         not_in_database=not_in_database,
         keep_k=keep_k,
+        database=settings.database_url.get_secret_value() if settings.database_url else None,
         keys=list_available_keys(settings, key_file),
         dry_run=dry_run,
+        lock_timeout=settings.lock_timeout,
+        **settings.to_database_keywords(),
     )
     _print_holders(result)
     if receipt:
-        _write_receipt(result, receipt)
+        write_receipt(result, receipt)
     if as_json:
         print_json(asdict(result))
     elif not result.damaged:  # an id may be in a file that could not be read
@@ -101,25 +107,6 @@ def _require_writable_receipt(receipt: str | None, *, dry_run: bool) -> None:
         raise UsageError("--receipt has nothing to confirm with --dry-run; leave one of them out.")
     if receipt and Path(receipt).exists():
         raise UsageError(f"--receipt {receipt} exists, and may be of another erasure: name another file.")
-
-
-def _erase(settings: "Settings", **request: Any) -> "ErasureResult":
-    """Erase people from the exports of the settings' folder, with the database of the settings."""
-    from feedback_etl.privacy.erasure import erase as erase_people
-
-    return erase_people(
-        settings.output_dir,
-        database=settings.database_url.get_secret_value() if settings.database_url else None,
-        lock_timeout=settings.lock_timeout,
-        **settings.to_database_keywords(),
-        **request,
-    )
-
-
-def _write_receipt(result: "ErasureResult", path: str) -> None:
-    from feedback_etl.privacy.erasure_receipt import write_receipt
-
-    write_receipt(result, path)
 
 
 def _print_holders(result: "ErasureResult") -> None:

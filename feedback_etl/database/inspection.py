@@ -30,15 +30,13 @@ from feedback_etl.database.relation import (
     empty_select,
     empty_table_select,
 )
-from feedback_etl.database.statements import execute, fetch_count, fetch_rows, hides_rows
+from feedback_etl.database.statements import describe, fetch_count, fetch_rows, hides_rows
 from feedback_etl.errors import SourceError
-from feedback_etl.plurals import pluralize
+from feedback_etl.plurals import list_some, pluralize
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.schema.column_types import NAME
 from feedback_etl.schema.model import CONSENT, IMAGE_OPT_IN, IMAGE_URL, RAW_IDS, RESERVED, SUBJECT_HASH, FeedbackSchema
 from feedback_etl.schema.source import SourceTable
-
-_MAX_NAMES_SHOWN = 20
 
 _REQUIRED_COLUMNS = {
     "recommendation_feedbacks": {"id", "user_id", "analysis_id", "recommendation_id", "created_at"}
@@ -149,7 +147,7 @@ def _check_tables(source: DatabaseConnection, inspector: sa.Inspector, tables: M
     if missing := [name for name in tables if not inspector.has_table(name, schema=db_schema)]:
         existing = sorted({*inspector.get_table_names(db_schema), *inspector.get_view_names(db_schema)})
         raise SourceError(
-            f"The database has no table {', '.join(missing)}. It has: {_list_some(existing)}. Is it the right "
+            f"The database has no table {', '.join(missing)}. It has: {list_some(existing)}. Is it the right "
             "database? For tables in another schema set db_schema; for another layout use --query."
         )
     problems = []
@@ -157,7 +155,7 @@ def _check_tables(source: DatabaseConnection, inspector: sa.Inspector, tables: M
         columns = list(reflect_columns(inspector, name, db_schema))
         existing_columns = columns if source.dialect == "postgresql" else {column.lower() for column in columns}
         if absent := sorted(required.difference(existing_columns)):
-            problems.append(f"{name} has no column {', '.join(absent)} (it has {_list_some(columns)})")
+            problems.append(f"{name} has no column {', '.join(absent)} (it has {list_some(columns)})")
     if problems:
         raise SourceError(f"{'; '.join(problems)}. For another layout use --query.")
 
@@ -172,12 +170,7 @@ def _check_schema(source: DatabaseConnection, inspector: sa.Inspector) -> None:
     if source.dialect == "duckdb":  # its schema names begin with the name of the database
         schemas = [name.rpartition(".")[2] for name in schemas]
     if db_schema not in schemas:
-        raise SourceError(f"The database has no schema {db_schema} (db_schema). It has: {_list_some(schemas)}.")
-
-
-def _list_some(names: list[str]) -> str:
-    shown = ", ".join(names[:_MAX_NAMES_SHOWN]) or "nothing"
-    return shown + (f" and {len(names) - _MAX_NAMES_SHOWN} more" if len(names) > _MAX_NAMES_SHOWN else "")
+        raise SourceError(f"The database has no schema {db_schema} (db_schema). It has: {list_some(schemas)}.")
 
 
 def _check_names(names: list[str], schema: FeedbackSchema | None, subject: str) -> None:
@@ -208,9 +201,7 @@ def _suggest_declarations(names: Sequence[str], schema: FeedbackSchema | None) -
 
 def _describe_columns(source: DatabaseConnection, sql: str) -> tuple[list[str], dict[str, str]]:
     """Return the names of the columns that a statement yields, and of their types (none on SQLite)."""
-    result = execute(source, sql)
-    description = [*(result.cursor.description if result.cursor else ())]
-    result.close()
+    description = describe(source, sql)
     names = [str(name) for name, *_ in description]
     if source.dialect == "sqlite":
         return names, {}
