@@ -116,7 +116,7 @@ def test_an_option_without_effect_is_refused(function: Any) -> None:
         ({"days_back": 0}, "^`days_back` must be a whole number of days"),
         ({"days_back": "7"}, "^`days_back` must be a whole number of days"),
         ({"max_rejected": 5}, "^`max_rejected` must be a share from 0 to 1"),
-        ({"quasi_identifiers": ["gender"]}, "^quasi_identifiers must name columns of an export"),
+        ({"quasi_identifiers": ["gender"]}, "^`quasi_identifiers` must name columns of an export"),
         ({"incremental": True, "since": "2025-01-01"}, "^An incremental export continues where the last one ended"),
         ({"incremental": True, "idempotency_key": "x"}, "^An incremental export never repeats a row"),
         ({"format": "parquet", "compression": "gzip"}, "^Parquet files are always compressed"),

@@ -172,7 +172,7 @@ def _translate_schema(options: ReadOptions, schema_translate_map: Mapping[str | 
 def _create_engine(url: sa.URL, connect_timeout: float) -> sa.Engine:
     """Create an engine that pools no connection and whose errors show no values."""
     if not 0 < connect_timeout < math.inf:
-        raise UsageError("connect_timeout must be a number of seconds above 0.")
+        raise UsageError("`connect_timeout` must be a number of seconds above 0.")
     options = _engine_options(url, connect_timeout)
     if find_pattern(url) is not None:
         url = url.set(query={})

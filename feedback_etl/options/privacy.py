@@ -68,7 +68,7 @@ class PrivacyOptions:
         from feedback_etl.transform.transforms import is_coarse
 
         if self.age_edges is not None and not is_classic(self.schema):
-            raise UsageError("age_edges is for the default schema: set `bucket` of [columns.age_range] instead.")
+            raise UsageError("`age_edges` is for the default schema: set `bucket` of [columns.age_range] instead.")
         if taken := {column.name for column in self.extra_columns} & {IMAGE_URL.name, SUBJECT_HASH.name}:
             raise UsageError(f"An extra column cannot be called {taken.pop()}: that name is reserved.")
         is_coarse(self.timestamp_precision)

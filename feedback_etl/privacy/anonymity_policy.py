@@ -68,7 +68,7 @@ class KAnonymityPolicy:
         unknown = [name for name in self.quasi_identifiers if name not in columns]
         if unknown or not self.quasi_identifiers:
             raise UsageError(
-                f"quasi_identifiers must name columns of an export, not {', '.join(unknown) or 'nothing'}. "
+                f"`quasi_identifiers` must name columns of an export, not {', '.join(unknown) or 'nothing'}. "
                 f"Available columns: {', '.join(columns)}."
             )
 

@@ -112,7 +112,7 @@ def risk(
         raise UsageError('quasi_identifiers and sensitive must be lists of columns, such as ["age_range"].')
     require_columns(table, (*quasi_identifiers, *sensitive, *([person] if person else [])))
     if not quasi_identifiers:
-        raise UsageError("quasi_identifiers must name at least one column.")
+        raise UsageError("`quasi_identifiers` must name at least one column.")
     if both := sorted({*quasi_identifiers} & {*sensitive}):
         raise UsageError(f"{', '.join(both)} cannot be both a quasi-identifier and sensitive.")
     names = list(dict.fromkeys(quasi_identifiers))
@@ -192,7 +192,7 @@ def journalist_risk(
     joined = sizes[0].join(sizes[1], on=names, how="left", nulls_equal=True, suffix=" in population").collect()
     own, all_people = joined[_SIZE], joined[f"{_SIZE} in population"].fill_null(0)
     if (own > all_people).any():
-        raise UsageError("population must contain all people of the frame, with the same quasi-identifiers.")
+        raise UsageError("`population` must contain all people of the frame, with the same quasi-identifiers.")
     if joined.is_empty():
         return JournalistRisk(0.0, 0.0)
     highest: Any = (1 / all_people).max()

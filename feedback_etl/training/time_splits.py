@@ -96,10 +96,10 @@ def rolling_origins(
     [{'train': ['a'], 'test': ['b']}, {'train': ['a', 'b'], 'test': ['c', 'd']}]
     """
     if isinstance(at, str) or not isinstance(at, Sequence) or len(at) < 2:
-        raise UsageError('at must be a list of two or more times, such as ["2025-10-01", "2025-11-01"].')
+        raise UsageError('`at` must be a list of two or more times, such as ["2025-10-01", "2025-11-01"].')
     moments = [_parse_moment(moment) for moment in at]
     if any(later <= earlier for earlier, later in pairwise(moments)):
-        raise UsageError("at must be ascending times.")
+        raise UsageError("`at` must be ascending times.")
     gap_length = parse_lookback(gap, "gap")
     _require_times_and_people(frame, by)
     splits = [_split(frame, *ends, gap_length, by=by if exclude_seen else None) for ends in pairwise(moments)]
@@ -131,7 +131,7 @@ def _parse_moment(moment: Moment) -> datetime:
     if isinstance(parsed, date) and not isinstance(parsed, datetime):
         parsed = datetime.combine(parsed, time())
     if not isinstance(parsed, datetime):
-        raise UsageError('at must be a time or a day, such as "2025-10-25" or "2025-10-25T12:00:00+02:00".')
+        raise UsageError('`at` must be a time or a day, such as "2025-10-25" or "2025-10-25T12:00:00+02:00".')
     return to_naive_utc(parsed)
 
 

@@ -105,12 +105,12 @@ class Vocabulary(pydantic.BaseModel):
             ValidationError: A list is missing or of a wrong type, or age_range contains other values than ranges.
         """
         if not isinstance(min_rows, int) or min_rows < 1:
-            raise UsageError("min_rows must be an integer of 1 or more.")
+            raise UsageError("`min_rows` must be an integer of 1 or more.")
         pairs: pl.LazyFrame = to_polars(frame).lazy()
         is_default = lists is None and is_classic(schema)
         chosen = [name for name in schema.list_names if is_default or name in (lists or ())]
         if len(chosen) < len(lists or ()):
-            raise UsageError(f"lists must be distinct lists of the schema: {', '.join(schema.list_names) or 'none'}.")
+            raise UsageError(f"`lists` must be distinct lists of the schema: {', '.join(schema.list_names) or 'none'}.")
         require_pairs(pairs, chosen, schema=schema)
         ranges = (_learn_ranges(pairs) if schema.age else ()) if age_ranges is None else tuple(age_ranges)
         learned = {name: _learn_names(pairs, name, min_rows) for name in chosen}
