@@ -43,7 +43,7 @@ def _require_comparable(manifests: "Iterable[Manifest]") -> None:
     """Refuse files of different keys, in which a person would be counted once for each, and shared ones that overlap.
 
     Raises:
-        UsageError: They are.
+        UsageError: The files are of several keys, or shared windows overlap.
     """
     exports = {manifest.run: manifest for manifest in manifests}
     keys = {manifest.pseudonyms or "unkeyed" for manifest in exports.values()}

@@ -101,7 +101,7 @@ def _require_writable_receipt(receipt: str | None, *, dry_run: bool) -> None:
     """Refuse a receipt of a dry run, and one that would replace another.
 
     Raises:
-        UsageError: It is one of these.
+        UsageError: `dry_run` is set, or the file exists.
     """
     if receipt and dry_run:
         raise UsageError("--receipt has nothing to confirm with --dry-run; leave one of them out.")

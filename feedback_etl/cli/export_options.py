@@ -43,7 +43,7 @@ L = Annotated[int | None, privacy_option("--l", "With --k, require at least N di
 T = Annotated[
     float | None,
     privacy_option(
-        "--t", "With --k, greatest distance of the answers in a class from those of all, 0 to 1.", "DISTANCE"
+        "--t", "With --k, maximum distance of the answers in a class from those of all, 0 to 1.", "DISTANCE"
     ),
 ]
 MaxSuppressed = Annotated[

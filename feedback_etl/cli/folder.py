@@ -103,7 +103,7 @@ def _resolve_keep_days(settings: "Settings", keep_days: int | None, keep_last: i
     """Return the days of --keep-days, or those of the settings.
 
     Raises:
-        UsageError: There are none.
+        UsageError: Neither names a number of days.
     """
     days = settings.retention_days if keep_days is None else keep_days
     if days is None:

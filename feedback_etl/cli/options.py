@@ -94,7 +94,7 @@ def require_one_start(context: typer.Context) -> None:
     """Refuse --days together with --since.
 
     Raises:
-        UsageError: Both were given.
+        UsageError: Both options were given.
     """
     if is_given(context, "since") and is_given(context, "days_back"):
         raise UsageError("--days and --since exclude each other: give one of them.")
@@ -104,7 +104,7 @@ def require_rows(rows: int) -> None:
     """Refuse a value of --rows below 1.
 
     Raises:
-        UsageError: It is.
+        UsageError: The value is below 1.
     """
     if rows < 1:
         raise UsageError("--rows must be 1 or more.")
@@ -187,7 +187,7 @@ def open_existing_output(settings: "Settings") -> "Storage":
     """Return the storage of the exports, which must exist.
 
     Raises:
-        UsageError: It does not exist, as where its name is mistyped.
+        UsageError: The storage does not exist, as where its name is mistyped.
     """
     from feedback_etl.storage.location import require_storage
 

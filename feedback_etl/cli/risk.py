@@ -26,10 +26,10 @@ _LABELS = {
     "small_rows": ("small rows", "rows in classes of fewer than 5 {counted}"),
     "small_people": ("small classes", "{counted} in these classes"),
     "discernibility": ("discernibility", "sum of the squared rows of the classes"),
-    "distinct_l": ("l", "least different values in a class"),
+    "distinct_l": ("l", "minimum number of different values in a class"),
     "homogeneous_classes": ("uniform", "classes in which all answer alike"),
-    "entropy_l": ("entropy l", "least exp(entropy) of the values in a class"),
-    "t": ("t", "greatest distance of a class from all rows"),
+    "entropy_l": ("entropy l", "minimum exp(entropy) of the values in a class"),
+    "t": ("t", "maximum distance of a class from all rows"),
 }
 """The printed label and the explanation of each figure; `risk_measures.Risk` defines them with their sources."""
 

@@ -39,7 +39,7 @@ class SourceColumns(NamedTuple):
         """Return a column by its name.
 
         Raises:
-            SourceError: It does not exist; `key` is the key in the settings file that names it.
+            SourceError: The column does not exist; `key` is the key in the settings file that names it.
         """
         if (column := self.find(name)) is not None:
             return column

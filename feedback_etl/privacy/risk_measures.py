@@ -40,15 +40,15 @@ class Risk:
         small_people: Sum of the sizes of these classes: an upper bound of the number of people in them, since a person
             can be in several.
         discernibility: Sum of the squared row counts of the classes (Bayardo and Agrawal 2005).
-        distinct_l: For each sensitive column, the least number of different values in a class (distinct l-diversity;
+        distinct_l: For each sensitive column, the minimum number of different values in a class (distinct l-diversity;
             Machanavajjhala et al. 2007).
         homogeneous_classes: For each sensitive column, the number of classes in which it has a single value, so that
             whoever knows the class of a person knows the value (the homogeneity attack; ibid.).
-        entropy_l: For each sensitive column, the least exp(entropy) of a class, with the natural logarithm (entropy
+        entropy_l: For each sensitive column, the minimum exp(entropy) of a class, with the natural logarithm (entropy
             l-diversity; ibid.).
-        t: For each sensitive column, the greatest distance between the distribution in a class and that in the table
+        t: For each sensitive column, the maximum distance between the distribution in a class and that in the table
             (t-closeness; Li et al. 2007): the earth mover's distance, with the ordered distance for numbers, where null
-            precedes the least, and the equal distance for all others.
+            precedes the smallest, and the equal distance for all others.
     """
 
     rows: int = 0

@@ -38,7 +38,7 @@ class Column(NamedTuple):
         type: Type in words.
         kind: How it is shown; the values of a hidden column, which identify a person, never are.
         ordered: Whether its values have a natural order.
-        bounds: Least and greatest allowed number, if any.
+        bounds: Minimum and maximum allowed number, if any.
     """
 
     name: str

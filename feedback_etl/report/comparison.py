@@ -6,7 +6,7 @@ from datetime import datetime
 from feedback_etl.training.committed_export import CommittedExport, may_share_pairs
 
 MAX_RATIO = 2
-"""Greatest ratio of the lengths of two comparable windows; a missed night doubles the window of an increment."""
+"""Maximum ratio of the lengths of two comparable windows; a missed night doubles the window of an increment."""
 
 
 def find_compared(exports: Sequence[CommittedExport]) -> list[CommittedExport]:

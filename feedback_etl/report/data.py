@@ -57,11 +57,11 @@ class ReportData(NamedTuple):
         rows: Rows of the selected exports, each pair once.
         dictionary: Columns of the selected exports.
         quasi_identifiers: Quasi-identifiers of the equivalence classes.
-        sizes: Sizes of the equivalence classes, the least first.
+        sizes: Sizes of the equivalence classes, the smallest first.
         person: Column whose values are counted as people in classes and distributions.
         overlap: Share of the newer window of the two compared exports that is in the older one too, 0 to 1; None if
             they overlap by an unknown share.
-        drift: Drift between the two, the greatest first.
+        drift: Drift between the two, the largest first.
         verdicts: Verification of the audit log of each folder.
     """
 

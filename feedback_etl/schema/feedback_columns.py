@@ -49,8 +49,8 @@ class Rating:
     Attributes:
         name: Name in the raw rows and in the export.
         type: "number", or "boolean", which has no scale.
-        min: Least valid value.
-        max: Greatest valid value.
+        min: Minimum valid value.
+        max: Maximum valid value.
         step: Distance of valid values, counted from `min`.
         label: Name of the label that is derived from the rating; the rating's own name by default.
         threshold: Default threshold of a binary label.

@@ -48,7 +48,7 @@ def label(  # noqa: PLR0913  public, flat
         frame: Training pairs.
         of: Name of the label (see the table), of a column such as a declared rating, or an expression.
         kind: "binary" is 1 where the rating reaches the threshold, else 0 (Int8). "ordinal" is the rating as a class
-            from 0 (Int8), for instance 0 to 4, or its number of steps from the least value; a column or expression is
+            from 0 (Int8), for instance 0 to 4, or its number of steps from the lowest value; a column or expression is
             taken as it is and must be integers.
             "regression" is the value (Float32).
         threshold: Threshold of a binary label in the range of the table; the default is in parentheses.

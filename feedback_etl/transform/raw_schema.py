@@ -73,7 +73,7 @@ _ID_FAULTS: dict[str, dict[str, pl.Expr]] = {
 
 
 class _Faults(NamedTuple):
-    """The reasons for rejection of a schema, each with an expression that is true for invalid values, by column.
+    """The reasons for which a schema rejects rows, each with an expression that is true for invalid values, by column.
 
     Attributes:
         rows: Those that are tested in each row.
