@@ -176,21 +176,14 @@ def find_given_options(context: typer.Context) -> dict[str, Any]:
     return {name: value for name, value in context.params.items() if name in names}
 
 
-def open_output(settings: "Settings") -> "Storage":
-    """Return the storage of the exports: a local folder or a prefix of an object store."""
-    from feedback_etl.storage.location import open_storage
-
-    return open_storage(settings.output_dir)
-
-
 def open_existing_output(settings: "Settings") -> "Storage":
-    """Return the storage of the exports, which must exist.
+    """Return the storage of the exports, a local folder or a prefix of an object store, which must exist.
 
     Raises:
         UsageError: The storage does not exist, as where its name is mistyped.
     """
-    from feedback_etl.storage.location import require_storage
+    from feedback_etl.storage.location import open_storage, require_storage
 
-    storage = open_output(settings)
+    storage = open_storage(settings.output_dir)
     require_storage(storage)
     return storage

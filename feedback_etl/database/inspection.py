@@ -9,6 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from feedback_etl.database import text_times
 from feedback_etl.database.collations import find_id_comparison
+from feedback_etl.database.column_conversions import convert_columns
 from feedback_etl.database.column_types import check_types, reflect_columns, type_name
 from feedback_etl.database.connect import DatabaseConnection
 from feedback_etl.database.consent import ConsentColumnNames, find_consent_columns, find_image_consent_columns
@@ -16,9 +17,7 @@ from feedback_etl.database.cursor import with_cursor
 from feedback_etl.database.cursor_name import CREATED_AT
 from feedback_etl.database.declared import build_declared_relation
 from feedback_etl.database.driver_errors import invalid_query_error
-from feedback_etl.database.file_types import convert_columns
 from feedback_etl.database.files import SELECT_FILES
-from feedback_etl.database.null_columns import type_null_columns
 from feedback_etl.database.query_errors import locate_error
 from feedback_etl.database.relation import (
     SourceRelation,
@@ -95,7 +94,8 @@ def _inspect_declared(
     keys = {*RAW_IDS, *identifiers, CREATED_AT, cursor, *consent}
     relation = build_declared_relation(source, declaration, [*names, *consent], keys)
     _, types = _describe_columns(source, empty_select(relation))
-    return _with_types(source, replace(relation, types=types, schema=schema or CLASSIC_SCHEMA))
+    typed = replace(relation, types=types, schema=schema or CLASSIC_SCHEMA)
+    return add_consent(convert_columns(source, typed))
 
 
 def _inspect_default_tables(
@@ -124,13 +124,7 @@ def _inspect_query(source: DatabaseConnection, query: str, schema: FeedbackSchem
     given_names = [name.partition(":")[0] if source.dialect == "sqlite" else name for name in names]
     _check_names(given_names, schema, "The content of the files" if query == SELECT_FILES else "The query")
     relation = build_query_relation(source.dialect, query, names, types, schema or CLASSIC_SCHEMA)
-    return _with_types(source, relation)
-
-
-def _with_types(source: DatabaseConnection, relation: SourceRelation) -> SourceRelation:
-    """Return the relation of a query or declaration with expected types where columns can be converted to them."""
-    relation = type_null_columns(source, relation)
-    return add_consent(convert_columns(relation) if source.has_files else relation)
+    return add_consent(convert_columns(source, relation))
 
 
 def _with_canonical_ids(source: DatabaseConnection, relation: SourceRelation) -> SourceRelation:
