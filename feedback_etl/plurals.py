@@ -17,7 +17,7 @@ def pluralize(number: int, noun: str) -> str:
 def list_some(names: Sequence[str]) -> str:
     """Return the first names and the number of the others; "nothing" if there are none.
 
-    >>> list_some(["id", "user_id"]), list_some([f"c{number}" for number in range(40)])[-16:]
+    >>> list_some(["id", "user_id"]), list_some([f"c{number}" for number in range(40)])[-15:]
     ('id, user_id', 'c19 and 20 more')
     """
     others = f" and {len(names) - _MAX_NAMES:,} more" if len(names) > _MAX_NAMES else ""
