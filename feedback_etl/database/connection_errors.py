@@ -4,7 +4,7 @@ import re
 
 import sqlalchemy as sa
 
-from feedback_etl.database.driver_errors import connection_reason, original_error
+from feedback_etl.database.driver_errors import connection_reason, unwrap_error
 from feedback_etl.database.url_options import explain_option
 from feedback_etl.database.urls import database_name, describe_url, is_in_wal_mode
 from feedback_etl.errors import SourceError, UsageError
@@ -19,7 +19,7 @@ def connection_error(url: sa.URL, error: BaseException) -> SourceError | UsageEr
     """Return the error for a database that cannot be reached."""
     if explained := explain_option(url, error):
         return explained
-    is_unwritable = re.search("readonly database|unable to open", str(original_error(error)))
+    is_unwritable = re.search("readonly database|unable to open", str(unwrap_error(error)))
     if isinstance(error, OSError):  # the driver's own; SQLAlchemy wraps those of a server
         reason = "a file named by its TLS options cannot be read"
     elif url.get_backend_name() == "sqlite" and is_unwritable and is_in_wal_mode(url):
