@@ -169,10 +169,10 @@ def load_given_settings(context: typer.Context) -> "Settings":
 
 def find_given_options(context: typer.Context) -> dict[str, Any]:
     """Return the options of an export, without those that are settings, that have the names of a command's options."""
-    from feedback_etl.options.export import option_names
+    from feedback_etl.options.export import list_option_names
     from feedback_etl.settings.model import Settings
 
-    names = {*option_names()} - {*Settings.model_fields}
+    names = {*list_option_names()} - {*Settings.model_fields}
     return {name: value for name, value in context.params.items() if name in names}
 
 

@@ -15,8 +15,8 @@ from feedback_etl.database.files import find_pattern, view_files
 from feedback_etl.database.read_only import EVERY_ROW, MYSQL_SESSION, SNAPSHOT, read_only_session
 from feedback_etl.database.session_view import copy_session_settings, has_same_view, is_defined_by_url, open_binds
 from feedback_etl.database.urls import (
-    connectorx_url,
-    database_name,
+    build_connectorx_url,
+    find_product,
     is_memory,
     normalize_dialect,
     parse_url,
@@ -138,7 +138,7 @@ def _open_bind(
         yield DatabaseConnection(
             dialect,
             connection,
-            connectorx_url(url, connection) if url is not None else None,
+            build_connectorx_url(url, connection) if url is not None else None,
             db_schema,
             settings,
             has_files=pattern is not None,
@@ -181,7 +181,7 @@ def _create_engine(url: sa.URL, connect_timeout: float) -> sa.Engine:
     except (ModuleNotFoundError, NoSuchModuleError):
         extra = normalize_dialect(url.get_backend_name())
         raise UsageError(
-            f'{database_name(url)} needs a driver that is not installed: pip install "feedback-etl[{extra}]".'
+            f'{find_product(url)} needs a driver that is not installed: pip install "feedback-etl[{extra}]".'
         ) from None
     except (ArgumentError, TypeError, ValueError) as error:
         raise connection_error(url, error) from None

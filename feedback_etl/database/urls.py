@@ -65,7 +65,7 @@ def normalize_dialect(dialect: str) -> str:
     return "mysql" if dialect == "mariadb" else dialect
 
 
-def database_name(url: sa.URL) -> str:
+def find_product(url: sa.URL) -> str:
     """Return the product name of a URL's database."""
     return _PRODUCT_NAMES.get(url.get_backend_name(), "database")
 
@@ -96,7 +96,7 @@ def set_driver(url: sa.URL) -> sa.URL:
     with suppress(OSError, ValueError):
         if Path(str(url.database)).is_file():
             return url
-    raise SourceError(f"There is no {database_name(url)} file at {url.database}.")
+    raise SourceError(f"There is no {find_product(url)} file at {url.database}.")
 
 
 _TLS = {
@@ -146,7 +146,7 @@ _IRRELEVANT_OPTIONS = {"hostaddr", "connect_timeout", "client_encoding", "passfi
 _SSL_MODES = {"disable", "prefer", "require"}
 
 
-def connectorx_url(url: sa.URL, connection: sa.Connection) -> str | None:
+def build_connectorx_url(url: sa.URL, connection: sa.Connection) -> str | None:
     """Return the URL for ConnectorX; None if it would not reach the same database in the same way.
 
     For PostgreSQL it is built from the driver's parameters, including its environment and password file.
@@ -204,9 +204,9 @@ def describe_url(url: sa.URL) -> str:
     if (pattern := files.find_pattern(url)) is not None:
         return f"the files {pattern}"
     if url.get_backend_name() in _FILE_BACKENDS:
-        return f"the {database_name(url)} file {url.database}"
+        return f"the {find_product(url)} file {url.database}"
     host = url.host or url.query.get("host") or url.query.get("unix_socket") or "the local socket"
     host = host if isinstance(host, str) else ", ".join(host)
     port = f":{url.port}" if url.port else ""
     name = (url.database or "(none named)").rpartition("@")[2]
-    return f"{database_name(url)} at {host}{port}, database {name}"
+    return f"{find_product(url)} at {host}{port}, database {name}"
