@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from feedback_etl.cli.command_group import output_option, privacy_option, row_option, speed_option
+from feedback_etl.cli.command_group import option, output_option, privacy_option, row_option, speed_option
 from feedback_etl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -83,10 +83,9 @@ IncludeSubjectHash = Annotated[
     ),
 ]
 JsonOutput = Annotated[bool, output_option("--json", "Print the result as JSON to stdout.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done without doing it.")]
+DryRun = Annotated[bool, option("--dry-run", "Show what would be done without doing it.")]
 KeyFiles = Annotated[
-    list[Path] | None,
-    typer.Option("--key-file", help="Additional key that exports were made with; may be repeated.", metavar="FILE"),
+    list[Path] | None, option("--key-file", "Additional key that exports were made with; may be repeated.", "FILE")
 ]
 
 
