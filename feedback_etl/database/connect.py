@@ -13,7 +13,13 @@ from sqlalchemy.orm import Session, scoped_session
 from feedback_etl.database.connection_errors import connection_error
 from feedback_etl.database.files import find_pattern, view_files
 from feedback_etl.database.read_only import EVERY_ROW, MYSQL_SESSION, SNAPSHOT, read_only_session
-from feedback_etl.database.session_view import copy_session_settings, has_same_view, is_defined_by_url, open_binds
+from feedback_etl.database.session_view import (
+    NOT_BOUND,
+    copy_session_settings,
+    has_same_view,
+    is_defined_by_url,
+    open_binds,
+)
 from feedback_etl.database.urls import (
     build_connectorx_url,
     find_product,
@@ -97,7 +103,7 @@ def find_dialect(database: Database) -> str:
     try:
         return normalize_dialect((bind.get_bind() if isinstance(bind, Session) else bind).dialect.name)
     except SQLAlchemyError:
-        raise UsageError("The session is bound to no engine, or unusable; pass the engine itself.") from None
+        raise UsageError(NOT_BOUND) from None
 
 
 def find_url(database: Database) -> sa.URL:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from feedback_etl.database.window import parse_window
-from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.plurals import pluralize
 from feedback_etl.records.manifest import DataFile, Manifest
@@ -21,6 +20,7 @@ from feedback_etl.schema.model import SUBJECT_HASH
 from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.location import open_storage, require_storage
 from feedback_etl.training.committed_export import CommittedExport, may_share_pairs
+from feedback_etl.training.export_catalog import no_export_error
 from feedback_etl.transform.row_schema import TIME
 
 CROISSANT = "croissant.json"
@@ -78,10 +78,7 @@ def croissant(folder: object, exports: Sequence[Manifest]) -> dict[str, Any]:
     """
     files = [(manifest, file) for manifest in exports if not manifest.pruned_at for file in manifest.all("pairs")]
     if not files:
-        pruned = f" ({len(exports):,} pruned)" if exports else ""
-        raise ExportFileError(
-            f"{folder} contains no export with its files{pruned}; create one with `feedback-etl export`."
-        )
+        raise no_export_error(folder, pruned=len(exports))
     manifests = [manifest for manifest, _ in files]
     return {
         "@context": _CONTEXT,
