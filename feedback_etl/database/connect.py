@@ -97,25 +97,20 @@ def find_dialect(database: Database) -> str:
     Raises:
         UsageError: The URL is not valid, the database is not supported, or a session is bound to no engine.
     """
-    bind = _unwrap(database)
-    if isinstance(bind, sa.URL):
-        return normalize_dialect(bind.get_backend_name())
-    try:
-        return normalize_dialect((bind.get_bind() if isinstance(bind, Session) else bind).dialect.name)
-    except SQLAlchemyError:
-        raise UsageError(NOT_BOUND) from None
+    return normalize_dialect(find_url(database).get_backend_name())
 
 
 def find_url(database: Database) -> sa.URL:
     """Return the URL of a database without connecting; it may contain a password.
 
     Raises:
-        UsageError: The URL is not valid.
+        UsageError: The URL is not valid, or a session is bound to no engine.
     """
     bind = _unwrap(database)
-    if isinstance(bind, sa.URL):
-        return bind
-    return (bind.get_bind() if isinstance(bind, Session) else bind).engine.url
+    try:
+        return bind if isinstance(bind, sa.URL) else (bind.get_bind() if isinstance(bind, Session) else bind).engine.url
+    except SQLAlchemyError:
+        raise UsageError(NOT_BOUND) from None
 
 
 def is_files(database: Database) -> bool:
