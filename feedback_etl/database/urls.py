@@ -26,6 +26,7 @@ _PRODUCT_NAMES = {
     "sqlite": "SQLite",
     "duckdb": "DuckDB",
 }
+_ALIASES = {"postgres": "postgresql", "mariadb": "mysql"}
 _FILE_BACKENDS = {"sqlite", "duckdb"}
 _INVALID_URL = (
     "The database URL is not valid; it looks like postgresql://user:password@host/name, mysql://... or "
@@ -55,14 +56,17 @@ def normalize_dialect(dialect: str) -> str:
 
     Raises:
         UsageError: The database is not supported.
+
+    >>> normalize_dialect("postgres"), normalize_dialect("mariadb")
+    ('postgresql', 'mysql')
     """
-    if dialect not in _DRIVERS:
+    if dialect not in _DRIVERS.keys() | _ALIASES.keys():
         *names, last = _PRODUCT_NAMES.values()
         schemes = ", ".join(f"{scheme}://" for scheme in _DRIVERS)
         raise UsageError(
             f"Databases of the kind {dialect} cannot be read; {', '.join(names)} and {last} can ({schemes})."
         )
-    return "mysql" if dialect == "mariadb" else dialect
+    return _ALIASES.get(dialect, dialect)
 
 
 def find_product(url: sa.URL) -> str:
@@ -77,9 +81,8 @@ def set_driver(url: sa.URL) -> sa.URL:
         UsageError: The database is not supported.
         SourceError: The file of the URL does not exist; connecting never creates one.
     """
-    backend = "postgresql" if url.get_backend_name() == "postgres" else url.get_backend_name()
-    dialect = normalize_dialect(backend)
-    url = url.set(drivername=_DRIVERS[backend])
+    dialect = normalize_dialect(url.get_backend_name())
+    url = url.set(drivername=_DRIVERS.get(url.get_backend_name(), _DRIVERS[dialect]))
     check_options(url)
     if dialect == "postgresql":
         if "ssl" in url.query:  # asyncpg's name
