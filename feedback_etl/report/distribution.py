@@ -12,7 +12,7 @@ from feedback_etl.report.columns import Column, bin_values
 MAX_BINS = 15
 """Bins shown one by one, empty among them; the others are grouped."""
 
-_NUMBER = re.compile(r"(?<!\d)-?\d+(?:\.\d+)?")  # the hyphen of 18-25 is no sign
+_NUMBER = re.compile(r"(?<!\d)-?\d+(?:\.\d+)?")  # the hyphen of 18-25 is not a sign
 
 
 class Share(NamedTuple):
