@@ -40,8 +40,8 @@ class ExportOptions:
             raise UsageError("An incremental export continues where the last one ended: leave `since` and `until` out.")
         if self.output.incremental and self.output.cursor == CREATED_AT and {self.privacy.l, self.privacy.t} != {None}:
             raise UsageError(
-                "`l` and `t` are measured over all rows of one export, and those of an incremental series leave with "
-                "several: leave `l` and `t` out, or `incremental`."
+                "`l` and `t` are measured over all rows of one export, but an incremental series publishes its rows in "
+                "several: omit `l` and `t`, or `incremental`."
             )
         if self.output.recipient is not None:
             require_shareable(self.privacy, self.output.recipient)
