@@ -15,13 +15,13 @@ ROWS, SERIES, PRIVACY, OUTPUT, SPEED = "Rows", "Incremental exports", "Privacy",
 """Headings under which the options of a command with many are listed."""
 
 
-def _declare_option(heading: str, names: str, text: str, metavar: str | None = None, **settings: Any) -> Any:
+def _declare_option(heading: str | None, names: str, text: str, metavar: str | None = None, **settings: Any) -> Any:
     """Declare an option that is listed under a heading, by its names, its help text and the name of its value."""
     return typer.Option(*names.split(), help=text, metavar=metavar, rich_help_panel=heading, **settings)
 
 
-row_option, series_option, privacy_option, output_option, speed_option = (
-    partial(_declare_option, heading) for heading in (ROWS, SERIES, PRIVACY, OUTPUT, SPEED)
+row_option, series_option, privacy_option, output_option, speed_option, option = (
+    partial(_declare_option, heading) for heading in (ROWS, SERIES, PRIVACY, OUTPUT, SPEED, None)
 )
 
 

@@ -57,7 +57,7 @@ def _require_comparable(manifests: "Iterable[Manifest]") -> None:
 
     if any(overlap(*pair) for pair in combinations(shared, 2)):
         raise UsageError(
-            "The shared files have overlapping windows, and a row has another pseudonym in each, so that it would be "
+            "The shared files have overlapping windows, and a row has a different pseudonym in each, so it would be "
             "counted several times: measure them separately."
         )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from feedback_etl.cli.command_group import option
 from feedback_etl.cli.console import echo_err, print_json, write_stdout
 from feedback_etl.cli.keys import list_available_keys
 from feedback_etl.cli.options import (
@@ -28,19 +29,13 @@ if TYPE_CHECKING:
     from feedback_etl.settings.model import Settings
 
 
-UserIdsFile = Annotated[
-    str | None, typer.Option("--user-ids-file", help="File of user ids, one per line; - for stdin.", metavar="FILE")
-]
+UserIdsFile = Annotated[str | None, option("--user-ids-file", "File of user ids, one per line; - for stdin.", "FILE")]
 AnalysisIdsFile = Annotated[
-    str | None,
-    typer.Option("--analysis-ids-file", help="File of analysis ids, one per line; - for stdin.", metavar="FILE"),
+    str | None, option("--analysis-ids-file", "File of analysis ids, one per line; - for stdin.", "FILE")
 ]
-NotInDatabase = Annotated[
-    bool, typer.Option("--not-in-database", help="Erase everyone who has no feedback in the database.")
-]
+NotInDatabase = Annotated[bool, option("--not-in-database", "Erase everyone who has no feedback in the database.")]
 KeepK = Annotated[
-    bool,
-    typer.Option("--keep-k", help="Also remove rows that erasures left in classes smaller than their export's k."),
+    bool, option("--keep-k", "Also remove rows that erasures left in classes smaller than their export's k.")
 ]
 
 

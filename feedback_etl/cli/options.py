@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from feedback_etl.cli.command_group import output_option, privacy_option, row_option, speed_option
+from feedback_etl.cli.command_group import option, output_option, privacy_option, row_option, speed_option
 from feedback_etl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -83,10 +83,9 @@ IncludeSubjectHash = Annotated[
     ),
 ]
 JsonOutput = Annotated[bool, output_option("--json", "Print the result as JSON to stdout.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done without doing it.")]
+DryRun = Annotated[bool, option("--dry-run", "Show what would be done without doing it.")]
 KeyFiles = Annotated[
-    list[Path] | None,
-    typer.Option("--key-file", help="Additional key that exports were made with; may be repeated.", metavar="FILE"),
+    list[Path] | None, option("--key-file", "Additional key that exports were made with; may be repeated.", "FILE")
 ]
 
 
@@ -169,10 +168,10 @@ def load_given_settings(context: typer.Context) -> "Settings":
 
 def find_given_options(context: typer.Context) -> dict[str, Any]:
     """Return the options of an export, without those that are settings, that have the names of a command's options."""
-    from feedback_etl.options.export import option_names
+    from feedback_etl.options.export import list_option_names
     from feedback_etl.settings.model import Settings
 
-    names = {*option_names()} - {*Settings.model_fields}
+    names = {*list_option_names()} - {*Settings.model_fields}
     return {name: value for name, value in context.params.items() if name in names}
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from feedback_etl.cli.command_group import option
 from feedback_etl.cli.console import echo_err, print_json, print_lines
 from feedback_etl.cli.options import JsonOutput, load_command_settings
 from feedback_etl.cli.tables import print_table
@@ -38,28 +39,28 @@ DataFiles = Annotated[
 ]
 QuasiIdentifiers = Annotated[
     list[str] | None,
-    typer.Option(
+    option(
         "--quasi-identifier",
-        help="Column that an attacker may know about a person; may be repeated.  [default: those of the settings]",
-        metavar="COLUMN",
+        "Column that an attacker may know about a person; may be repeated.  [default: those of the settings]",
+        "COLUMN",
     ),
 ]
 SensitiveColumns = Annotated[
     list[str] | None,
-    typer.Option(
+    option(
         "--sensitive",
-        help="Column that an attacker must not learn; may be repeated.  [default: the ratings and columns with the "
+        "Column that an attacker must not learn; may be repeated.  [default: the ratings and columns with the "
         "role sensitive]",
-        metavar="COLUMN",
+        "COLUMN",
     ),
 ]
 PersonColumn = Annotated[
     str | None,
-    typer.Option(
+    option(
         "--person",
-        help="Column that identifies the person of a row; without one, each row counts as a person.  [default: "
+        "Column that identifies the person of a row; without one, each row counts as a person.  [default: "
         "subject_hash, if the files have it]",
-        metavar="COLUMN",
+        "COLUMN",
     ),
 ]
 

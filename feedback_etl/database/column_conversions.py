@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from feedback_etl.database.connect import DatabaseConnection
-from feedback_etl.database.raw_types import RawType, raw_types
+from feedback_etl.database.raw_types import RawType, list_raw_types
 from feedback_etl.database.relation import Column, SourceRelation
 from feedback_etl.database.statements import fetch_rows
 
@@ -24,7 +24,7 @@ _NULLS: dict[str, tuple[str, Any]] = {
 
 def convert_columns(source: DatabaseConnection, relation: SourceRelation) -> SourceRelation:
     """Return the relation with columns of expected types; those that cannot be converted stay as they are."""
-    expected = raw_types(relation.schema)
+    expected = list_raw_types(relation.schema)
     columns, types = dict(relation.columns), dict(relation.types)
     for name in [name for name in types if name in expected and name in columns]:
         if _is_null(source, relation, name, expected[name]):

@@ -45,7 +45,7 @@ _PREPARE = (
 )
 """Statements that prepare the database; the macros convert text.
 
-A text that is no number or truth value stops the query. One that is no time becomes a time that cannot be read.
+A text that is not a number or truth value stops the query. One that is not a time becomes a time that cannot be read.
 """
 
 

@@ -65,7 +65,7 @@ _PERSONAL = {
     "response",
 }
 PRIVATE_REASONS = {"contact details", "text that a person wrote"}
-"""Reasons for which a column is no quasi-identifier, though its name contains such a word."""
+"""Reasons for which a column is not a quasi-identifier, though its name contains such a word."""
 PERSONAL_WORDS = {word: reason for reason, words in _PERSONAL.items() for word in words.split()}
 
 

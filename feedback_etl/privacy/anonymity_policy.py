@@ -41,7 +41,7 @@ class KAnonymityPolicy:
         has_own_ages: Whether the application names the age ranges itself.
 
     Raises:
-        UsageError: A value is out of range, or a quasi-identifier is no column of the export.
+        UsageError: A value is out of range, or a quasi-identifier is not a column of the export.
     """
 
     k: int | None = None

@@ -29,7 +29,7 @@ def is_comparable(first: CommittedExport, second: CommittedExport) -> bool:
     """Return whether a difference between the rows of two exports of one kind can be called drift.
 
     They are in one folder, have equal settings, and are both full exports or increments of one series; a difference of
-    places, of options or of a backlog is no drift. Their windows are known and select by the creation time, and both
+    places, of options or of a backlog is not drift. Their windows are known and select by the creation time, and both
     have no start, or one is at most `MAX_RATIO` times as long as the other.
     """
     exports = (first, second)

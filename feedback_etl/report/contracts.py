@@ -22,7 +22,7 @@ def contracts(schema: FeedbackSchema = CLASSIC_SCHEMA) -> dict[str, str]:
     """Return the text of every contract by file name, for exports of this schema."""
     return {
         "training_pair.schema.json": json.dumps(row_schema(schema), indent=2) + "\n",
-        **{f"source.{name}.sql": tables.application_schema_sql(name) for name in tables.DIALECTS},
+        **{f"source.{name}.sql": tables.render_application_schema(name) for name in tables.DIALECTS},
     }
 
 

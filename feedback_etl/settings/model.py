@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from feedback_etl.database.custom_query import read_query_file
 from feedback_etl.errors import UsageError
-from feedback_etl.options.export import ExportOptions, option_names
+from feedback_etl.options.export import ExportOptions, list_option_names
 from feedback_etl.options.keywords import DatabaseKeywords, ExportKeywords
 from feedback_etl.options.output import OutputOptions
 from feedback_etl.options.privacy import PrivacyOptions
@@ -144,7 +144,7 @@ class Settings(BaseSettings):
         from feedback_etl.transform.model_loader import load_model
 
         given = {*self.model_fields_set, "extra_columns"}
-        configured: dict[str, Any] = {name: getattr(self, name) for name in option_names() if name in given}
+        configured: dict[str, Any] = {name: getattr(self, name) for name in list_option_names() if name in given}
         configured["schema"] = self.feedback_schema
         if self.query and "query" not in keywords:
             configured["query"] = read_query_file(self.query)

@@ -91,7 +91,7 @@ def features(  # noqa: PLR0913  public, flat
         that LightGBM or XGBoost refuse (`[]{}<":,`) are replaced by `_`, and a name that repeats another is numbered.
 
     Raises:
-        UsageError: A rating, precision or name in `include` does not exist, or `vocabulary` is no Vocabulary.
+        UsageError: A rating, precision or name in `include` does not exist, or `vocabulary` is not a Vocabulary.
         ImportError: `sparse` is requested without SciPy.
         ValidationError: A column is missing or has a wrong type, or the age ranges have other edges than those of the
             vocabulary (of a lazy frame, only the type is checked).

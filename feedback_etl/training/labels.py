@@ -60,8 +60,8 @@ def label(  # noqa: PLR0913  public, flat
 
     Raises:
         UsageError: The label or kind does not exist, the threshold is missing, out of range, or without effect, or the
-            name is no text.
-        ValidationError: The frame lacks the rating, or it is no number.
+            name is not text.
+        ValidationError: The frame lacks the rating, or it is not a number.
 
     >>> pairs = pl.DataFrame({"helpful_rating": [5, 3, None]})
     >>> label(pairs, "helpful", threshold=4)["label"].to_list()

@@ -64,7 +64,8 @@ def split_by_hash(frame: Frame, shares: Mapping[str, float], *, by: str, seed: i
         The parts by name, frames of the given kind, with the rows in their order.
 
     Raises:
-        UsageError: The shares are not positive numbers with the sum 1, `by` cannot be split by, or the seed is no int.
+        UsageError: The shares are not positive numbers with the sum 1, `by` cannot be split by, or the seed is not an
+            int.
 
     >>> pairs = pl.DataFrame({"person": ["e", "a", "b", "e", "c"]})
     >>> parts = split_by_hash(pairs, {"train": 0.5, "test": 0.5}, by="person")
@@ -98,8 +99,8 @@ def k_folds(frame: Frame, folds: int = 5, *, by: str, seed: int = 0, name: str =
         The frame with an additional Int8 column without nulls, lazy if the frame is.
 
     Raises:
-        UsageError: The number of folds is no integer from 2 to 100, `by` cannot be split by, the seed is no int, or the
-            name is no text.
+        UsageError: The number of folds is not an integer from 2 to 100, `by` cannot be split by, the seed is not an
+            int, or the name is not text.
 
     >>> pairs = pl.DataFrame({"person": ["e", "a", "b", "e", "c"]})
     >>> k_folds(pairs, 3, by="person")["fold"].to_list()

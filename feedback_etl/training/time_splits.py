@@ -45,8 +45,8 @@ def split_by_time(
         "train" and "test", frames of the given kind, with the rows in their order.
 
     Raises:
-        UsageError: `at` is no time, `gap` is no duration of 0 or more, or the frame has no column `by`.
-        ValidationError: The frame lacks feedback_timestamp, or it is no time.
+        UsageError: `at` is not a time, `gap` is not a duration of 0 or more, or the frame has no column `by`.
+        ValidationError: The frame lacks feedback_timestamp, or it is not a time.
 
     >>> times = [datetime(2025, 10, day, 12) for day in (1, 18, 20, 25)]
     >>> pairs = pl.DataFrame({"subject_hash": ["a", "b", "a", "c"], "feedback_timestamp": times})

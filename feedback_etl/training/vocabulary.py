@@ -47,7 +47,7 @@ class Vocabulary(pydantic.BaseModel):
             and rules. Without age ranges there is no age.
 
     Raises:
-        UsageError: One of them is no tuple of distinct texts.
+        UsageError: One of them is not a tuple of distinct texts.
 
     >>> pairs = pl.DataFrame({"conditions_detected": ["acne,dry", "dry"], "rules_applied": ["r001", None]})
     >>> Vocabulary.fit(pairs).conditions
@@ -184,7 +184,7 @@ class Vocabulary(pydantic.BaseModel):
         """Read a vocabulary that `save` has written.
 
         Raises:
-            ExportFileError: The file cannot be read, or is no complete vocabulary.
+            ExportFileError: The file cannot be read, or is not a complete vocabulary.
         """
         try:
             stored = _StoredVocabulary.model_validate_json(Path(path).read_bytes())
@@ -217,8 +217,8 @@ def _learn_ranges(pairs: pl.LazyFrame) -> tuple[str, ...]:
         return _AGE_RANGES
     if custom := [label for label in labels if not IS_RANGE.fullmatch(label)]:
         raise ValidationError(
-            f"age_range contains {len(custom):,} values that are no ranges such as <18, 18-25 or 50+. Pass custom "
-            "labels from the youngest to the oldest: Vocabulary.fit(pairs, age_ranges=(...))."
+            f"age_range contains labels unlike <18, 18-25 or 50+ ({len(custom):,}). Pass custom labels from the "
+            "youngest to the oldest: Vocabulary.fit(pairs, age_ranges=(...))."
         )
     return drop_wider_labels(sorted(labels, key=parse_bounds))
 
