@@ -13,7 +13,7 @@ def resolve_now(now: datetime | None = None) -> datetime:
         UsageError: `now` is not a datetime, or lies outside the years 1 to 9999 in UTC.
     """
     if now is not None and not isinstance(now, datetime):
-        raise UsageError("now must be a datetime; without a time zone it is interpreted as UTC.")
+        raise UsageError("`now` must be a datetime; without a time zone it is interpreted as UTC.")
     return to_naive_utc(datetime.now(UTC) if now is None else now)
 
 

@@ -197,7 +197,7 @@ def test_training_set_is_read_without_the_settings_file(app: str, form: str) -> 
         label(frame, "helpful")
     unknown_before = Vocabulary.fit(frame, schema=dataset.schema)
     assert features(frame, vocabulary=unknown_before, schema=dataset.schema).columns == ["age", "age_missing"]
-    with pytest.raises(UsageError, match="lists must be distinct lists of the schema: tags"):
+    with pytest.raises(UsageError, match="`lists` must be distinct lists of the schema: tags"):
         Vocabulary.fit(frame, schema=dataset.schema, lists=["topics"])
     vocabulary = Vocabulary.fit(frame, schema=dataset.schema, lists=["tags"])
     vocabulary.save("vocabulary.json")
@@ -405,7 +405,9 @@ def test_rows_of_other_people_are_no_duplicates(app: str) -> None:
 def test_age_edges_do_not_override_the_buckets_of_a_schema() -> None:
     """The setting is one of the default schema."""
     Path("feedback-etl.toml").write_text(f"age_edges = [40]\n{COURSES}", encoding="utf-8")
-    with pytest.raises(UsageError, match=r"age_edges is for the default schema: set `bucket` of \[columns.age_range\]"):
+    with pytest.raises(
+        UsageError, match=r"`age_edges` is for the default schema: set `bucket` of \[columns.age_range\]"
+    ):
         load_settings().to_options()
 
 

@@ -13,7 +13,7 @@ from feedback_etl.privacy.free_text import MAX_DISTINCT, MIN_VALUES
 from feedback_etl.schema.model import IMAGE_URL
 
 MAX_LABEL_LENGTH = 60
-"""Characters; longer texts are no labels."""
+"""Characters; longer texts are not labels."""
 
 _PERSONAL_ITEMS = ("e-mail addresses", "IBANs")
 

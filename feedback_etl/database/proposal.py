@@ -97,7 +97,7 @@ class Proposal(NamedTuple):
         return [column for column in self.columns if column.use == use]
 
     def with_use(self, use: Use, name: str) -> "Proposal":
-        """Return the proposal with another column for a use that one column has; with none for an unknown name."""
+        """Return the proposal with a use moved to another column, or to none if no column has the name."""
         columns = [
             column._replace(use=use, reason="")
             if column.column.name == name
