@@ -31,7 +31,17 @@ def test_every_block_is_one_of_those_that_are_tested() -> None:
     """
     fences = re.findall(r"^(.*?)(?:```|~~~)(\S*)$", TEXT, re.MULTILINE)
     assert {margin for margin, _ in fences} == {""}
-    assert {language for _, language in fences} == {"", "sh", "python", "text", "toml", "sql", "cron", "{eval-rst}", "{toctree}"}
+    assert {language for _, language in fences} == {
+        "",
+        "sh",
+        "python",
+        "text",
+        "toml",
+        "sql",
+        "cron",
+        "{eval-rst}",
+        "{toctree}",
+    }
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
