@@ -40,7 +40,7 @@ def describe_schema(record: Mapping[str, Any]) -> str:
 
     >>> from feedback_etl.schema.column_types import ExtraColumn
     >>> schema = FeedbackSchema(ratings=(Rating(name="stars", min=1, max=5),), columns=(ExtraColumn("country"),))
-    >>> describe_schema(schema_settings(schema)["schema"])
+    >>> describe_schema(record_schema(schema)["schema"])
     'stars 1 to 5, country, item recommendation_id'
     """
     schema = _from_record(record)
