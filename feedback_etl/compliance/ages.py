@@ -37,7 +37,7 @@ def check_ages(context: CheckContext) -> ChecklistItem:
         ranges = list(exported_age_ranges(export.manifest.settings).categories)
         if narrow := find_narrow_ranges(edges, MIN_RANGE_YEARS):
             return f"has ranges of fewer than {MIN_RANGE_YEARS} years: {', '.join(narrow)}"
-        return "" if labels.is_in(ranges).all() else "has ages that are no ranges"
+        return "" if labels.is_in(ranges).all() else "has ages that are not ranges"
 
     problems, untested = find_problems(exports, find_problem, remedies), []
     for export in exports:
@@ -49,7 +49,7 @@ def check_ages(context: CheckContext) -> ChecklistItem:
             Finding(f"{name} of {export.path.name}, whose numbers may be ages or years of birth")
             for name in columns.possible
         ]
-    passed = "Ages are ranges, or labels of the application that are no ages."
+    passed = "Ages are ranges, or labels of the application that are not ages."
     return build_item("ages", problems, passed=passed, untested=untested)
 
 

@@ -13,7 +13,7 @@ from feedback_etl.privacy.contact_details import find_contact_details
 from feedback_etl.schema.model import IMAGE_URL
 
 MAX_LABEL_LENGTH = 60
-"""Characters; longer texts are no labels."""
+"""Characters; longer texts are not labels."""
 
 
 def find_free_texts(export: ExportContents, remedies: Remedies) -> Iterator[Finding]:
