@@ -33,7 +33,7 @@ from series_model import Increment, Row, Series, TrainingModel
 from sqlalchemy.pool import StaticPool
 
 import feedback_etl as fe
-from feedback_etl.clock import parse_lookback
+from feedback_etl.clock import parse_duration
 from feedback_etl.errors import ExportFileError, FeedbackError, UsageError, ValidationError
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
@@ -68,7 +68,7 @@ class SeriesMachine(RuleBasedStateMachine):
         self.now, self.number = NOW, 0
         self.model = TrainingModel()
         self.series = [
-            Series(parse_lookback(options.get("lookback", "1h")), "cursor" in options) for options in SETTINGS
+            Series(parse_duration(options.get("lookback", "1h")), "cursor" in options) for options in SETTINGS
         ]
 
     def new_location(self) -> str:
