@@ -16,6 +16,7 @@ from feedback_etl.database.cursor import with_cursor
 from feedback_etl.database.cursor_name import CREATED_AT
 from feedback_etl.database.declared import declared_relation
 from feedback_etl.database.driver_errors import invalid_query_error
+from feedback_etl.database.empty_selects import empty_id_select, empty_query_select, empty_select, empty_table_select
 from feedback_etl.database.file_types import convert_columns
 from feedback_etl.database.files import SELECT_FILES
 from feedback_etl.database.null_columns import type_null_columns
@@ -24,10 +25,6 @@ from feedback_etl.database.relation import (
     SourceRelation,
     add_consent,
     default_relation,
-    empty_id_select,
-    empty_query_select,
-    empty_select,
-    empty_table_select,
     query_relation,
 )
 from feedback_etl.database.statements import execute, fetch_count, fetch_rows, hides_rows
