@@ -132,6 +132,8 @@ def _measure_parent(recording: Path, folder: Path, options: TransformOptions, st
             if len(pending) == BATCHES_PER_CHECK:
                 _measure_writer(pl.concat(pending), options, output, steps, bounds)
                 pending = []
+        if pending:
+            _measure_writer(pl.concat(pending), options, output, steps, bounds)
 
 
 def _select_valid(raw: pl.DataFrame, options: TransformOptions) -> pl.DataFrame:
