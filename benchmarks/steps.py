@@ -27,7 +27,7 @@ from own_share import BATCH_ROWS, connectorx_url
 
 from feedback_etl.data_files.csv_files import write_csv
 from feedback_etl.database.raw_types import to_raw
-from feedback_etl.database.relation import default_relation
+from feedback_etl.database.relation import build_default_relation
 from feedback_etl.database.sql import select_feedback
 from feedback_etl.database.window import Window
 from feedback_etl.options.export import ExportOptions
@@ -72,7 +72,7 @@ def measure(recording: Path, folder: Path, url: str, options: TransformOptions) 
 def _measure_reader(recording: Path, url: str, now: datetime, steps: Costs, bounds: Costs) -> int:
     import connectorx
 
-    query = select_feedback(default_relation("postgresql"), Window(None, now))
+    query = select_feedback(build_default_relation("postgresql"), Window(None, now))
 
     def read() -> int:
         stream = connectorx.read_sql(connectorx_url(url), query, return_type="arrow_stream", batch_size=BATCH_ROWS)
