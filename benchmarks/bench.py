@@ -108,9 +108,9 @@ def _measured(options: argparse.Namespace) -> Results:
         series = place.folder / "series"
         commands = with_options(series)
         bench.run(export("--days", "-1", "--incremental")(series))
-        with_them = compare(bench, commands, dict.fromkeys(commands, rows), rounds)
+        with_them = compare(bench, commands, dict.fromkeys(commands, rows), rounds, memory=not options.small)
         steps = bench.run((USERS_PYTHON, HERE / "steps.py", place.folder, place.recording(url)))
-        sqlite = _compare_on_sqlite(place, now, rows, rounds)
+        sqlite = _compare_on_sqlite(place, now, rows, rounds, memory=not options.small)
         scale = _scale(place, url, options)
         version = database.server_version(place.server)
     return Results(
@@ -176,19 +176,19 @@ def _compare(place: _Place, url: sa.URL, now: datetime, options: argparse.Namesp
     orm_rows = options.rows // 10 if options.small else min(options.rows, 20_000)
     commands = contenders(place.setup(url, now, orm_rows))
     rows_of = dict.fromkeys(commands, options.rows) | {ORM: orm_rows}
-    figures = compare(place.bench(url), commands, rows_of, options.rounds, slow=SLOW)
+    memory = not options.small
+    figures = compare(place.bench(url), commands, rows_of, options.rounds, slow=SLOW, memory=memory)
     check_rows(figures)
     return figures
 
 
-def _compare_on_sqlite(place: _Place, now: datetime, rows: int, rounds: int) -> dict[str, Measured]:
+def _compare_on_sqlite(place: _Place, now: datetime, rows: int, rounds: int, *, memory: bool) -> dict[str, Measured]:
     """Ours and the script, on a file with the same rows."""
     path = place.folder / "compared.db"
     create_sample_database(path, rows=rows, now=now)
     commands = on_sqlite()
-    figures = compare(
-        place.bench(sa.URL.create("sqlite", database=str(path))), commands, dict.fromkeys(commands, rows), rounds
-    )
+    bench = place.bench(sa.URL.create("sqlite", database=str(path)))
+    figures = compare(bench, commands, dict.fromkeys(commands, rows), rounds, memory=memory)
     path.unlink()
     return figures
 

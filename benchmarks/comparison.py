@@ -46,17 +46,19 @@ def compare(
     rounds: int,
     *,
     slow: Collection[str] = (),
+    memory: bool = True,
 ) -> dict[str, Measured]:
     """Measure commands, each of which reads so many rows; the run for the memory also fills the caches.
 
     The slow ones take part in the first two rounds only.
+    Without `memory` there is no such run.
 
     Raises:
         Failed: A command ended with an error; the message names it.
     """
-    peaks = {}
+    peaks: dict[str, int | None] = dict.fromkeys(commands)
     timings: dict[str, list[Timing]] = {name: [] for name in commands}
-    for name, command in commands.items():
+    for name, command in commands.items() if memory else ():
         with named(name):
             peaks[name] = bench.peak_memory(command)
     for number in range(1, rounds + 1):
