@@ -39,7 +39,7 @@ class Measured:
         return median(own / its for own, its in rounds) * other.rows / self.rows
 
 
-def compare(
+def compare(  # noqa: PLR0913
     bench: Bench,
     commands: Mapping[str, Command],
     rows_of: Mapping[str, int],
@@ -50,8 +50,7 @@ def compare(
 ) -> dict[str, Measured]:
     """Measure commands, each of which reads so many rows; the run for the memory also fills the caches.
 
-    The slow ones take part in the first two rounds only.
-    Without `memory` there is no such run.
+    The slow ones take part in the first two rounds only. Without `memory` there is no such run.
 
     Raises:
         Failed: A command ended with an error; the message names it.
