@@ -80,7 +80,19 @@ PRIVACY = (
 def test_every_setting_has_three_sources(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command line, FEEDBACK_ETL_<NAME> and the file, for each field."""
     text = {"database_url", "db_schema", "output_dir", "key_file"}
-    schema = {"query", "source", "ratings", "lists", "columns", "dedup", "age_edges", "row_model", "formulas", "cursor"}
+    schema = {
+        "query",
+        "source",
+        "ratings",
+        "lists",
+        "columns",
+        "items",
+        "dedup",
+        "age_edges",
+        "row_model",
+        "formulas",
+        "cursor",
+    }
     schema |= {"allow_row_security"}
     timeouts = {"connect_timeout", "read_timeout", "lock_timeout", "batch_size"}
     assert set(Settings.model_fields) == {*text, *timeouts, "retired_keys", *schema, *LINEAGE, *PRIVACY, *RECORD}
@@ -123,6 +135,7 @@ def test_defaults() -> None:
         quasi_identifiers=("age_range", "conditions_detected", "timeframe"),
         ratings={},
         lists={},
+        items={},
         dedup=None,
         lineage=None,
         lineage_hosts=False,

@@ -29,6 +29,15 @@ HashRecommendationId = Annotated[
     bool,
     typer.Option("--hash-recommendation-id", help="Pseudonymise recommendation_id as well.", rich_help_panel=PRIVACY),
 ]
+Items = Annotated[
+    str | None,
+    typer.Option(
+        "--items",
+        help="Export item ratings, for example product_ratings, as rows of a second file.",
+        metavar="NAME",
+        rich_help_panel=ROWS,
+    ),
+]
 PseudonymLength = Annotated[
     int | None,
     typer.Option(

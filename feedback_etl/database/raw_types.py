@@ -206,6 +206,7 @@ def raw_types(schema: FeedbackSchema = CLASSIC_SCHEMA) -> dict[str, RawType]:
             column.name: _IDENTIFIER if column.role == "identifier" else _TYPES[column.type]
             for column in schema.all_columns
         },
+        **({schema.exported_items.name: _LIST} if schema.exported_items else {}),
         **age,
         "created_at": _INSTANT,
         **dict.fromkeys((CONSENT, IMAGE_OPT_IN), _TRUTH),

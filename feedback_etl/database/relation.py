@@ -110,12 +110,14 @@ def default_relation(
     db_schema: str | None = None,
     consent_columns: Sequence[ConsentColumn] = (),
     image_consent_columns: Sequence[ConsentColumn] = (),
-    cursor: ExtraColumn | None = None,
+    schema: FeedbackSchema = CLASSIC_SCHEMA,
 ) -> SourceRelation:
     """Return the default application schema, one row per feedback; the lowest profile id gives the age.
 
-    Columns that record consent add the column `consent`; columns that record consent to images add `image_url`.
+    Columns that record consent add the column `consent`; columns that record consent to images add `image_url`. Of the
+    schema, the exported items and an extra column of the feedback, the cursor, are read.
     """
+    cursor = next((column for column in schema.raw_extra_columns if column != IMAGE_URL), None)
     feedback = _alias(tables.recommendation_feedbacks, "f", db_schema, *([cursor.name] if cursor else []))
     record = _alias(tables.recommendation_records, "r", db_schema)
     profile = _alias(tables.profiles, "p", db_schema)
@@ -128,7 +130,8 @@ def default_relation(
         "age": profile.c.age,
         **{column.raw_name: record.c[column.raw_name] for column in CLASSIC_SCHEMA.lists},
     }
-    columns = {name: joined[name] if name in joined else feedback.c[name] for name in CLASSIC_SCHEMA.raw_columns}
+    schema = replace(CLASSIC_SCHEMA, exported_items=schema.exported_items)
+    columns = {name: joined[name] if name in joined else feedback.c[name] for name in schema.raw_columns}
     extra: tuple[ExtraColumn, ...] = ()
     if consent_columns:
         columns[CONSENT] = consent_condition(feedback, consent_columns, db_schema)
@@ -150,7 +153,7 @@ def default_relation(
         rows_without_profiles=rows_without_profiles,
         profiles=profile,
         consent=tuple(map(str, consent_columns)),
-        schema=CLASSIC_SCHEMA.with_extra_columns(extra),
+        schema=schema.with_extra_columns(extra),
     )
 
 

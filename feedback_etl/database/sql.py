@@ -160,7 +160,8 @@ def _readable(relation: SourceRelation, name: str) -> Column:
     if kind.endswith("[]"):
         column = sa.func.array_to_json(column)
     schema = relation.schema
-    texts = {*(column.raw_name for column in schema.lists), *raw_names(schema, "text")} - _CLASSIC_TEXTS
+    json = [column.raw_name for column in schema.lists] + [rating.name for rating in schema.items]
+    texts = {*json, *raw_names(schema, "text")} - _CLASSIC_TEXTS
     untyped = {"created_at", "date_of_birth", *raw_names(schema, "time"), *relation.comparisons}
     if name in texts or (relation.dialect == "sqlite" and name in untyped):
         # On SQLite, ConnectorX infers no type from a null in the first row; on PostgreSQL '' is faster.

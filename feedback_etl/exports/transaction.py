@@ -125,8 +125,8 @@ class ExportTransaction:
         self._publisher.begin(self.stem)
 
     def write(self, pairs: pl.DataFrame) -> None:
-        """Add rows to the data file."""
-        self._writer("pairs").append(pairs)
+        """Add rows to the data file, and the items that they carry to a second one."""
+        cast("ExportFiles", self._files).write(pairs)
 
     def write_rejected(self, rows: pl.DataFrame) -> None:
         """Add rows to the list of rejected rows, which the first of them creates."""
@@ -137,9 +137,9 @@ class ExportTransaction:
         self._writer(kind).append(rows)
 
     @property
-    def escaped_texts(self) -> dict[str, int]:
-        """Return the number of escaped texts in the data file by column."""
-        return self._writer("pairs").escaped_texts
+    def counts(self) -> dict[str, Any]:
+        """Return the counts of escaped texts and of item rows, by the fields of `ExportReport`."""
+        return cast("ExportFiles", self._files).counts
 
     def spool(self, pairs: pl.DataFrame) -> None:
         """Spool rows that may have to be suppressed, until `release_spooled`."""

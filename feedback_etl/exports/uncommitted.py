@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -10,6 +11,7 @@ from feedback_etl.data_files.links import LINKED_KINDS, find_rows, join_links, s
 from feedback_etl.exports.part_writer import PartWriter
 from feedback_etl.exports.rewrite import map_files, read_pseudonyms, write_remaining
 from feedback_etl.records.layout import (
+    items_path,
     links_path,
     members_path,
     pending_path,
@@ -19,6 +21,7 @@ from feedback_etl.records.layout import (
 )
 from feedback_etl.records.manifest import DataFile
 from feedback_etl.storage.base import Storage
+from feedback_etl.transform.items import explode_items, without_items
 
 _IsErased = Callable[[str], bool]
 """Recognises the pseudonyms of erased analyses."""
@@ -34,21 +37,34 @@ class ExportFiles:
     def __init__(self, storage: Storage, file_format: FileFormat, metadata: dict[str, str] | None) -> None:
         self._suffix = file_format.suffix
         state = {"rows": FileFormat(), "members": FileFormat("parquet"), "pending": FileFormat("parquet")}
-        formats = {"rejected": FileFormat(), "links": FileFormat(), "pairs": file_format, "spool": FileFormat("arrow")}
+        data = {"rejected": FileFormat(), "links": FileFormat(), "items": file_format, "pairs": file_format}
         self.writers = {
             kind: PartWriter(storage, "", format_, metadata if kind == "pairs" else None, is_announced=True)
-            for kind, format_ in (state | formats).items()
+            for kind, format_ in (state | data | {"spool": FileFormat("arrow")}).items()
         }
 
     def names(self, stem: str) -> list[str]:
         """Return the names of the files that the log announces."""
         state = [seen_rows_path(stem), members_path(stem), pending_path(stem)]
-        return [*state, rejected_path(stem), links_path(stem), f"{stem}{self._suffix}"]
+        data = [items_path(stem, self._suffix), f"{stem}{self._suffix}"]
+        return [*state, rejected_path(stem), links_path(stem), *data]
 
     def move(self, stem: str) -> None:
         """Give the files the names of a stem."""
         for writer, name in zip(self.writers.values(), (*self.names(stem), spool_path(stem)), strict=True):
             writer.move(name)
+
+    def write(self, pairs: pl.DataFrame) -> None:
+        """Add training pairs, and the items that they carry to a file of their own."""
+        self.writers["pairs"].append(without_items(pairs))
+        self.writers["items"].append(explode_items(pairs))
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """Return the counts of escaped texts and of item rows, by the fields of `ExportReport`."""
+        items, escaped = self.writers["items"], sorted(self.writers["pairs"].escaped_texts.items())
+        of_items = {"exported_items": items.rows, "escaped_items": sum(items.escaped_texts.values())}
+        return of_items | {"escaped_texts": dict(escaped)}
 
     def complete(self) -> list[DataFile]:
         """Complete the files that have rows, and describe them in the order of publication."""

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -55,7 +56,7 @@ def write_export(selection: ReadRequest, request: ExportRequest) -> ExportReport
             else:
                 _release_spooled(files, processor, options, shared)
             report = processor.build_report(window, stream.excluded + (release.excluded if release else 0))
-            report.escaped_texts = dict(sorted(files.escaped_texts.items()))
+            report = replace(report, **files.counts)
             details = ManifestDetails(
                 "full",
                 window,
@@ -73,7 +74,7 @@ def write_export(selection: ReadRequest, request: ExportRequest) -> ExportReport
         if series is not None and (any(published) or details.is_state_new):
             series.delete_state(request.storage)
         report.export_filename = published.pairs or ""
-        report.rejected_filename = published.rejected or ""
+        report.rejected_filename, report.items_filename = published.rejected or "", published.items or ""
         report.advice = suggest(request, stream)
     return report
 
