@@ -14,7 +14,13 @@ from feedback_etl.compliance.remedies import SET_DATABASE, Remedies
 from feedback_etl.data_files.row_filter import PSEUDONYM
 from feedback_etl.plurals import pluralize
 from feedback_etl.privacy.keys import Key
-from feedback_etl.privacy.remaining_classes import concat_classes, hash_export_owners, measure_remaining_k
+from feedback_etl.privacy.remaining_classes import (
+    concat_classes,
+    hash_export_owners,
+    is_counted_in_series,
+    measure_remaining_k,
+    must_be_recounted,
+)
 from feedback_etl.privacy.risk_measures import linkage_risk
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.schema.classic import is_classic
@@ -25,7 +31,8 @@ def check_k(context: CheckContext) -> ChecklistItem:
     """Test the k of the exports, and measure the risk of linking their rows by a pseudonym.
 
     An export must have the k of the settings or its own, whichever is greater; one of a series with k, together with
-    the other exports of the series. After an erasure k is measured again, and in a series after one was pruned.
+    the other exports of the series. After an erasure k is measured again, in a series also after one was pruned, or
+    where the newest versions of its rows were not counted.
     """
     exports, remedies = context.files, context.remedies
     find_owners = _create_owner_lookup(context)
@@ -36,12 +43,11 @@ def check_k(context: CheckContext) -> ChecklistItem:
         required = max(required, k)
         if not k:
             untested.append(Finding(f"{_describe_k(last)}, and none is required", "set k in the settings"))
-        elif not _has_lost_rows(manifests, context.exports):
-            problems += [finding for each in manifests for finding in _find_k_problems(each, k, remedies)]
+        elif not _must_be_recounted(manifests, context.exports):
+            problems += [finding for manifest in manifests for finding in _find_k_problems(manifest, k, remedies)]
         elif (measured := _measure(group, find_owners)) is None:
-            lost = "which lost rows" if _is_series(last) else "from which rows were erased"
-            clause = f"people of {_name(last, group[-1].path.name)}, {lost}, cannot be counted without the database"
-            untested.append(Finding(f"{clause} and the key", SET_DATABASE))
+            people = f"people of {_name(last, group[-1].path.name)}, {_explain(last)}"
+            untested.append(Finding(f"{people}, cannot be counted without the database and the key", SET_DATABASE))
         elif 0 < measured < k:  # 0 is that of no rows
             problems.append(_describe_remaining_k(last, measured, k, remedies))
         else:
@@ -58,27 +64,24 @@ def _group(exports: Sequence[ExportContents]) -> list[list[ExportContents]]:
     """Group the exports whose classes are counted together: those of a series with k; the others are alone."""
     groups: dict[str, list[ExportContents]] = {}
     for export in exports:
-        name = export.manifest.settings_digest if _is_series(export.manifest) else export.manifest.stem
+        name = export.manifest.settings_digest if is_counted_in_series(export.manifest) else export.manifest.stem
         groups.setdefault(name, []).append(export)
     return list(groups.values())
 
 
-def _is_series(manifest: Manifest) -> bool:
-    return manifest.risk.get("scope") == "series"
-
-
-def _has_lost_rows(manifests: Sequence[Manifest], existing: Sequence[Manifest]) -> bool:
-    """Return whether rows were erased from exports, or an export of their series was pruned and so is not existing."""
-    if any(manifest.risk.get("stale") for manifest in manifests):
+def _must_be_recounted(manifests: Sequence[Manifest], existing: Sequence[Manifest]) -> bool:
+    """Return whether manifests do not say the k of exports; a pruned one of a series is not existing."""
+    if must_be_recounted(manifests):
         return True
     last = manifests[-1]
-    numbers = {each.chain["number"] for each in existing if each.chain and each.settings_digest == last.settings_digest}
-    return _is_series(last) and len(numbers) < max(numbers)
+    series = [export for export in existing if export.settings_digest == last.settings_digest]
+    numbers = {export.chain["number"] for export in series if export.chain}
+    return is_counted_in_series(last) and len(numbers) < max(numbers)
 
 
 def _name(manifest: Manifest, name: str = "") -> str:
     """Return the name of an export, or of its series, in a message."""
-    return f"the series of {manifest.stem}" if _is_series(manifest) else name or manifest.stem
+    return f"the series of {manifest.stem}" if is_counted_in_series(manifest) else name or manifest.stem
 
 
 def _create_owner_lookup(context: CheckContext) -> Callable[[Manifest], pl.LazyFrame | None]:
@@ -101,7 +104,7 @@ def _create_owner_lookup(context: CheckContext) -> Callable[[Manifest], pl.LazyF
 def _measure(exports: Sequence[ExportContents], find_owners: Callable[[Manifest], pl.LazyFrame | None]) -> int | None:
     manifest, names = exports[-1].manifest, exports[-1].manifest.risk["quasi_identifiers"]
     has_people = all(SUBJECT_HASH.name in export.columns for export in exports)
-    rows = concat_classes([export.rows for export in exports], names)
+    rows = concat_classes([(export.manifest, export.rows) for export in exports], names)
     return measure_remaining_k(rows, names, None if has_people else find_owners(manifest))
 
 
@@ -118,13 +121,23 @@ def _describe_k(manifest: Manifest, remaining: Mapping[str, int] = MappingProxyT
 
 
 def _since(manifest: Manifest) -> str:
-    return "since people were erased" + " or exports pruned" * _is_series(manifest)
+    """Return what happened to an export, or to its series, after its k was measured."""
+    if manifest.settings.get("cursor"):
+        return "counted over all versions of its rows, and over the newest ones"
+    return "since people were erased" + " or exports pruned" * is_counted_in_series(manifest)
+
+
+def _explain(manifest: Manifest) -> str:
+    """Return why people are to be counted again, as a clause."""
+    if manifest.settings.get("cursor"):
+        return "of which a reader finds the newest versions of rows"
+    return "which lost rows" if is_counted_in_series(manifest) else "from which rows were erased"
 
 
 def _find_k_problems(manifest: Manifest, required: int, remedies: Remedies) -> list[Finding]:
     """Return why the k of an export may be smaller than required."""
     risk, settings = manifest.risk, remedies.settings
-    names = settings.known_columns
+    names = settings.effective_quasi_identifiers
     remedy = remedies.replace(manifest, k=max(settings.k or 0, manifest.settings.get("k") or 0))
     if not risk or int(risk["k"]) < required:
         return [Finding(f"{_describe_k(manifest)}, and {required} is required", remedy)]

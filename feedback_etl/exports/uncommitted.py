@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -54,17 +53,12 @@ class ExportFiles:
         for writer, name in zip(self.writers.values(), (*self.names(stem), spool_path(stem)), strict=True):
             writer.move(name)
 
-    def write(self, pairs: pl.DataFrame) -> None:
-        """Add training pairs, and the items that they carry to a file of their own."""
-        self.writers["pairs"].append(without_items(pairs))
-        self.writers["items"].append(explode_items(pairs))
-
-    @property
-    def counts(self) -> dict[str, Any]:
-        """Return the counts of escaped texts and of item rows, by the fields of `ExportReport`."""
-        items, escaped = self.writers["items"], sorted(self.writers["pairs"].escaped_texts.items())
-        of_items = {"exported_items": items.rows, "escaped_items": sum(items.escaped_texts.values())}
-        return of_items | {"escaped_texts": dict(escaped)}
+    def write(self, rows: pl.DataFrame, kind: str) -> None:
+        """Add rows to the file of a kind; pairs add the items that they carry to a file of their own."""
+        if kind == "pairs":
+            self.writers["items"].append(explode_items(rows))
+            rows = without_items(rows)
+        self.writers[kind].append(rows)
 
     def complete(self) -> list[DataFile]:
         """Complete the files that have rows, and describe them in the order of publication."""

@@ -7,10 +7,14 @@ import polars as pl
 from feedback_etl.data_files.links import read_links
 from feedback_etl.data_files.row_filter import LINKED, PSEUDONYM
 from feedback_etl.privacy.keys import Key
+from feedback_etl.privacy.series_rows import EXPORT, OCCURRENCE, is_newest, version
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.schema.model import SUBJECT_HASH
 from feedback_etl.storage.base import Storage
 from feedback_etl.transform.expressions import hash_id
+
+IS_NEWEST = "is newest"
+"""Column of counted rows. No column of an export has a blank in its name."""
 
 Owners = Sequence[tuple[str, str]]
 """Analyses of the application, each with the user whose it is, as text."""
@@ -41,7 +45,7 @@ def measure_remaining_k(
     """Measure k of rows of an export; None if their people cannot be counted, 0 without rows.
 
     Args:
-        rows: Rows as text.
+        rows: Rows as text, see `concat_classes`.
         quasi_identifiers: Columns of the equivalence classes.
         owners: Users by pseudonym, see `hash_owners`; not needed for rows with a subject_hash.
     """
@@ -51,24 +55,48 @@ def measure_remaining_k(
     return int(count_people(people, quasi_identifiers).select(pl.col("people").min()).collect().item() or 0)
 
 
+def is_counted_in_series(manifest: Manifest) -> bool:
+    """Return whether k of an export concerns its series: there rows wait, or a reader finds the newest versions."""
+    follows_changes = bool(manifest.chain and manifest.settings.get("k") and manifest.settings.get("cursor"))
+    return follows_changes or manifest.risk.get("scope") == "series"
+
+
 def list_counted_together(manifest: Manifest, exports: Iterable[Manifest]) -> list[Manifest]:
     """Return the exports with which the equivalence classes of an export are counted: itself, or all of its series."""
-    if manifest.risk.get("scope") != "series":
+    if not is_counted_in_series(manifest):
         return [manifest]
-    return [each for each in exports if each.chain and each.settings_digest == manifest.settings_digest]
+    return [export for export in exports if export.chain and export.settings_digest == manifest.settings_digest]
 
 
-def has_lost_rows(exports: Iterable[Manifest]) -> bool:
-    """Return whether exports that are counted together lost rows: by an erasure, or because one of them was pruned."""
-    return any(manifest.pruned_at or manifest.risk.get("stale") for manifest in exports)
+def must_be_recounted(exports: Iterable[Manifest]) -> bool:
+    """Return whether manifests do not say the k of exports that are counted together.
+
+    They lost rows by an erasure, or because one of them was pruned; or each of them was counted alone.
+    """
+    return any(
+        manifest.pruned_at
+        or manifest.risk.get("stale")
+        or (manifest.risk and is_counted_in_series(manifest) and manifest.risk.get("scope") != "series")
+        for manifest in exports
+    )
 
 
-def concat_classes(rows: Iterable[pl.LazyFrame], quasi_identifiers: Sequence[str]) -> pl.LazyFrame:
-    """Return the rows of exports with what their classes need: pseudonyms, people where known, quasi-identifiers."""
-    frames = list(rows)
-    has_people = all(SUBJECT_HASH.name in frame.collect_schema() for frame in frames)
+def concat_classes(exports: Iterable[tuple[Manifest, pl.LazyFrame]], quasi_identifiers: Sequence[str]) -> pl.LazyFrame:
+    """Return the rows of exports with what their classes need.
+
+    The columns are pseudonyms, people where known, the quasi-identifiers, and whether a row is the newest version of
+    its pair, as `scan_training` finds it. All rows are, unless the series follows changes.
+    """
+    pairs = list(exports)
+    first, has_people = pairs[0][0], all(SUBJECT_HASH.name in rows.collect_schema() for _, rows in pairs)
     columns = [PSEUDONYM, *([SUBJECT_HASH.name] if has_people else []), *quasi_identifiers]
-    return pl.concat([frame.select(*dict.fromkeys(columns)) for frame in frames])
+    if not first.settings.get("cursor"):
+        rows = pl.concat([frame.select(*dict.fromkeys(columns)) for _, frame in pairs])
+        return rows.with_columns(pl.lit(value=True).alias(IS_NEWEST))
+    key = first.schema.pair_key
+    frames = [rows.with_columns(version(key, int(manifest.chain["number"]))) for manifest, rows in pairs]
+    rows = pl.concat([frame.select(*dict.fromkeys([*columns, *key, EXPORT, OCCURRENCE])) for frame in frames])
+    return rows.with_columns(is_newest(key).alias(IS_NEWEST))
 
 
 def add_people(rows: pl.LazyFrame, owners: pl.LazyFrame | None) -> pl.LazyFrame | None:
@@ -79,5 +107,10 @@ def add_people(rows: pl.LazyFrame, owners: pl.LazyFrame | None) -> pl.LazyFrame 
 
 
 def count_people(rows: pl.LazyFrame, names: Sequence[str]) -> pl.LazyFrame:
-    """Count the people of each equivalence class: the quasi-identifiers and `people`."""
-    return rows.group_by(list(dict.fromkeys(names))).agg(pl.col("person").n_unique().alias("people"))
+    """Count the people of each equivalence class: the quasi-identifiers and `people`.
+
+    A reader can count all versions of rows, or the newest ones only; the smaller number counts, unless it is 0.
+    """
+    people, newest = pl.col("person").n_unique(), pl.col("person").filter(IS_NEWEST).n_unique()
+    least = pl.when(pl.col(IS_NEWEST).any()).then(pl.min_horizontal(people, newest)).otherwise(people)
+    return rows.group_by(list(dict.fromkeys(names))).agg(least.alias("people"))

@@ -5,6 +5,7 @@ erasure finds them, and a keyed digest of their person.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple, Self
 
 import polars as pl
 
@@ -15,6 +16,7 @@ from feedback_etl.privacy.keys import Key
 PERSON = "digest of the person"
 SINCE = "pending since"
 EXPORT = "number of the export"
+OCCURRENCE = "number among equal pairs"
 """Columns of these rows. No column of an export has a blank in its name."""
 
 
@@ -23,28 +25,41 @@ def add_people(pairs: pl.DataFrame, user_ids: pl.Series, key: Key | None) -> pl.
     return pairs.with_columns(user_ids.alias(PERSON)).with_columns(digest_people(pl.col(PERSON), key))
 
 
-class SeriesMembers:
-    """The people of the equivalence classes that have left with the exports of a series.
+def version(pair_key: Sequence[str], number: int) -> list[pl.Expr]:
+    """Return what distinguishes versions: the number of their export, and that of a row among those of its pair."""
+    return [pl.lit(number, pl.Int64).alias(EXPORT), pl.int_range(pl.len()).over(pair_key).alias(OCCURRENCE)]
 
-    Args:
+
+def is_newest(pair_key: Sequence[str]) -> pl.Expr:
+    """Return whether a row is the newest version of its pair in a series, as `scan_training` finds it."""
+    return pl.col(EXPORT) == pl.col(EXPORT).max().over([*pair_key, OCCURRENCE])
+
+
+class SeriesMembers(NamedTuple):
+    """The people of the equivalence classes that were released with the exports of a series.
+
+    Attributes:
         quasi_identifiers: Columns of the classes.
         cap: Number of people of a class that are remembered.
-        stored: Members that earlier exports have stored: pseudonym, person, quasi-identifiers as published, and number
-            of the export. A frame without columns if there are none.
+        rows: Members: pseudonym, person, quasi-identifiers as published, and number of the export. A frame without
+            columns if there are none.
         number: Number of this export.
     """
 
-    def __init__(self, quasi_identifiers: Sequence[str], cap: int, stored: pl.DataFrame, number: int) -> None:
-        self._names, self._cap, self._number = list(dict.fromkeys(quasi_identifiers)), cap, number
-        self.rows = stored
+    quasi_identifiers: Sequence[str]
+    cap: int
+    rows: pl.DataFrame
+    number: int
 
-    def add(self, leaving: pl.DataFrame) -> None:
-        """Add the people of rows as they are published, once in a class and with their newest export."""
-        if leaving.is_empty():
-            return
-        columns = [PSEUDONYM, PERSON, *(name for name in self._names if name != PSEUDONYM)]
-        members = leaving.select(pl.col(columns)).with_columns(pl.col(pl.Enum).cast(pl.String))
-        members = members.with_columns(pl.lit(self._number, pl.Int64).alias(EXPORT))
+    def add(self, released: pl.DataFrame) -> Self:
+        """Return them with the people of rows as they are published, once in a class and with their newest export."""
+        if released.is_empty():
+            return self
+        names = list(self.quasi_identifiers)
+        columns = [PSEUDONYM, PERSON, *(name for name in names if name != PSEUDONYM)]
+        members = released.select(pl.col(columns)).with_columns(pl.col(pl.Enum).cast(pl.String))
+        members = members.with_columns(pl.lit(self.number, pl.Int64).alias(EXPORT))
         rows = pl.concat([self.rows, members], how="vertical_relaxed" if self.rows.width else "diagonal")
-        newest = rows.unique([PERSON, *self._names], keep="last", maintain_order=True)
-        self.rows = newest.group_by(self._names, maintain_order=True).tail(self._cap).select(members.columns)
+        newest = rows.unique([PERSON, *names], keep="last", maintain_order=True)
+        newest = newest.group_by(names, maintain_order=True).tail(self.cap).select(members.columns)
+        return self._replace(rows=newest)

@@ -12,13 +12,14 @@ from feedback_etl.privacy.erasure_search import search_file
 from feedback_etl.privacy.erasure_selection import ErasureRequest
 from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.remaining_classes import (
+    IS_NEWEST,
     Owners,
     add_people,
     concat_classes,
     count_people,
-    has_lost_rows,
     hash_export_owners,
     list_counted_together,
+    must_be_recounted,
 )
 from feedback_etl.records.manifest import DataFile, Manifest
 from feedback_etl.storage.base import Storage
@@ -43,7 +44,7 @@ class SmallClasses:
         """Add the analyses in small classes to those to remove; return the number of their rows in the data.
 
         Only an export that requires a k is concerned, if this or an earlier erasure removes rows from it; one of a
-        series also if another one of the series lost rows.
+        series also if another one of the series lost rows, or if the newest versions of its rows were not counted.
 
         Args:
             manifest: Manifest of the export.
@@ -64,7 +65,7 @@ class SmallClasses:
         return _add_analyses(self._storage, manifest, small, unwanted)
 
     def _find(self, exports: Sequence[Manifest], erased: Set[str], key: Key | None) -> Set[str]:
-        if not (erased or has_lost_rows(exports)):
+        if not (erased or must_be_recounted(exports)):
             return frozenset()
         owners = hash_export_owners(self._storage, exports[0], self._owners, key)
         return _find_analyses(self._storage, exports, erased, owners)
@@ -91,16 +92,18 @@ def _find_analyses(storage: Storage, exports: Sequence[Manifest], erased: Set[st
     present = [manifest for manifest in exports if _has_files(storage, manifest)]
     if not present:
         return set()
-    people = add_people(concat_classes((scan_text(storage, manifest) for manifest in present), names), owners)
+    rows = concat_classes(((manifest, scan_text(storage, manifest)) for manifest in present), names)
+    people = add_people(rows, owners)
     assert people is not None  # noqa: S101  owners are given
-    table, small = people.select(pl.col(PSEUDONYM).str.to_lowercase(), "person", *names), set[str]()
+    table, small = people.select(pl.col(PSEUDONYM).str.to_lowercase(), "person", IS_NEWEST, *names), set[str]()
     while True:
         kept = table.filter(~pl.col(PSEUDONYM).is_in([*erased, *small]))
         classes = count_people(kept, names).filter(pl.col("people") < k)
-        found = {*kept.join(classes, on=names, how="semi", nulls_equal=True).select(PSEUDONYM).collect().to_series()}
-        if not found:
+        rows = kept.join(classes, on=names, how="semi", nulls_equal=True)
+        pseudonyms = {*rows.select(PSEUDONYM).collect().to_series()}
+        if not pseudonyms:
             return small
-        small |= found
+        small |= pseudonyms
 
 
 def _has_files(storage: Storage, manifest: Manifest) -> bool:
