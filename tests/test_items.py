@@ -1,5 +1,6 @@
 """Ratings of several items in one feedback, exported as rows of a second file."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +165,25 @@ def test_newest_row_of_each_feedback_and_item_is_read(sqlite_database: Database,
     exported(sqlite_database, tmp_path / "plain")
     with pytest.raises(ExportFileError, match="contains no item rows"):
         scan_items(tmp_path / "plain")
+
+
+def test_checklist_reads_items(sqlite_database: Database, tmp_path: Path) -> None:
+    """They could contain what people wrote, or an id."""
+    fill(sqlite_database, maps=['{"someone@example.org": 3}'])
+    exported(sqlite_database, tmp_path, items=ITEMS)
+    items = {item.name: item for item in check(load_settings(output_dir=tmp_path), keys=[Key(KEY)])}
+    assert items["columns"].status == "failed"
+    assert "contains contact or account details in product_ratings" in items["columns"].detail
+
+
+def test_items_of_a_series_wait_with_their_feedback(sqlite_database: Database, tmp_path: Path) -> None:
+    """And are exported with it."""
+    fill(sqlite_database, maps=['{"a": 3}'])
+    options: dict[str, Any] = {"items": ITEMS, "incremental": True, "k": 3, "quasi_identifiers": ["timeframe"]}
+    first = exported(sqlite_database, tmp_path, **options)
+    assert (first.pending_records, first.exported_items) == (6, 0)
+    rows = people(3)["feedbacks"][-3:]
+    sqlite_database.fill(feedbacks=[row | {ITEMS: '{"b": 4}', "created_at": NOW} for row in rows])
+    second = exported(sqlite_database, tmp_path, **options | {"now": NOW + timedelta(hours=1)})
+    assert (second.exported_records, second.exported_items) == (9, 9)
+    assert sorted({row[1:] for row in rows_of(tmp_path)}) == [("a", 3), ("b", 4)]

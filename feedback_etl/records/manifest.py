@@ -141,6 +141,11 @@ class Manifest:
         return str(self.settings.get("recipient", ""))
 
     @property
+    def items(self) -> str:
+        """Return the name of the exported item ratings; "" if there are none."""
+        return str(self.settings.get("items", {}).get("name", ""))
+
+    @property
     def pseudonyms(self) -> str | None:
         """Return what made the pseudonyms in the data: those of exports with an equal one can be compared."""
         return f"{self.lookup_key} for {self.recipient}" if self.recipient else self.lookup_key

@@ -1,22 +1,17 @@
 """Read the item rows of exports: a rating of an item in a feedback each."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import polars as pl
 
-from feedback_etl.data_files.csv_files import csv_sources
+from feedback_etl.data_files.item_rows import scan_item_rows
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.privacy.keys import Key
-from feedback_etl.schema.column_types import UTC_TIME
-from feedback_etl.schema.feedback_columns import Rating
-from feedback_etl.schema.model import PSEUDONYM, SUBJECT_HASH, TIME
+from feedback_etl.schema.model import PSEUDONYM, TIME
 from feedback_etl.training.committed_export import CommittedExport, sort_by_recency
 from feedback_etl.training.export_catalog import ExportPaths, find_exports, refresh, require_unchanged
 from feedback_etl.training.export_scan import cluster_by_window
-from feedback_etl.transform.expressions import ISO_FORMAT
-from feedback_etl.transform.formulas import unescape
-from feedback_etl.transform.items import ITEM, RATING
+from feedback_etl.transform.items import ITEM
 
 _OCCURRENCE = "occurrence in its file"
 
@@ -73,24 +68,10 @@ def _require_one_kind(exports: Sequence[CommittedExport]) -> None:
 
 def _scan_cluster(cluster: Sequence[CommittedExport]) -> pl.LazyFrame:
     """Scan exports that can have feedback in common, and keep the newest row of each feedback and item."""
-    frames = [_scan(export) for export in sort_by_recency(cluster)]
+    frames = [scan_item_rows(export.storage, export.manifest) for export in sort_by_recency(cluster)]
     if len(frames) == 1:
         return frames[0]
     key = [PSEUDONYM, ITEM, TIME]  # of several feedbacks, too: by truncated times, or by their recommendations
     frames = [frame.with_columns(pl.int_range(pl.len()).over(key).alias(_OCCURRENCE)) for frame in frames]
     rows = pl.concat(frames, how="diagonal_relaxed")
     return rows.unique(subset=[*key, _OCCURRENCE], keep="last", maintain_order=True).drop(_OCCURRENCE)
-
-
-def _scan(export: CommittedExport) -> pl.LazyFrame:
-    manifest, storage = export.manifest, export.storage
-    names = [file.path for file in export.files]
-    options: dict[str, Any] = {"glob": False, "storage_options": storage.polars_options}
-    if names[0].endswith(".parquet"):
-        return pl.scan_parquet(list(map(storage.uri, names)), **options)
-    people = [PSEUDONYM, *([SUBJECT_HASH.name] if SUBJECT_HASH.name in manifest.columns else [])]
-    rating = Rating(**manifest.settings["items"]).dtype
-    types = dict.fromkeys(people, pl.String()) | {ITEM: pl.String(), RATING: rating, TIME: pl.String()}
-    rows = pl.scan_csv(csv_sources(storage, manifest, names), schema=pl.Schema(types), **options)
-    time = pl.col(TIME).str.to_datetime(ISO_FORMAT, time_unit="us", time_zone="UTC").cast(UTC_TIME)
-    return rows.with_columns(time, *([unescape(ITEM)] if manifest.statistics.get("escaped_items") else []))
