@@ -28,7 +28,7 @@ from feedback_etl.pipeline.executors import open_workers
 from feedback_etl.pipeline.part_files import by_number, require_all
 from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.scheduler import MAX_TASKS_IN_FLIGHT, run_tasks
-from feedback_etl.pipeline.series_parts import write_series_parts
+from feedback_etl.pipeline.series_parts import read_spooled_rows, write_series_parts
 from feedback_etl.pipeline.series_release import SeriesRelease
 from feedback_etl.pipeline.shared_files import write_earlier_seen_rows, write_small_classes
 from feedback_etl.pipeline.shared_rows import write_shared_parts
@@ -156,6 +156,7 @@ def _finish(
     processor.check_limits(window, source.excluded)
     shared, series_release = request.create_row_pseudonyms(), SeriesRelease.begin(request)
     if series_release is not None:
+        read_spooled_rows(request, written.spooled, series_release)
         series_release.plan(processor)
         results = write_series_parts(request, export.stem, written.spooled, series_release)
     else:

@@ -14,6 +14,14 @@ from feedback_etl.records.layout import members_part_path, parse_part_number, pa
 from feedback_etl.records.manifest import DataFile
 
 
+def read_spooled_rows(request: ExportRequest, spooled: Sequence[DataFile], release: SeriesRelease) -> None:
+    """Let a release that follows changes see the spooled rows before it decides."""
+    for file in sorted(spooled, key=lambda file: parse_part_number(file.path)) if request.follows_changes else ():
+        with open_spooled_part(request.storage, file) as frames:
+            for rows in frames:
+                release.spool(rows)
+
+
 def write_series_parts(
     request: ExportRequest, stem: str, spooled: Sequence[DataFile], release: SeriesRelease
 ) -> Generator[TaskResult, None, None]:

@@ -10,10 +10,11 @@ from feedback_etl.data_files.row_filter import PSEUDONYM
 from feedback_etl.database.lookups import fetch_analyses
 from feedback_etl.pipeline.release import validate_pairs
 from feedback_etl.pipeline.request import ExportRequest
-from feedback_etl.privacy.k_anonymity import select_classes
+from feedback_etl.privacy.k_anonymity import drop_small_classes, select_classes
 from feedback_etl.privacy.release_plan import apply_changes
 from feedback_etl.privacy.series_classes import SeriesClasses, SeriesPlan, plan_series_release
 from feedback_etl.privacy.series_rows import EXPORT, PERSON, SINCE, SeriesMembers
+from feedback_etl.privacy.series_versions import SeriesVersions, mark_versions, plan_versions
 from feedback_etl.records.manifest_details import ManifestDetails
 from feedback_etl.transform.expressions import hash_id
 
@@ -36,6 +37,8 @@ class SeriesRelease:
         self._pending = _select_remaining(request, pending)
         self.excluded, self.members = pending.height - self._pending.height, members
         self._longest = parse_lookback(request.output.max_pending, "max_pending")
+        self._key = list(request.transform_options.schema.pair_key) if request.follows_changes else []
+        self._new, self._replaced = list[pl.DataFrame](), 0
         self._plan: SeriesPlan
         self._oldest: datetime | None = None
 
@@ -49,8 +52,17 @@ class SeriesRelease:
         if members.width:  # the people of pruned exports are not counted
             numbers = [link.chain["number"] for link in series.links if not link.pruned_at]
             members = members.filter(pl.col(EXPORT).is_in(numbers))
-        counted = SeriesMembers(policy.quasi_identifiers, policy.max_counted_people, members, series.number + 1)
+        key = request.transform_options.schema.pair_key if request.follows_changes else ()
+        counted = SeriesMembers(
+            policy.quasi_identifiers, policy.max_counted_people, members, series.number + 1, pair_key=key
+        )
         return cls(request, series.pending, counted)
+
+    def spool(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return new rows; where the series follows changes, those are counted one by one."""
+        if self._key:
+            self._new.append(self.members.select(rows))
+        return rows
 
     def plan(self, processor: "BatchProcessor") -> None:
         """Decide which rows leave, and count them in the report of the processor.
@@ -58,10 +70,39 @@ class SeriesRelease:
         Raises:
             ValidationError: Rows have waited for too long, and the policy does not allow to suppress them.
         """
+        self._plan = self._plan_versions() if self._key else self._plan_classes(processor)
+        counts, replaced = self._plan.counts, self._replaced
+        total = counts["total_feedback_records"] + replaced
+        processor.set_plan(
+            self._plan.release, counts | {"total_feedback_records": total, "deduplicated_records": replaced}
+        )
+
+    def _plan_classes(self, processor: "BatchProcessor") -> SeriesPlan:
         new = processor.count_people().with_columns(pl.col(pl.Enum).cast(pl.String))
         classes = SeriesClasses(self._options.k_policy, new, self._pending, self.members.rows, self._now, self._longest)
-        self._plan = plan_series_release(classes)
-        processor.set_plan(self._plan.release, self._plan.counts)
+        return plan_series_release(classes)
+
+    def _plan_versions(self) -> SeriesPlan:
+        """Plan which versions leave; a row that waited and was changed since is replaced by its new version."""
+        options, key, new = self._options, self._key, pl.concat([pl.DataFrame(), *self._new], how="diagonal")
+        if new.height and options.timestamp_precision == "exact" and options.schema.has_whole_key:
+            before = self._pending
+            self._pending = drop_small_classes(before, new.select(key), key) if before.height else before
+            self._replaced = before.height - self._pending.height
+        pending = [self.members.select(self._pending)] if self._pending.height else []
+        number = self.members.number
+        candidates = mark_versions(pl.concat([*pending, new], how="diagonal_relaxed"), key, number)
+        return plan_versions(
+            SeriesVersions(
+                options.k_policy,
+                key,
+                candidates,
+                self._pending,
+                self.members.rows,
+                number,
+                self._now - self._longest,
+            )
+        )
 
     def release_pending(self) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Release the rows that were pending; returns as `release`."""
@@ -82,8 +123,11 @@ class SeriesRelease:
         """
         policy, now = self._options.k_policy, pl.lit(self._now, pl.Datetime("us"))
         rows = rows if SINCE in rows.columns else rows.with_columns(now.alias(SINCE))
-        leaving = apply_changes(rows.drop(SINCE), self._plan.release.changes, policy)
-        waiting = select_classes(rows, self._plan.waiting, list(dict.fromkeys(policy.quasi_identifiers)))
+        if self._key:
+            leaving = drop_small_classes(rows.drop(SINCE), self._plan.waiting, self._key)
+        else:
+            leaving = apply_changes(rows.drop(SINCE), self._plan.release.changes, policy)
+        waiting = select_classes(rows, self._plan.waiting, self._key or list(dict.fromkeys(policy.quasi_identifiers)))
         self.members.add(leaving)
         pairs = leaving.drop(PERSON)
         if policy.generalizes:
@@ -96,7 +140,9 @@ class SeriesRelease:
         start, end = details.window
         if start is not None and self._oldest is not None:
             start = min(start, self._oldest)
-        return details._replace(window=(start, end), is_state_new=self._plan.is_changed or self.excluded > 0)
+        return details._replace(
+            window=(start, end), is_state_new=self._plan.is_changed or self._replaced + self.excluded > 0
+        )
 
 
 def _select_remaining(request: ExportRequest, pending: pl.DataFrame) -> pl.DataFrame:

@@ -134,7 +134,7 @@ def _choose_writer(
 ) -> "Callable[[ProcessedBatch], None]":
     """Return what happens to the pairs of a batch: rows that may have to be suppressed, or to wait, are spooled."""
     if release is not None:
-        return lambda batch: files.spool(add_people(batch.pairs, batch.user_ids, options.key))
+        return lambda batch: files.spool(release.spool(add_people(batch.pairs, batch.user_ids, options.key)))
     write = files.write if options.k_policy.k is None else files.spool
     return lambda batch: write(batch.pairs)
 

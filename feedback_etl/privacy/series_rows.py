@@ -43,19 +43,46 @@ class SeriesMembers:
         stored: Members that earlier exports have stored: pseudonym, person, quasi-identifiers as published, and number
             of the export. A frame without columns if there are none.
         number: Number of this export.
+        pair_key: In a series that follows changes, columns that are equal in all versions of a row: all versions are
+            remembered then, with these columns.
     """
 
-    def __init__(self, quasi_identifiers: Sequence[str], cap: int, stored: pl.DataFrame, number: int) -> None:
-        self._names, self._cap, self._number = list(dict.fromkeys(quasi_identifiers)), cap, number
-        self.rows = stored
+    def __init__(
+        self,
+        quasi_identifiers: Sequence[str],
+        cap: int,
+        stored: pl.DataFrame,
+        number: int,
+        *,
+        pair_key: Sequence[str] = (),
+    ) -> None:
+        self._names, self._cap, self.number = list(dict.fromkeys(quasi_identifiers)), cap, number
+        self._pair_key, self._stored, self._versions = pair_key, stored, list[pl.DataFrame]()
+
+    def select(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return what is remembered of rows, whether they leave or not."""
+        columns = dict.fromkeys([PSEUDONYM, PERSON, *self._pair_key, *self._names])
+        return rows.select(pl.col(list(columns))).with_columns(pl.col(pl.Enum).cast(pl.String))
 
     def add(self, leaving: pl.DataFrame) -> None:
         """Add the people of rows as they are published, once in a class and with their newest export."""
         if leaving.is_empty():
             return
-        columns = [PSEUDONYM, PERSON, *(name for name in self._names if name != PSEUDONYM)]
-        members = leaving.select(pl.col(columns)).with_columns(pl.col(pl.Enum).cast(pl.String))
-        members = members.with_columns(pl.lit(self._number, pl.Int64).alias(EXPORT))
-        rows = pl.concat([self.rows, members], how="vertical_relaxed" if self.rows.width else "diagonal")
-        newest = rows.unique([PERSON, *self._names], keep="last", maintain_order=True)
-        self.rows = newest.group_by(self._names, maintain_order=True).tail(self._cap).select(members.columns)
+        if self._pair_key:
+            self._versions.append(self.select(leaving))
+            return
+        members = self.select(leaving).with_columns(pl.lit(self.number, pl.Int64).alias(EXPORT))
+        newest = self._concat(members).unique([PERSON, *self._names], keep="last", maintain_order=True)
+        self._stored = newest.group_by(self._names, maintain_order=True).tail(self._cap).select(members.columns)
+
+    @property
+    def rows(self) -> pl.DataFrame:
+        """The members to store for the next export."""
+        if not self._versions:
+            return self._stored
+        members = pl.concat(self._versions).with_columns(version(self._pair_key, self.number))
+        columns = [*self._pair_key, OCCURRENCE, *self._names]
+        return self._concat(members).unique(list(dict.fromkeys(columns)), keep="last", maintain_order=True)
+
+    def _concat(self, members: pl.DataFrame) -> pl.DataFrame:
+        return pl.concat([self._stored, members], how="vertical_relaxed" if self._stored.width else "diagonal")
