@@ -30,11 +30,11 @@ def record(url: str, path: Path, now: datetime) -> None:
     import connectorx
     import pyarrow as pa
 
-    from feedback_etl.database.relation import default_relation
+    from feedback_etl.database.relation import build_default_relation
     from feedback_etl.database.sql import select_feedback
     from feedback_etl.database.window import Window
 
-    query = select_feedback(default_relation("postgresql"), Window(None, now))
+    query = select_feedback(build_default_relation("postgresql"), Window(None, now))
     stream = connectorx.read_sql(connectorx_url(url), query, return_type="arrow_stream", batch_size=BATCH_ROWS)
     with pa.ipc.new_stream(path, stream.schema) as writer:
         for batch in stream:

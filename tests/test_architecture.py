@@ -45,10 +45,9 @@ LAYERS = [
 MEASURING_TIME = {
     "cli.console",
     "storage.locks",
+    "pipeline.commit",
     "pipeline.estimate",
     "pipeline.export",
-    "pipeline.partitioned",
-    "pipeline.write",
 }
 """Modules that may measure durations."""
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reading import NOW, ROUTES, by, by_both_routes, execute, read, read_query, select
 
-from feedback_etl.database.relation import default_relation
+from feedback_etl.database.relation import build_default_relation
 from feedback_etl.database.sql import select_feedback
 from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError
@@ -217,7 +217,7 @@ def test_text_ids_are_in_binary_order_on_postgresql(odd_zone: str, route: str) -
 @pytest.mark.parametrize("kind", ["text", "varchar", "bpchar", "unknown"])
 def test_order_of_text_ids_names_a_collation(kind: str) -> None:
     """The servers of the tests may have no collation that differs."""
-    sql = select_feedback(replace(default_relation("postgresql"), types={"feedback_id": kind}), WINDOW)
+    sql = select_feedback(replace(build_default_relation("postgresql"), types={"feedback_id": kind}), WINDOW)
     assert sql.endswith('CAST(f.id AS TEXT) COLLATE "C"')
 
 
@@ -242,7 +242,7 @@ def test_other_ids_are_in_natural_order(odd_zone: str, of_ids: Callable[[int], s
 
 def test_window_uses_the_index_on_created_at(sqlite_database: Database) -> None:
     """On SQLite too, where times are compared as text."""
-    sql = select_feedback(default_relation("sqlite"), WINDOW)
+    sql = select_feedback(build_default_relation("sqlite"), WINDOW)
     with sqlite_database.engine.connect() as connection:
         plan = " ".join(str(row[3]) for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}"))
     assert "USING INDEX ix_recommendation_feedbacks_created_at" in plan

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +22,7 @@ from feedback_etl.schema.declaration import (
 )
 from feedback_etl.schema.feedback_columns import AgeColumn, Rating
 from feedback_etl.schema.model import FeedbackSchema
-from feedback_etl.schema.record import read_schema, schema_settings
+from feedback_etl.schema.record import read_schema, record_schema
 
 STARS = Rating(name="stars", min=1, max=10, step=0.5)
 COURSES: dict[str, Any] = {
@@ -126,7 +127,6 @@ def test_type_of_a_rating_follows_its_scale(limits: dict[str, Any], dtype: pl.Da
             r"`bucket` of \[columns.age_range\] must be ascending",
         ),
         ({"columns": {"note": {"role": "free_text", "type": "integer"}}}, 'The role "free_text" is for columns'),
-        ({"columns": {"note": {"role": "free_text", "type": "list"}}}, 'cannot have the role "free_text"'),
         ({"dedup": {"key": ["user_id"]}}, "must contain created_at"),
         ({"dedup": {"key": ["created_at", "page"]}}, "only columns of the feedback"),
     ],
@@ -135,6 +135,18 @@ def test_invalid_declarations_are_refused(change: dict[str, Any], message: str) 
     """With a sentence that names the table."""
     with pytest.raises(UsageError, match=message):
         declare(COURSES | change)
+
+
+def test_list_among_columns_is_refused_with_the_table_to_write() -> None:
+    """The same keys without `type` declare it there."""
+    column = {"role": "sensitive", "type": "list", "column": "labels"}
+    with pytest.raises(UsageError, match="without `type`") as refusal:
+        declare(COURSES | {"columns": {"topics": column}})
+    (name,) = re.findall(r"write \[lists\.(\w+)\] instead", str(refusal.value))
+    del column["type"]
+    declaration = declare(COURSES | {"lists": {name: column}})
+    assert ("topics", "sensitive") in [(column.name, column.role) for column in declaration.schema.lists]
+    assert declaration.source_columns["topics"] == "labels"
 
 
 def test_columns_of_declared_schemas_need_one() -> None:
@@ -156,17 +168,17 @@ def test_schema_is_a_value(schema: FeedbackSchema) -> None:
     """It can be hashed, sent to workers and recorded in a manifest."""
     assert pickle.loads(pickle.dumps(schema)) == schema
     assert hash(schema) == hash(replace(schema))
-    settings = {name: value for name, value in schema_settings(schema).items() if value}
+    settings = {name: value for name, value in record_schema(schema).items() if value}
     assert read_schema(json.loads(json.dumps(settings))) == schema
 
 
 def test_ages_in_years_and_dates_of_birth_have_their_types() -> None:
     """Numbers and dates."""
     schemas = [FeedbackSchema(ratings=(STARS,), age=AgeColumn(raw_name=name)) for name in ("age", "date_of_birth")]
-    assert [schema.raw_types[schema.raw_columns[-2]].dtype for schema in schemas] == [pl.Float64, pl.Date]
+    assert [schema.raw_types[schema.raw_columns[-2]] for schema in schemas] == ["number", "date"]
 
 
 def test_classic_schema_needs_no_record() -> None:
     """Manifests without one are of the classic schema, as those of earlier versions."""
-    assert not any(schema_settings(CLASSIC_SCHEMA).values())
+    assert not any(record_schema(CLASSIC_SCHEMA).values())
     assert read_schema({}) == CLASSIC_SCHEMA

@@ -14,13 +14,13 @@ from sqlalchemy.schema import CreateTable
 import feedback_etl as fe
 from feedback_etl.cli.summary import print_summary
 from feedback_etl.database import tables
-from feedback_etl.pipeline import write
+from feedback_etl.pipeline import commit
 
 
 @pytest.fixture(autouse=True)
 def everything_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise a suggestion would need an export of ten seconds."""
-    monkeypatch.setattr(write, "SLOW_SECONDS", 0)
+    monkeypatch.setattr(commit, "SLOW_SECONDS", 0)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_no_suggestion_where_an_index_would_not_help(unindexed: Database, tmp_pa
 
 def test_no_suggestion_for_a_fast_export(unindexed: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fast export needs no index."""
-    monkeypatch.setattr(write, "SLOW_SECONDS", 3600)
+    monkeypatch.setattr(commit, "SLOW_SECONDS", 3600)
     assert advice(unindexed, tmp_path / "exports") == ""
 
 

@@ -59,11 +59,22 @@ class GroupedCommand(TyperCommand):
 
 
 class FolderCommand(TyperCommand):
-    """A command for the folder of exports that its argument names; `--output` before the name is accepted too."""
+    """A command for the folder of exports that its argument names; `--output FOLDER` is accepted too."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the arguments, without the option by which the folder was named in earlier versions."""
-        return super().parse_args(ctx, [word.removeprefix("--output=") for word in args if word != "--output"])
+        """Parse the arguments, with the value of `--output` as the argument.
+
+        Raises:
+            UsageError: `--output` is given without a folder.
+        """
+        for number, word in enumerate(args):
+            name, _, folder = word.partition("=")
+            if name == "--output":
+                rest = args[number + 1 :] if word == name else [folder, *args[number + 1 :]]
+                if not rest or rest[0].startswith("-"):
+                    raise UsageError("--output needs a value: name the folder of the exports.")
+                return super().parse_args(ctx, [*args[:number], *rest])
+        return super().parse_args(ctx, args)
 
 
 class CommandGroup(TyperGroup):

@@ -60,7 +60,7 @@ def _describe_database(url: str) -> str:
 def _describe_quasi_identifiers(settings: "Settings", source: str) -> dict[str, Any]:
     """Return the quasi-identifiers of an export, declared ones too; or the reason why there are none."""
     try:
-        names = settings.known_columns
+        names = settings.effective_quasi_identifiers
     except FeedbackError as error:
         return {"value": None, "from": str(error)}
     if names == settings.quasi_identifiers:

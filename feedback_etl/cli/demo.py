@@ -63,6 +63,6 @@ def _find_program() -> list[str]:
     path = Path(sys.argv[0])
     if path.suffix == ".py":
         return [sys.executable, "-m", "feedback_etl"]
-    found = shutil.which(path.name)
-    is_on_path = found is not None and (not path.exists() or path.samefile(found))
+    program = shutil.which(path.name)
+    is_on_path = program is not None and (not path.exists() or path.samefile(program))
     return [path.name if is_on_path else str(path)]

@@ -108,10 +108,10 @@ def _choose_table(tables: "list[ReflectedTable]", name: str | None, *, asks: boo
         name = typer.prompt("Table of the feedback", default=ranked[0].full_name if ranked else None, err=True)
     if name is None:
         return ranked[0]
-    found = [table for table in tables if name in (table.name, table.full_name)]
-    if not found:
+    matching = [table for table in tables if name in (table.name, table.full_name)]
+    if not matching:
         raise UsageError(f"The database has no table {name} (--table). Its tables are: {names}.")
-    return found[0]
+    return matching[0]
 
 
 def _ask_columns(proposal: "Proposal") -> "Proposal":

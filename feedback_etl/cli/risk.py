@@ -86,20 +86,20 @@ def measure_risk(
     missing = {column.name for column in settings.extra_columns} - {*table.columns}
     if person is None and SUBJECT_HASH.name in table.columns:
         person = SUBJECT_HASH.name
-    known = quasi_identifier or [name for name in settings.known_columns if name not in missing]
+    names = quasi_identifier or [name for name in settings.effective_quasi_identifiers if name not in missing]
     answers = settings.declaration.schema.sensitive_columns
     sensitive = sensitive or [name for name in answers if name in table.columns]
-    measured = risk(table, quasi_identifiers=known, sensitive=sensitive, person=person).to_dict()
+    measured = risk(table, quasi_identifiers=names, sensitive=sensitive, person=person).to_dict()
     linked_by = person or (PSEUDONYM if PSEUDONYM in table.columns else None)
     if linked_by is not None:
-        measured["linked_k"] = linkage_risk(table, known, by=linked_by).k
+        measured["linked_k"] = linkage_risk(table, names, by=linked_by).k
     if as_json:
         counted = {"counted": "people" if person else "rows", "person": person, "repeated_rows": repeated}
         counted["linked_by"] = linked_by
-        print_json(measured | counted | {"quasi_identifiers": known, "sensitive": sensitive})
+        print_json(measured | counted | {"quasi_identifiers": names, "sensitive": sensitive})
     else:
         print_lines(f"counted   {f'people, by {person}' if person else 'rows: no column identifies people (--person)'}")
-        print_lines(f"known     {', '.join(known)} (quasi-identifiers)")
+        print_lines(f"known     {', '.join(names)} (quasi-identifiers)")
         nouns = {"counted": "people" if person else "rows", "linked": "people" if person else "analyses"}
         print_table(["Figure", "Value", "Meaning"], _format_figures(measured, nouns), right={"Value"})
     if repeated:

@@ -90,7 +90,7 @@ class _AgeColumns(NamedTuple):
 
 def _find_age_columns(export: ExportContents) -> _AgeColumns:
     """Find the declared columns with dates of birth or ages, by their names and values."""
-    found, year = _AgeColumns([], []), datetime.fromisoformat(export.manifest.created_at).year
+    columns, year = _AgeColumns([], []), datetime.fromisoformat(export.manifest.created_at).year
     for name, role, kind in export.manifest.declared_columns:
         values = export.texts.get(name)
         if values is None or values.is_empty() or role == "identifier" or kind == "boolean":
@@ -100,14 +100,14 @@ def _find_age_columns(export: ExportContents) -> _AgeColumns:
             values.to_frame().select(pl.coalesce(values.str.extract(pattern) for pattern in _YEAR_PATTERNS)).to_series()
         )
         births, numbers = years.cast(pl.Int64).drop_nulls(), values.str.extract(_NUMBER).cast(pl.Float64).drop_nulls()
-        are_dates, are_numbers = (len(found) >= _MIN_SHARE * len(values) for found in (births, numbers))
+        are_dates, are_numbers = (len(parsed) >= _MIN_SHARE * len(values) for parsed in (births, numbers))
         median = births.median()
         is_birth = are_dates and isinstance(median, float) and median < year - _MIN_YEARS_SINCE_BIRTH
         if is_birth or (is_named and (are_dates or are_numbers)):
-            found.certain.append(name)
+            columns.certain.append(name)
         elif _may_be_ages(numbers, year, len(values)):
-            found.possible.append(name)
-    return found
+            columns.possible.append(name)
+    return columns
 
 
 def _may_be_ages(numbers: pl.Series, year: int, values: int) -> bool:

@@ -56,10 +56,10 @@ def check_consent(context: CheckContext) -> ChecklistItem:
 
 
 def _check_withdrawals(context: CheckContext) -> ChecklistItem:
-    found, files, remedies = context.application, context.files, context.remedies
-    consenting = {*found.consenting}
-    withdrawn = hash_by_key([analysis for analysis in found.analyses if analysis not in consenting], context.keys)
-    known = hash_by_key(found.analyses, context.keys)
+    application, files, remedies = context.application, context.files, context.remedies
+    consenting = {*application.consenting}
+    withdrawn = hash_by_key([analysis for analysis in application.analyses if analysis not in consenting], context.keys)
+    pseudonyms = hash_by_key(application.analyses, context.keys)
     problems, untested, compared = [], [], 0
     for export in files:
         name, origin = export.path.name, export.manifest.lookup_key
@@ -72,13 +72,13 @@ def _check_withdrawals(context: CheckContext) -> ChecklistItem:
             detail = f"{name} contains {analyses:,} analyses of people who have withdrawn"
             problems.append(Finding(detail, remedies.sweep()))
         else:
-            in_database = export.analyses.is_in(known[origin].implode())
+            in_database = export.analyses.is_in(pseudonyms[origin].implode())
             compared += int(in_database.sum())
             if others := int((~in_database).sum()):
                 clause = f"consent to {others:,} analyses in {name} that are not in the database (any more)"
                 untested.append(Finding(clause, remedies.sweep()))
     passed = (
-        f"Consent is recorded by {', '.join(found.consent)}, and none of {compared:,} exported analyses in the "
+        f"Consent is recorded by {', '.join(application.consent)}, and none of {compared:,} exported analyses in the "
         "database is of anyone who has withdrawn."
     )
     return build_item("consent", problems, passed=passed if compared or not untested else "", untested=untested)

@@ -105,9 +105,9 @@ def read_contents(storage: Storage, manifest: Manifest) -> ExportContents | None
 def hash_by_key(analyses: Sequence[str], keys: Sequence[Key]) -> dict[str | None, pl.Series]:
     """Return the pseudonyms of analyses under each available key and without a key, by key id."""
     ids = pl.DataFrame({"analysis_id": analyses}, schema={"analysis_id": pl.String})
-    known: list[Key | None] = [None, *keys]
+    choices: list[Key | None] = [None, *keys]
     return {
-        get_key_id(key): ids.select(hash_id("analysis_id", key=key, unkeyed=key is None)).to_series() for key in known
+        get_key_id(key): ids.select(hash_id("analysis_id", key=key, unkeyed=key is None)).to_series() for key in choices
     }
 
 

@@ -89,7 +89,7 @@ def _is_free_text(texts: pl.Series, rows: int) -> bool:
 def _has_contact_details(texts: pl.Series, kinds: Collection[str] | None = None) -> bool:
     """Return whether a text contains details of some kinds, of all by default."""
     details = find_contact_details(texts.name).items()
-    has_details = pl.any_horizontal(found for kind, found in details if kinds is None or kind in kinds)
+    has_details = pl.any_horizontal(has_detail for kind, has_detail in details if kinds is None or kind in kinds)
     return bool(texts.to_frame().select(has_details.any()).item())
 
 

@@ -96,7 +96,10 @@ class Remedies:
         """Return the options of a command that repeats an export, by name; None and False are left out."""
         used, settings, (start, end) = manifest.settings, self.settings, manifest.window
         extra_columns = manifest.schema.extra_columns
-        adds_time = _SHARED_TIME in used.get("quasi_identifiers", []) and _SHARED_TIME not in settings.known_columns
+        adds_time = (
+            _SHARED_TIME in used.get("quasi_identifiers", [])
+            and _SHARED_TIME not in settings.effective_quasi_identifiers
+        )
         recipient = manifest.recipient or (_UNKNOWN_RECIPIENT if adds_time else None)
         usual = SHARED_PRECISIONS[0] if recipient else settings.timestamp_precision
         precision = used.get("timestamp_precision", usual)

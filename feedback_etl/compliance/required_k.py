@@ -44,7 +44,7 @@ def check_k(context: CheckContext) -> ChecklistItem:
         if not k:
             untested.append(Finding(f"{_describe_k(last)}, and none is required", "set k in the settings"))
         elif not _must_be_recounted(manifests, context.exports):
-            problems += [finding for each in manifests for finding in _find_k_problems(each, k, remedies)]
+            problems += [finding for manifest in manifests for finding in _find_k_problems(manifest, k, remedies)]
         elif (measured := _measure(group, find_owners)) is None:
             people = f"people of {_name(last, group[-1].path.name)}, {_explain(last)}"
             untested.append(Finding(f"{people}, cannot be counted without the database and the key", SET_DATABASE))
@@ -74,7 +74,8 @@ def _must_be_recounted(manifests: Sequence[Manifest], existing: Sequence[Manifes
     if must_be_recounted(manifests):
         return True
     last = manifests[-1]
-    numbers = {each.chain["number"] for each in existing if each.chain and each.settings_digest == last.settings_digest}
+    series = [export for export in existing if export.settings_digest == last.settings_digest]
+    numbers = {export.chain["number"] for export in series if export.chain}
     return is_counted_in_series(last) and len(numbers) < max(numbers)
 
 
@@ -136,7 +137,7 @@ def _explain(manifest: Manifest) -> str:
 def _find_k_problems(manifest: Manifest, required: int, remedies: Remedies) -> list[Finding]:
     """Return why the k of an export may be smaller than required."""
     risk, settings = manifest.risk, remedies.settings
-    names = settings.known_columns
+    names = settings.effective_quasi_identifiers
     remedy = remedies.replace(manifest, k=max(settings.k or 0, manifest.settings.get("k") or 0))
     if not risk or int(risk["k"] or 0) < required:
         return [Finding(f"{_describe_k(manifest)}, and {required} is required", remedy)]

@@ -62,10 +62,10 @@ def check_pseudonyms(context: CheckContext) -> ChecklistItem:
             return f"has {malformed:,} values that are no pseudonyms"
         if export.without_analysis:
             return f"has {export.without_analysis:,} rows without a pseudonym"
-        if found := int(export.pseudonyms.is_in(plain).sum()):
-            return f"has {found:,} plain hashes of ids"
-        found = int(export.analyses.str.slice(0, PSEUDONYM_LENGTH).is_in(published).sum())
-        return f"has {found:,} pseudonyms of the published demo key" if found else ""
+        if count := int(export.pseudonyms.is_in(plain).sum()):
+            return f"has {count:,} plain hashes of ids"
+        count = int(export.analyses.str.slice(0, PSEUDONYM_LENGTH).is_in(published).sum())
+        return f"has {count:,} pseudonyms of the published demo key" if count else ""
 
     own = [export for export in exports if "hash_id" in export.manifest.overridden]
     testable = [

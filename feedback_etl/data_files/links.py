@@ -17,9 +17,6 @@ from feedback_etl.storage.posix import hash_file
 LINKED_KINDS = ("pairs", "links")
 """The kinds of files of a shared export that contain the pseudonyms of its rows."""
 
-Share = Callable[[Iterable[pl.DataFrame], int], Iterable[tuple[pl.DataFrame, pl.DataFrame]]]
-"""Prepares rows for a recipient, given their number or a greater one: yields rows with their links."""
-
 _SCHEMA = {PSEUDONYM: pl.String, LINKED: pl.String}
 
 

@@ -52,13 +52,13 @@ def find_expired_pending(
     Raises:
         ExportFileError: A file was changed.
     """
-    found = list[tuple[Manifest, list[tuple[DataFile, set[str]]]]]()
+    matches = list[tuple[Manifest, list[tuple[DataFile, set[str]]]]]()
     for export in (export for export in exports if not export.pruned_at):
         files = [file for file in export.all("pending") if storage.stat_files([file.path])]
         expired = [(file, _find_old(_read(storage, file), before)) for file in files]
         if unwanted := [(file, analyses) for file, analyses in expired if analyses]:
-            found.append((export, unwanted))
-    return found
+            matches.append((export, unwanted))
+    return matches
 
 
 def _find_old(pending: pl.DataFrame, before: datetime) -> set[str]:

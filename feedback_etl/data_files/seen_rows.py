@@ -79,11 +79,11 @@ class SeenRows:
         """
         new = raw = raw.filter(~self._cursor.is_old()) if self._cursor.follows_changes else raw
         if self._may_have_seen(raw):
-            known = self._is_seen("row")
+            is_known = self._is_seen("row")
             if self._seen_in_version_1.height:
                 # A valid row whose pair was not exported is another row with the same id.
-                known |= self._is_seen_in_version_1("row") & (self._is_pair_seen() | ~is_valid(raw))
-            new = raw.filter(~known)
+                is_known |= self._is_seen_in_version_1("row") & (self._is_pair_seen() | ~is_valid(raw))
+            new = raw.filter(~is_known)
         self._remember(new, "row")
         return new
 
@@ -195,7 +195,7 @@ def _joined(*columns: str | pl.Expr) -> pl.Expr:
     texts = [(pl.col(column) if isinstance(column, str) else column).cast(pl.String) for column in columns]
     lengths = [text.str.len_bytes().cast(pl.String) for text in texts]
     measured = [pl.concat_str(length, pl.lit(":"), text) for length, text in zip(lengths, texts, strict=True)]
-    return pl.concat_str(each.fill_null("-") for each in measured)
+    return pl.concat_str(value.fill_null("-") for value in measured)
 
 
 def _digest_of_version_1(kind: Kind, key: Key | None) -> pl.Expr:

@@ -58,16 +58,20 @@ class QueryText(str):
     file: str = ""
 
 
-def describe_position(sql: str, offset: int | None) -> str:
-    """Return the position of a character of a query in brackets, for messages: file, line and column, if known.
+def describe_offset(text: str, offset: int) -> str:
+    """Return the line and the column of a character of a text, for messages.
 
-    >>> describe_position("SELECT\\n  a", 9)
-    ' (line 2, column 3)'
+    >>> describe_offset("SELECT\\n  a", 9)
+    'line 2, column 3'
     """
-    position = [sql.file] if isinstance(sql, QueryText) and sql.file else []
-    if offset is not None:
-        line_start = sql.rfind("\n", 0, offset) + 1
-        position += [f"line {sql.count(chr(10), 0, offset) + 1}", f"column {offset - line_start + 1}"]
+    line_start = text.rfind("\n", 0, offset) + 1
+    return f"line {text.count(chr(10), 0, offset) + 1}, column {offset - line_start + 1}"
+
+
+def describe_position(sql: str, offset: int | None) -> str:
+    """Return the position of a character of a query in brackets, for messages: file, line and column, if known."""
+    file = [sql.file] if isinstance(sql, QueryText) and sql.file else []
+    position = [*file, *([] if offset is None else [describe_offset(sql, offset)])]
     return f" ({', '.join(position)})" if position else ""
 
 

@@ -50,7 +50,7 @@ class SourceColumns(NamedTuple):
         raise SourceError(f"{self.name} has no column {name}, which is declared for {key} (it has {shown}{more}).")
 
 
-def declared_relation(
+def build_declared_relation(
     source: DatabaseConnection, declaration: SourceTable, names: Iterable[str], keys: Iterable[str]
 ) -> SourceRelation:
     """Return the relation of a declared table or query, without the types of its columns.

@@ -49,7 +49,7 @@ A text that is no number or truth value stops the query. One that is no time bec
 """
 
 
-def files_url(pattern: str) -> sa.URL:
+def create_files_url(pattern: str) -> sa.URL:
     """Return the URL of files, of the database in memory that reads them."""
     return sa.URL.create("duckdb", database=":memory:", query={_OPTION: pattern})
 

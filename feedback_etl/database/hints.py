@@ -13,7 +13,7 @@ from feedback_etl.database.cursor_name import UPDATED_AT
 from feedback_etl.database.inspection import inspect_source
 from feedback_etl.database.relation import SourceRelation
 from feedback_etl.database.sql import count_rows
-from feedback_etl.database.statements import fetch_count, fetch_rows
+from feedback_etl.database.statements import fetch_count
 from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError
 
@@ -68,29 +68,26 @@ def suggest_cursor(source: DatabaseConnection, relation: SourceRelation) -> str:
 
     Only the default tables are analysed.
     """
-    if relation.profiles is None:
+    if not count_edited(source, relation, limit=1):
         return ""
-    with suppress(SQLAlchemyError, SourceError):  # a hint must not fail an export
-        relation = inspect_source(source, cursor=UPDATED_AT)
-        edited: sa.Select[Any] = (
-            sa.select(sa.literal_column("1")).select_from(relation.feedback_table).where(is_edited(relation))
-        )
-        if fetch_rows(source, relation.render(edited.limit(1))):
-            return (
-                "rows were changed after they were created, and this series does not export them again: a series with "
-                "--cursor updated_at does"
-            )
-    return ""
+    return (
+        "rows were changed after they were created, and this series does not export them again: a series with --cursor "
+        "updated_at does"
+    )
 
 
-def count_edited(source: DatabaseConnection, relation: SourceRelation) -> int | None:
-    """Return the number of rows of the default table that were changed after they were created; None if unknown."""
+def count_edited(source: DatabaseConnection, relation: SourceRelation, *, limit: int | None = None) -> int | None:
+    """Return the number of rows of the default table that were changed after they were created, at most `limit`.
+
+    None if it is unknown.
+    """
     if relation.profiles is None:
         return None
-    with suppress(SQLAlchemyError, SourceError):
+    with suppress(SQLAlchemyError, SourceError):  # a hint must not fail an export
         relation = inspect_source(source, cursor=UPDATED_AT)
-        edited = sa.select(sa.func.count()).select_from(relation.feedback_table).where(is_edited(relation))
-        return fetch_count(source, relation.render(edited))
+        row: sa.Select[Any] = sa.select(sa.literal_column("1").label("row"))
+        edited = row.select_from(relation.feedback_table).where(is_edited(relation)).limit(limit).subquery("edited")
+        return fetch_count(source, relation.render(sa.select(sa.func.count()).select_from(edited)))
     return None
 
 

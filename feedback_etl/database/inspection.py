@@ -14,7 +14,7 @@ from feedback_etl.database.connect import DatabaseConnection
 from feedback_etl.database.consent import ConsentColumnNames, find_consent_columns, find_image_consent_columns
 from feedback_etl.database.cursor import with_cursor
 from feedback_etl.database.cursor_name import CREATED_AT
-from feedback_etl.database.declared import declared_relation
+from feedback_etl.database.declared import build_declared_relation
 from feedback_etl.database.driver_errors import invalid_query_error
 from feedback_etl.database.file_types import convert_columns
 from feedback_etl.database.files import SELECT_FILES
@@ -23,12 +23,12 @@ from feedback_etl.database.query_errors import locate_error
 from feedback_etl.database.relation import (
     SourceRelation,
     add_consent,
-    default_relation,
+    build_default_relation,
+    build_query_relation,
     empty_id_select,
     empty_query_select,
     empty_select,
     empty_table_select,
-    query_relation,
 )
 from feedback_etl.database.statements import execute, fetch_count, fetch_rows, hides_rows
 from feedback_etl.errors import SourceError
@@ -72,9 +72,8 @@ def inspect_source(
         UsageError: The query is not one closed SELECT.
     """
     wanted = None if schema is None else with_cursor(schema, cursor)
+    query = SELECT_FILES if query is None and source.has_files else query
     role = fetch_rows(source, "SELECT quote_ident(current_user)")[0][0] if source.dialect == "postgresql" else ""
-    if query is None and source.has_files:
-        query = SELECT_FILES
     try:
         if isinstance(query, SourceTable):
             relation = _inspect_declared(source, query, wanted, cursor)
@@ -84,13 +83,9 @@ def inspect_source(
             relation = _inspect_query(source, query, wanted)
     except SQLAlchemyError as error:
         text = query.query if isinstance(query, SourceTable) else query
-        position = locate_error(source, text, error) if text else ""
-        raise invalid_query_error(error, role, position) from None
-    if source.dialect == "sqlite":
-        unreadable = [_has_unreadable_times(source, relation, name) for name in dict.fromkeys((CREATED_AT, cursor))]
-        relation = replace(relation, has_unreadable_times=any(unreadable))
+        raise invalid_query_error(error, role, locate_error(source, text, error) if text else "") from None
     check_types(source.dialect, relation.types, wanted or CLASSIC_SCHEMA)
-    return _with_canonical_ids(source, replace(relation, cursor=cursor))
+    return _with_canonical_ids(source, _with_unreadable_times(source, replace(relation, cursor=cursor)))
 
 
 def _inspect_declared(
@@ -100,7 +95,7 @@ def _inspect_declared(
     consent = (CONSENT,) if declaration.find_column(CONSENT) else ()
     identifiers = (column.name for column in schema.all_columns if column.role == "identifier") if schema else ()
     keys = {*RAW_IDS, *identifiers, CREATED_AT, cursor, *consent}
-    relation = declared_relation(source, declaration, [*names, *consent], keys)
+    relation = build_declared_relation(source, declaration, [*names, *consent], keys)
     _, types = _describe_columns(source, empty_select(relation))
     return _with_types(source, replace(relation, types=types, schema=schema or CLASSIC_SCHEMA))
 
@@ -121,7 +116,7 @@ def _inspect_default_tables(
         for column in find_consent_columns(inspector, db_schema, consent)
     ]
     image_columns = find_image_consent_columns(inspector, db_schema) if with_images else []
-    relation = default_relation(source.dialect, db_schema, consent_columns, image_columns, cursor)
+    relation = build_default_relation(source.dialect, db_schema, consent_columns, image_columns, cursor)
     return replace(relation, types=_describe_columns(source, empty_select(relation))[1])
 
 
@@ -130,7 +125,7 @@ def _inspect_query(source: DatabaseConnection, query: str, schema: FeedbackSchem
     # SQLite renames the second of two columns with the same name to name:1.
     given_names = [name.partition(":")[0] if source.dialect == "sqlite" else name for name in names]
     _check_names(given_names, schema, "The content of the files" if query == SELECT_FILES else "The query")
-    relation = query_relation(source.dialect, query, names, types, schema or CLASSIC_SCHEMA)
+    relation = build_query_relation(source.dialect, query, names, types, schema or CLASSIC_SCHEMA)
     return _with_types(source, relation)
 
 
@@ -220,6 +215,15 @@ def _describe_columns(source: DatabaseConnection, sql: str) -> tuple[list[str], 
     if source.dialect == "sqlite":
         return names, {}
     return names, {str(name): type_name(source.dialect, code, length) for name, code, _, length, *_ in description}
+
+
+def _with_unreadable_times(source: DatabaseConnection, relation: SourceRelation) -> SourceRelation:
+    """Return the relation with `has_unreadable_times`; only on SQLite times are text."""
+    if source.dialect != "sqlite":
+        return relation
+    times = (CREATED_AT, relation.cursor)
+    unreadable = [_has_unreadable_times(source, relation, name) for name in dict.fromkeys(times)]
+    return replace(relation, has_unreadable_times=any(unreadable))
 
 
 def _has_unreadable_times(source: DatabaseConnection, relation: SourceRelation, name: str) -> bool:

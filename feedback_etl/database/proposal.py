@@ -213,8 +213,8 @@ def _find_time(table: ReflectedTable) -> str:
     texts = [column.name for column in table.columns if column.kind in ("text", "word")]
     for names in (times, [name for name in texts if re.search("(_at|_on|time|stamp|date)$", name.lower())]):
         for word in TIME_WORDS:
-            if found := next((name for name in names if word in split_words(name)), ""):
-                return found
+            if match := next((name for name in names if word in split_words(name)), ""):
+                return match
     return times[0] if len(times) == 1 else ""
 
 

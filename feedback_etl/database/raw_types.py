@@ -9,7 +9,7 @@ import polars as pl
 from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
-from feedback_etl.schema.column_types import ColumnTypeName
+from feedback_etl.schema.column_types import RawTypeName
 from feedback_etl.schema.model import CONSENT, IMAGE_OPT_IN, FeedbackSchema
 from feedback_etl.transform.timestamps import UNREADABLE, is_unreadable
 
@@ -165,59 +165,32 @@ class RawType(NamedTuple):
     mysql: frozenset[str]
 
 
-_IDENTIFIER = RawType(
-    "an integer, a UUID or text", _cast_id, _INTEGERS | _TEXTS | {"uuid", "unknown"}, _MYSQL_INTEGERS | _MYSQL_TEXTS
-)
-_NUMERIC = RawType(
-    "a number",
-    _cast_number,
-    _INTEGERS | {"float4", "float8", "numeric"},
-    _MYSQL_INTEGERS | {"decimal", "float", "double"},
-)
-_TRUTH = RawType("a boolean", _cast_boolean, _INTEGERS | {"bool"}, _MYSQL_INTEGERS | {"bit"})
-_LIST = RawType("JSON text", _cast_text, _TEXTS | {"json", "jsonb", "text[]", "varchar[]"}, _MYSQL_TEXTS | {"json"})
-_WORD = RawType("text", _cast_text, _TEXTS | {"unknown"}, _MYSQL_TEXTS)
-_INSTANT = RawType(
-    "a timestamp", _cast_time, frozenset({"timestamp", "timestamptz"}), frozenset({"datetime", "timestamp"})
-)
-
-_DAY = RawType(
-    "a date", _cast_date, frozenset({"date", "timestamp", "timestamptz"}), frozenset({"date", "datetime", "timestamp"})
-)
-_TYPES: dict[ColumnTypeName, RawType] = {
-    "text": _WORD,
+_TIMES, _MYSQL_TIMES = frozenset({"timestamp", "timestamptz"}), frozenset({"datetime", "timestamp"})
+_NUMBERS, _MYSQL_NUMBERS = frozenset({"float4", "float8", "numeric"}), frozenset({"decimal", "float", "double"})
+_JSON, _MYSQL_JSON = frozenset({"json", "jsonb", "text[]", "varchar[]"}), frozenset({"json"})
+_TYPES: dict[RawTypeName, RawType] = {
+    "identifier": RawType(
+        "an integer, a UUID or text", _cast_id, _INTEGERS | _TEXTS | {"uuid", "unknown"}, _MYSQL_INTEGERS | _MYSQL_TEXTS
+    ),
+    "text": RawType("text", _cast_text, _TEXTS | {"unknown"}, _MYSQL_TEXTS),
     "integer": RawType("an integer", _cast_integer, _INTEGERS, _MYSQL_INTEGERS),
-    "number": _NUMERIC,
-    "boolean": _TRUTH,
-    "time": _INSTANT,
+    "number": RawType("a number", _cast_number, _INTEGERS | _NUMBERS, _MYSQL_INTEGERS | _MYSQL_NUMBERS),
+    "boolean": RawType("a boolean", _cast_boolean, _INTEGERS | {"bool"}, _MYSQL_INTEGERS | {"bit"}),
+    "time": RawType("a timestamp", _cast_time, _TIMES, _MYSQL_TIMES),
+    "list": RawType("JSON text", _cast_text, _TEXTS | _JSON, _MYSQL_TEXTS | _MYSQL_JSON),
+    "date": RawType("a date", _cast_date, _TIMES | {"date"}, _MYSQL_TIMES | {"date"}),
 }
 
 
 def raw_types(schema: FeedbackSchema = CLASSIC_SCHEMA) -> dict[str, RawType]:
-    """Return the types that each raw column and the consent columns may have."""
-    age: dict[str, RawType] = (
-        {} if schema.age is None else {schema.age.raw_name: _NUMERIC if schema.age.raw_name == "age" else _DAY}
-    )
-    return {
-        **dict.fromkeys(schema.raw_ids, _IDENTIFIER),
-        **{rating.name: _TYPES[rating.type] for rating in schema.ratings},
-        **{column.raw_name: _LIST for column in schema.lists},
-        **{
-            column.name: _IDENTIFIER if column.role == "identifier" else _TYPES[column.type]
-            for column in schema.all_columns
-        },
-        **age,
-        "created_at": _INSTANT,
-        **dict.fromkeys((CONSENT, IMAGE_OPT_IN), _TRUTH),
-    }
+    """Return the types that each raw column and the consent columns may have in a database."""
+    types = {name: _TYPES[type_] for name, type_ in schema.raw_types.items()}
+    return types | dict.fromkeys((CONSENT, IMAGE_OPT_IN), _TYPES["boolean"])
 
 
-def raw_names(schema: FeedbackSchema, type_: ColumnTypeName) -> list[str]:
-    """Return the ratings and declared columns of a type, without identifiers."""
-    ratings = [rating.name for rating in schema.ratings if rating.type == type_]
-    return ratings + [
-        column.name for column in schema.all_columns if column.type == type_ and column.role != "identifier"
-    ]
+def raw_names(schema: FeedbackSchema, type_: RawTypeName) -> list[str]:
+    """Return the raw columns of a type."""
+    return [name for name, own in schema.raw_types.items() if own == type_]
 
 
 def _describe_dtype(dtype: pl.DataType) -> str:

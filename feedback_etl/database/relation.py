@@ -105,7 +105,7 @@ class SourceRelation:
         return compiled.replace(QUERY_PLACEHOLDER, f"({self.custom_query}\n) AS feedback", 1)
 
 
-def default_relation(
+def build_default_relation(
     dialect: str,
     db_schema: str | None = None,
     consent_columns: Sequence[ConsentColumn] = (),
@@ -116,41 +116,34 @@ def default_relation(
 
     Columns that record consent add the column `consent`; columns that record consent to images add `image_url`.
     """
-    feedback = _alias(tables.recommendation_feedbacks, "f", db_schema, *([cursor.name] if cursor else []))
+    cursors, images = ([cursor] if cursor else []), ([IMAGE_URL] if image_consent_columns else [])
+    feedback = _alias(tables.recommendation_feedbacks, "f", db_schema, *(column.name for column in cursors))
     record = _alias(tables.recommendation_records, "r", db_schema)
-    profile = _alias(tables.profiles, "p", db_schema)
-    earlier = _alias(tables.profiles, "e", db_schema)
+    profile, earlier = (_alias(tables.profiles, name, db_schema) for name in ("p", "e"))
     has_earlier = sa.exists().where(earlier.c.user_id == profile.c.user_id, earlier.c.id < profile.c.id)
-    rows_without_profiles = feedback.outerjoin(record, record.c.id == feedback.c.recommendation_id)
-    joined: dict[str, Column] = {
-        "feedback_id": feedback.c.id,
-        "recommendation_id": record.c.recommendation_id,
-        "age": profile.c.age,
-        **{column.raw_name: record.c[column.raw_name] for column in CLASSIC_SCHEMA.lists},
-    }
-    columns = {name: joined[name] if name in joined else feedback.c[name] for name in CLASSIC_SCHEMA.raw_columns}
-    extra: tuple[ExtraColumn, ...] = ()
+    rows = feedback.outerjoin(record, record.c.id == feedback.c.recommendation_id)
+    names = CLASSIC_SCHEMA.raw_columns
+    joined: dict[str, Column] = {"feedback_id": feedback.c.id, "age": profile.c.age}
+    joined |= {name: record.c[name] for name in names if name in record.c}
+    columns = {name: joined[name] if name in joined else feedback.c[name] for name in names}
     if consent_columns:
         columns[CONSENT] = consent_condition(feedback, consent_columns, db_schema)
-    if image_consent_columns:
-        extra = (IMAGE_URL,)
+    if images:
         analysis, photo = _alias(tables.analyses, "a", db_schema), _alias(tables.photos, "i", db_schema)
-        rows_without_profiles = rows_without_profiles.outerjoin(analysis, analysis.c.id == feedback.c.analysis_id)
-        rows_without_profiles = rows_without_profiles.outerjoin(photo, photo.c.id == analysis.c.photo_id)
+        rows = rows.outerjoin(analysis, analysis.c.id == feedback.c.analysis_id)
+        rows = rows.outerjoin(photo, photo.c.id == analysis.c.photo_id)
         has_consent = consent_condition(feedback, image_consent_columns, db_schema)
         columns[IMAGE_URL.name] = sa.case((has_consent, photo.c.s3_key))
-    if cursor is not None:
-        extra = (*extra, cursor)
-        columns[cursor.name] = feedback.c[cursor.name]
+    columns |= {column.name: feedback.c[column.name] for column in cursors}
     return SourceRelation(
         dialect,
         columns,
-        rows_without_profiles.outerjoin(profile, sa.and_(profile.c.user_id == feedback.c.user_id, ~has_earlier)),
+        rows.outerjoin(profile, sa.and_(profile.c.user_id == feedback.c.user_id, ~has_earlier)),
         feedback_table=feedback,
-        rows_without_profiles=rows_without_profiles,
+        rows_without_profiles=rows,
         profiles=profile,
         consent=tuple(map(str, consent_columns)),
-        schema=CLASSIC_SCHEMA.with_extra_columns(extra),
+        schema=CLASSIC_SCHEMA.with_extra_columns([*images, *cursors]),
     )
 
 
@@ -160,7 +153,7 @@ def _alias(table: sa.Table, name: str, db_schema: str | None, *extra: str) -> sa
     return sa.table(table.name, *columns, schema=db_schema).alias(name)
 
 
-def query_relation(
+def build_query_relation(
     dialect: str,
     sql: str,
     names: list[str],

@@ -36,7 +36,7 @@ def select_feedback(relation: SourceRelation, window: Window) -> str:
         selected |= {
             unreadable_flag(name): sa.and_(relation.columns[name].is_not(None), selected[name].is_(None))
             for name in names
-            if name in times
+            if name in times and name != "created_at"
         }
     statement = (
         sa.select(*label_columns(selected))
@@ -160,8 +160,8 @@ def _readable(relation: SourceRelation, name: str) -> Column:
     if kind.endswith("[]"):
         column = sa.func.array_to_json(column)
     schema = relation.schema
-    texts = {*(column.raw_name for column in schema.lists), *raw_names(schema, "text")} - _CLASSIC_TEXTS
-    untyped = {"created_at", "date_of_birth", *raw_names(schema, "time"), *relation.comparisons}
+    texts = {*raw_names(schema, "list"), *raw_names(schema, "text")} - _CLASSIC_TEXTS
+    untyped = {*raw_names(schema, "date"), *raw_names(schema, "time"), *relation.comparisons}
     if name in texts or (relation.dialect == "sqlite" and name in untyped):
         # On SQLite, ConnectorX infers no type from a null in the first row; on PostgreSQL '' is faster.
         return sa.func.coalesce(sa.cast(column, sa.Text), _sql("''"))

@@ -47,11 +47,11 @@ def check_options(url: sa.URL) -> None:
     lists = {"host", "port"} if backend == "postgresql" else set()
     if not lists and ("," in (url.host or "") or not isinstance(url.query.get("host", ""), str)):
         raise UsageError(_ONE_HOST)
-    known = _SQLITE_OPTIONS | (_SQLITE_URI_OPTIONS if "uri" in url.query else set())
+    options = _SQLITE_OPTIONS | (_SQLITE_URI_OPTIONS if "uri" in url.query else set())
     for name, value in url.query.items():
         if not isinstance(value, str) and name not in lists:
             raise UsageError(f"The database URL gives {_name_options([name], url)} more than once; give it once.")
-        if backend == "sqlite" and name not in known:
+        if backend == "sqlite" and name not in options:
             raise _unknown(name, url)
 
 

@@ -40,7 +40,7 @@ def parse_url(text: str) -> sa.URL:
         UsageError: The text is not a URL. The message does not repeat it, since it may contain a password.
     """
     if text.strip().startswith(files.PREFIX):
-        return files.files_url(text.strip().removeprefix(files.PREFIX))
+        return files.create_files_url(text.strip().removeprefix(files.PREFIX))
     try:
         url = sa.make_url(text.strip())
     except (ArgumentError, ValueError):
@@ -58,9 +58,9 @@ def normalize_dialect(dialect: str) -> str:
     """
     if dialect not in _DRIVERS:
         *names, last = _PRODUCT_NAMES.values()
-        known = ", ".join(f"{scheme}://" for scheme in _DRIVERS)
+        schemes = ", ".join(f"{scheme}://" for scheme in _DRIVERS)
         raise UsageError(
-            f"Databases of the kind {dialect} cannot be read; {', '.join(names)} and {last} can ({known})."
+            f"Databases of the kind {dialect} cannot be read; {', '.join(names)} and {last} can ({schemes})."
         )
     return "mysql" if dialect == "mariadb" else dialect
 

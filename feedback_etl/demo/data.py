@@ -137,22 +137,22 @@ def _visits(rng: random.Random, times: list[int]) -> tuple[list[int], list[tuple
     """Find a recommendation that is due for feedback at each time, or create one; about three visits share one."""
     days: list[int] = []
     due: defaultdict[tuple[int, int], list[int]] = defaultdict(list)  # recommendations by timeframe and day
-    found: list[int] = []
+    recommended: list[int] = []
     frames = rng.choices(range(len(TIMEFRAMES)), TIMEFRAME_WEIGHTS, k=len(times))
     for time, frame in zip(times, frames, strict=True):
         delays = TIMEFRAME_DELAYS[frame]
         candidates = [time // DAY - delay for delay in rng.sample(delays, len(delays))]
         day = next((day for day in candidates if due.get((frame, day))), None)
         if day is not None:
-            found.append(due[frame, day].pop())
+            recommended.append(due[frame, day].pop())
             continue
         for later in range(frame + 1, len(TIMEFRAMES)):
             due[later, candidates[0]].append(len(days))
-        found.append(len(days))
+        recommended.append(len(days))
         days.append(candidates[0])
     order = sorted(range(len(days)), key=days.__getitem__)
     position = dict(zip(order, range(len(order)), strict=True))
-    return sorted(days), [(t, position[old], frame) for t, old, frame in zip(times, found, frames, strict=True)]
+    return sorted(days), [(t, position[old], frame) for t, old, frame in zip(times, recommended, frames, strict=True)]
 
 
 def _skins(rng: random.Random, ages: list[int], owners: list[int]) -> list[int]:

@@ -96,7 +96,7 @@ def adopt(
     log, key, signer = AuditLog(folder), bind_key(folder, key), bind_key(folder, signer or key)
     log.require_signer(signer)
     with explain_write_errors(folder), lock_folder(folder, lock_timeout):
-        require_untampered(folder, [each for each in (key, signer) if each], "adopted")
+        require_untampered(folder, [candidate for candidate in (key, signer) if candidate], "adopted")
         exports = list_manifests(folder)
         if any(file.path == path.name for manifest in exports for file in manifest.files):
             raise ExportFileError(f"{path} has a manifest already.")
@@ -127,9 +127,9 @@ def _require_no_erased(path: Path, key: Key | None) -> None:
     """Raise if a file contains an analysis that was erased from its folder: the person would be back."""
     erased = TombstoneFile(path.parent).list_digests(key)
     pseudonyms = list_pseudonyms(path, path.name) if erased else set()
-    if found := sum(hash_identity("pseudonym", pseudonym, key) in erased for pseudonym in pseudonyms):
+    if count := sum(hash_identity("pseudonym", pseudonym, key) in erased for pseudonym in pseudonyms):
         raise ExportFileError(
-            f"{path} contains {pluralize(found, 'pseudonym')} of people who were erased from this folder: nothing was "
+            f"{path} contains {pluralize(count, 'pseudonym')} of people who were erased from this folder: nothing was "
             "adopted. Delete the file, and export its window again."
         )
 

@@ -98,7 +98,7 @@ class IncrementalState(NamedTuple):
         """
         increments = [manifest for manifest in list_manifests(storage) if manifest.chain]
         digests = {manifest.settings_digest for manifest in increments}
-        settings = next((each for each in candidates if hash_settings(each) in digests), candidates[0])
+        settings = next((candidate for candidate in candidates if hash_settings(candidate) in digests), candidates[0])
         links = [manifest for manifest in increments if manifest.settings_digest == hash_settings(settings)]
         if not links:
             return cls._begin(storage, settings, increments)
@@ -182,7 +182,7 @@ class IncrementalState(NamedTuple):
         """
         if not self.number:
             earlier = [first, *self.attempts]
-            return None if None in earlier else min(each for each in earlier if each is not None)
+            return None if None in earlier else min(start for start in earlier if start is not None)
         if self.known_since is not None and self.known_since >= now:
             raise ExportFileError(
                 f"The last incremental export has read up to {self.known_since:%Y-%m-%d %H:%M:%S} UTC and later, but "

@@ -1,7 +1,7 @@
 """The transaction of an export: reserve a name in the audit log, then commit or roll back."""
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime
@@ -10,7 +10,6 @@ from typing import Any, Self, cast
 import polars as pl
 
 from feedback_etl.data_files.file_formats import FileFormat
-from feedback_etl.data_files.links import Share
 from feedback_etl.errors import ExportFileError, FolderLockedError
 from feedback_etl.exports.cleanup import remove_replacements
 from feedback_etl.exports.part_writer import PartWriter
@@ -124,36 +123,32 @@ class ExportTransaction:
                 self._ended = True
         self._publisher.begin(self.stem)
 
-    def write(self, pairs: pl.DataFrame) -> None:
-        """Add rows to the data file."""
-        self._writer("pairs").append(pairs)
+    def write(self, rows: pl.DataFrame, kind: str = "pairs") -> None:
+        """Add rows to the file of a kind, which the first of them creates: `links`, or one of `STATE_KINDS`.
+
+        Rows of the kind `spool` may have to be suppressed, and are read again with `spooled_frames`.
+        """
+        self._writer(kind).append(rows)
 
     def write_rejected(self, rows: pl.DataFrame) -> None:
-        """Add rows to the list of rejected rows, which the first of them creates."""
-        self._writer("rejected").append(rows)
-
-    def write_state(self, kind: str, rows: pl.DataFrame) -> None:
-        """Add rows to a file of `STATE_KINDS`, for the next export of the series."""
-        self._writer(kind).append(rows)
+        """Add rows to the list of rejected rows."""
+        self.write(rows, "rejected")
 
     @property
     def escaped_texts(self) -> dict[str, int]:
         """Return the number of escaped texts in the data file by column."""
         return self._writer("pairs").escaped_texts
 
-    def spool(self, pairs: pl.DataFrame) -> None:
-        """Spool rows that may have to be suppressed, until `release_spooled`."""
-        self._writer("spool").append(pairs)
+    @property
+    def spooled_rows(self) -> int:
+        """The number of spooled rows."""
+        return self._writer("spool").rows
 
-    def release_spooled(self, chosen: Callable[[pl.DataFrame], pl.DataFrame], share: Share | None = None) -> None:
-        """Add the spooled rows that `chosen` keeps to the data file, as `share` prepares them."""
-        spool, no_links = self._writer("spool"), pl.DataFrame()
-        with explain_write_errors(self._storage):
-            frames = map(chosen, spool.frames())
-            for pairs, links in share(frames, spool.rows) if share else ((pairs, no_links) for pairs in frames):
-                self.write(pairs)
-                self._writer("links").append(links)
-            spool.discard()
+    def spooled_frames(self, *, keep: bool = False) -> Iterator[pl.DataFrame]:
+        """Yield the spooled rows, and remove the spool unless they are to be read once more (`keep`)."""
+        yield from self._writer("spool").frames()
+        if not keep:
+            self._writer("spool").discard()
 
     def _writer(self, kind: str) -> PartWriter:
         return cast("ExportFiles", self._files).writers[kind]  # this process writes them
@@ -176,8 +171,9 @@ class ExportTransaction:
         """
         timeout, self._preconditions.rows_digest = self._options.lock_timeout, details.rows_digest
         with explain_write_errors(self._storage):
-            files = self._files.complete() if self._files else require_parts(self._storage, self.stem, parts)
+            files = self._files.complete() if self._files else list(parts)
             if details.is_state_new or any(file.kind not in STATE_KINDS for file in files):
+                files = files if self._files else require_parts(self._storage, self.stem, files)
                 with nullcontext() if timeout is None else self._storage.lock(timeout):
                     files = self._publish(self._remove_erased(files), details)
             else:

@@ -80,7 +80,7 @@ def option_names() -> list[str]:
     return [*ExportKeywords.__annotations__]
 
 
-def require_known(given: Mapping[str, Any] | Iterable[str], known: Sequence[str]) -> None:
+def require_known(given: Mapping[str, Any] | Iterable[str], names: Sequence[str]) -> None:
     """Raise if an option does not exist; the message suggests the most similar name.
 
     Raises:
@@ -91,7 +91,7 @@ def require_known(given: Mapping[str, Any] | Iterable[str], known: Sequence[str]
     feedback_etl.errors.UsageError: There is no option days_bak. Did you mean days_back?
     """
     for name in given:
-        if name not in known:
-            near = get_close_matches(name, known, 1)
-            hint = f"Did you mean {near[0]}?" if near else f"Options are {', '.join(known)}."
+        if name not in names:
+            near = get_close_matches(name, names, 1)
+            hint = f"Did you mean {near[0]}?" if near else f"Options are {', '.join(names)}."
             raise UsageError(f"There is no option {name}. {hint}")

@@ -84,7 +84,7 @@ class PrivacyOptions:
         return self.schema.with_options((*self.extra_columns, *images, *people), self.age_edges)
 
     @property
-    def known_columns(self) -> tuple[str, ...]:
+    def effective_quasi_identifiers(self) -> tuple[str, ...]:
         """The quasi-identifiers: the given ones, or those of the schema."""
         return self.schema.quasi_identifiers if self.quasi_identifiers is None else tuple(self.quasi_identifiers)
 
@@ -99,7 +99,7 @@ class PrivacyOptions:
             k=self.k,
             on_small_class=self.on_small_class,
             max_suppressed=self.max_suppressed,
-            quasi_identifiers=tuple(dict.fromkeys((*self.known_columns, *extra))),
+            quasi_identifiers=tuple(dict.fromkeys((*self.effective_quasi_identifiers, *extra))),
             schema=schema,
             l=self.l,
             t=self.t,

@@ -37,7 +37,7 @@ def prepare_for_sharing(privacy: PrivacyOptions, given: Collection[str] = ()) ->
         timestamp_precision=privacy.timestamp_precision if "timestamp_precision" in given else SHARED_PRECISIONS[0],
         on_small_class=privacy.on_small_class if "on_small_class" in given else "generalize",
         k=max(SHARED_K, privacy.k or 0),
-        quasi_identifiers=tuple(dict.fromkeys((*privacy.known_columns, *_list_required(privacy)))),
+        quasi_identifiers=tuple(dict.fromkeys((*privacy.effective_quasi_identifiers, *_list_required(privacy)))),
     )
 
 
@@ -64,7 +64,7 @@ def require_shareable(privacy: PrivacyOptions, recipient: str) -> None:
         (privacy.k or 0) < SHARED_K
         or not privacy.hash_recommendation_id
         or privacy.timestamp_precision not in SHARED_PRECISIONS
-        or not {*_list_required(privacy)} <= {*privacy.known_columns}
+        or not {*_list_required(privacy)} <= {*privacy.effective_quasi_identifiers}
     )
     if is_weaker:
         raise UsageError(

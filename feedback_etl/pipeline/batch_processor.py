@@ -5,6 +5,7 @@ The steps of a single batch and their order are in `transform.batch`.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import polars as pl
@@ -182,7 +183,9 @@ class BatchProcessor:
         self._people.merge_digests(counts.classes)
         self._texts.merge(counts.texts)
 
-    def build_report(self, window: Window, excluded: int) -> ExportReport:
+    def build_report(
+        self, window: Window, excluded: int, escaped_texts: Mapping[str, int] = MappingProxyType({})
+    ) -> ExportReport:
         """Return the report of the rows processed so far."""
         options, counts = self._options, dict[str, Any](self._counts)
         return ExportReport(
@@ -190,6 +193,7 @@ class BatchProcessor:
             anonymized_records=sum(self._counts[f"{name}_records"] for name in ("exported", "suppressed", "pending")),
             excluded_records=excluded,
             rejected_reasons=self._rejected.sort_reasons(),
+            escaped_texts=dict(sorted(escaped_texts.items())),
             window=window,
             key_id=get_key_id(options.key),
             risk={} if self._plan is None else self._plan.summarize(options.k_policy),

@@ -76,7 +76,7 @@ def _read_tombstones(output_dir: StorageLike, key: Key | None) -> Sequence[Tombs
     tombstones.require_state(TombstoneState.from_records(AuditLog(storage).records()))
     own = [key] if key else []
     keys = bind_keys(storage, [*own, *available_keys()])
-    require_own(storage, tombstones, {known.id: known for known in keys})
+    require_own(storage, tombstones, {candidate.id: candidate for candidate in keys})
     return tombstones.select([key, *keys])
 
 

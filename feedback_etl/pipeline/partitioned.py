@@ -13,8 +13,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
-import polars as pl
-
 from feedback_etl import __version__
 from feedback_etl.database.partitioning import FeedbackPartitions, NotPartitionableError, open_partitions
 from feedback_etl.database.ranges import group_batches
@@ -24,22 +22,19 @@ from feedback_etl.exports.series_conflicts import detect_abort
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.pipeline.backfill import create_seen_rows
 from feedback_etl.pipeline.batch_processor import BatchProcessor
+from feedback_etl.pipeline.commit import Publication, commit_export, plan_publication, suggest
 from feedback_etl.pipeline.executors import open_workers
-from feedback_etl.pipeline.part_files import by_number, require_all
 from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.scheduler import MAX_TASKS_IN_FLIGHT, run_tasks
 from feedback_etl.pipeline.series_parts import read_spooled_rows, write_series_parts
-from feedback_etl.pipeline.series_release import SeriesRelease
+from feedback_etl.pipeline.series_release import select_pending
 from feedback_etl.pipeline.shared_files import write_earlier_seen_rows, write_small_classes
 from feedback_etl.pipeline.shared_rows import write_shared_parts
 from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, SeriesContext, TaskContext, TaskResult
 from feedback_etl.pipeline.worker import Secrets, create_processor, release_part, run_task, run_task_with, write_part
-from feedback_etl.pipeline.write import add_increment, suggest
 from feedback_etl.privacy.keys import get_key_id
-from feedback_etl.privacy.sharing import RowPseudonyms
-from feedback_etl.records.layout import STATE_KINDS, parse_part_number
+from feedback_etl.records.layout import parse_part_number
 from feedback_etl.records.manifest import DataFile
-from feedback_etl.records.manifest_details import ManifestDetails
 from feedback_etl.results import ExportReport
 
 logger = logging.getLogger(__name__)
@@ -88,18 +83,19 @@ def export_partitions(request: ExportRequest, partitions: FeedbackPartitions, in
 def export_stream(selection: ReadRequest, request: ExportRequest) -> ExportReport:
     """Export rows that cannot be read in parallel, part by part in this process."""
     storage, options = request.storage, request.transform_options
-    with open_feedback(selection) as stream, _begin(request, stream.consent) as export:
-        series = _begin_series(request, export, stream.watermark)
-        context = _create_context(request, export, series, ())
-        seen_rows = create_seen_rows(request, stream.watermark.until)
-        processor = create_processor(context, options, seen_rows)
-        results = (
-            write_part(storage, options, PartTask(context, number, ""), frames, processor)
-            for number, frames in enumerate(group_batches(stream.batches))
-        )
-        processor, written = _collect(request, results)
-        execution = _Execution(export, context, _release_here(request))
-        report = _finish(request, execution, processor, written, stream)
+    with open_feedback(selection) as stream:
+        with _begin(request, stream.consent) as export:
+            series = _begin_series(request, export, stream.watermark)
+            context = _create_context(request, export, series, ())
+            seen_rows = create_seen_rows(request, stream.watermark.until)
+            processor = create_processor(context, options, seen_rows)
+            results = (
+                write_part(storage, options, PartTask(context, number, ""), frames, processor)
+                for number, frames in enumerate(group_batches(stream.batches))
+            )
+            processor, written = _collect(request, results)
+            execution = _Execution(export, context, _release_here(request))
+            report = _finish(request, execution, processor, written, stream)
         report.advice = suggest(request, stream)
     return report
 
@@ -150,53 +146,35 @@ def _finish(
     source: FeedbackPartitions | FeedbackStream,
 ) -> ExportReport:
     """Check the limits, release the rows of large enough equivalence classes, and publish the parts."""
-    options, window = request.transform_options, request.selection.window
     export, context, _ = execution
-    request.selection.report_phase("publishing")
-    processor.check_limits(window, source.excluded)
-    shared, series_release = request.create_row_pseudonyms(), SeriesRelease.begin(request)
-    if series_release is not None:
-        read_spooled_rows(request, written.spooled, series_release)
-        series_release.plan(processor)
-        results = write_series_parts(request, export.stem, written.spooled, series_release)
+    spooled = read_spooled_rows(request, written.spooled)
+    publication = plan_publication(request, source, processor, select_pending(request), spooled)
+    if publication.series is not None:
+        results = write_series_parts(request, export.stem, written.spooled, publication.series)
     else:
-        results = _release(request, execution, processor.plan_release(), written.spooled, shared)
+        results = _release(request, execution, publication, written.spooled)
     with closing(results):
         for result in results:
             written.add(result)
-    report = processor.build_report(window, source.excluded + (series_release.excluded if series_release else 0))
-    require_all(written.files, report)
-    report.escaped_texts = dict(sorted(written.escaped_texts.items()))
-    details = ManifestDetails("full", window, request.settings, source=source.dialect, schema=options.schema)
-    details = details._replace(rows_digest=shared.digest if shared else "")
-    if request.series is not None and context.series is not None:
-        details = add_increment(details, report, request, source.watermark)
-        details = series_release.describe(details) if series_release else details
-        written.files.extend([context.series.earlier] if context.series.earlier else [])
-    kinds = {file.kind for file in written.files}
-    files = written.files if details.is_state_new or kinds - STATE_KINDS else []
-    details = details._replace(statistics=report.to_statistics(), risk=report.risk)
-    published = export.commit(sorted(files, key=by_number), details)
-    if request.series is not None and (files or details.is_state_new):
-        request.series.delete_state(request.storage)
-    report.audit_head = export.audit_head
-    report.export_filename, report.rejected_filename = published.pairs or "", published.rejected or ""
+    if context.series is not None and context.series.earlier is not None:
+        written.files.append(context.series.earlier)
+    report = processor.build_report(request.selection.window, publication.excluded, written.escaped_texts)
+    commit_export(request, export, publication, report, written.files)
     return report
 
 
 def _release(
     request: ExportRequest,
     execution: _Execution,
-    changes: pl.DataFrame,
+    publication: Publication,
     spooled: list[DataFile],
-    shared: RowPseudonyms | None,
 ) -> Generator[TaskResult, None, None]:
     """Write the spooled rows without small classes, or with generalised values; `shared` ones here, others by tasks."""
     export, context, run = execution
-    if shared is not None:
-        yield from write_shared_parts(request, export.stem, spooled, changes, shared)
+    if publication.shared is not None:
+        yield from write_shared_parts(request, export.stem, spooled, publication.changes, publication.shared)
     elif request.transform_options.k_policy.k is not None:
-        write_small_classes(request.storage, export.stem, changes)
+        write_small_classes(request.storage, export.stem, publication.changes)
         with closing(run(ReleaseTask(context, parse_part_number(file.path), file) for file in spooled)) as results:
             yield from results
 

@@ -22,7 +22,7 @@ from feedback_etl.privacy.keys import get_key_id
 from feedback_etl.privacy.sharing import RowPseudonyms, derive_recipient_key
 from feedback_etl.records.canonical_json import hash_settings
 from feedback_etl.records.key_binding import bind_key
-from feedback_etl.schema.record import schema_settings
+from feedback_etl.schema.record import record_schema
 from feedback_etl.storage.base import Storage
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ class ExportRequest:
     def _settings(self, query: str | None) -> dict[str, Any]:
         options = self.transform_options
         optional = {
-            **schema_settings(options.schema),
+            **record_schema(options.schema),
             "allow_row_security": self.selection.options.allow_row_security,
             "overridden": options.overrides.names(),
             "formulas": "reject" if options.reject_formulas else "",

@@ -64,7 +64,7 @@ class ClassTable:
         members = self._join_members(groups)
         for column in self._sensitive:
             answers = members.select(pl.col(_GROUP).alias("class"), person=_PERSON, value=column)
-            wrong = pl.concat([wrong, *(each.rename({"class": _GROUP}) for each in self._find_uniform(answers))])
+            wrong = pl.concat([wrong, *(classes.rename({"class": _GROUP}) for classes in self._find_uniform(answers))])
         ids = groups.join(wrong, on=_GROUP, how="semi").explode(CLASS)[CLASS]
         return current[CLASS].is_in(ids.implode())
 

@@ -149,14 +149,14 @@ def _find_spellings(
 
     The database is only asked about ids that can have another spelling.
     """
-    found = {name: {spelling: {given} for spelling, given in spell(some).items()} for name, some in ids.items()}
+    spellings = {name: {spelling: {given} for spelling, given in spell(some).items()} for name, some in ids.items()}
     unclear = {name: [given for given in some if not _is_canonical(given)] for name, some in ids.items()}
     if database is None or not any(unclear.values()):
-        return found
+        return spellings
     for name, canonical in fetch_canonical_ids(database, options, unclear).items():
         for given, spelling in canonical.items():
-            found[name].setdefault(spelling, set()).add(given)
-    return found
+            spellings[name].setdefault(spelling, set()).add(given)
+    return spellings
 
 
 def _is_canonical(text: str) -> bool:

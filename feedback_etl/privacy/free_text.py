@@ -102,10 +102,12 @@ class FreeTextCounter:
         Raises:
             ValidationError: Texts are mostly distinct, or contain contact or account details.
         """
-        found = {name: problems for name, counts in self._counts.items() if (problems := counts.find_problems())}
-        if not found:
+        problems = {name: counts.find_problems() for name, counts in self._counts.items()}
+        if not any(problems.values()):
             return
-        listed = "; ".join(f"of the texts in {name}, {', '.join(problems)}" for name, problems in found.items())
+        listed = "; ".join(
+            f"of the texts in {name}, {', '.join(clauses)}" for name, clauses in problems.items() if clauses
+        )
         raise ValidationError(
             f"Nothing was exported: a column that is not declared as free text contains free text ({listed}). Declare "
             'it with role = "free_text" if these texts may be exported as they are, with role = "identifier" to '
@@ -114,7 +116,8 @@ class FreeTextCounter:
 
     def _count(self, texts: pl.Series) -> TextCounts:
         frame = texts.alias("text").to_frame()
-        contacts = frame.select(found.sum().alias(kind) for kind, found in find_contact_details("text").items())
+        details = find_contact_details("text")
+        contacts = frame.select(has_detail.sum().alias(kind) for kind, has_detail in details.items())
         digest = sign_column(pl.col("text"), "free text", self._key).str.slice(0, _DIGEST_LENGTH)
         digests = frame.unique().select(digest.unique().sort().head(_MAX_DIGESTS)).to_series().to_list()
         return TextCounts(texts.len(), dict(zip(contacts.columns, contacts.row(0), strict=True)), digests)

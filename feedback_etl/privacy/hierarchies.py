@@ -43,8 +43,9 @@ def list_levels(
         return [value.replace({text: coarser[: level + 1][-1] for text, coarser in values.items()}) for level in levels]
     if column == AGE_RANGE_NAME and schema.age:
         return [value.replace(level) for level in join_age_ranges(schema.age.edges)]
-    if lists := [each for each in schema.lists if each.name == column and each.role == "quasi_identifier"]:
-        return [value.str.split(",").list.first() if lists[0].is_joined else value.list.head(1)]
+    lists = {own.name: own for own in schema.lists if own.role == "quasi_identifier"}
+    if column in lists:
+        return [value.str.split(",").list.first() if lists[column].is_joined else value.list.head(1)]
     if column in schema.time_columns:
         periods = get_args(TimestampPrecision)
         coarser = periods[max(periods.index(precision) + 1, periods.index(_FINEST_PERIOD)) :]
@@ -62,7 +63,7 @@ def require_hierarchies(hierarchies: Hierarchies, schema: FeedbackSchema = CLASS
     for column, values in hierarchies.items():
         if column not in texts:
             raise UsageError(f"`hierarchies` are for text columns ({', '.join(texts)}); age_edges define age ranges.")
-        coarser = pl.Series([each for several in values.values() for each in several], dtype=pl.String)
+        coarser = pl.Series([text for several in values.values() for text in several], dtype=pl.String)
         is_wrong = (coarser == "") | coarser.str.contains(f"[{CONTROL_CHARACTERS}]")
         is_run = pl.DataFrame({"text": coarser}).select(is_formula("text")).to_series()
         if not all(values.values()) or bool((is_wrong | is_run).any()):

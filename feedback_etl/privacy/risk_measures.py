@@ -184,8 +184,8 @@ def journalist_risk(
     """
     names, size = list(dict.fromkeys(quasi_identifiers)), pl.len() if person is None else pl.col(person).n_unique()
     sizes = []
-    for each in (frame, population):
-        table: pl.LazyFrame = to_polars(each).lazy()
+    for rows in (frame, population):
+        table: pl.LazyFrame = to_polars(rows).lazy()
         require_columns(table, [*names, *([person] if person else [])])
         text = [pl.col(name).cast(pl.String) for name in names]  # age ranges may be of two types
         sizes.append(table.with_columns(text).group_by(names).agg(size.alias(_SIZE)))

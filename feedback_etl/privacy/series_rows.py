@@ -5,6 +5,7 @@ erasure finds them, and a keyed digest of their person.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple, Self
 
 import polars as pl
 
@@ -24,65 +25,48 @@ def add_people(pairs: pl.DataFrame, user_ids: pl.Series, key: Key | None) -> pl.
     return pairs.with_columns(user_ids.alias(PERSON)).with_columns(digest_people(pl.col(PERSON), key))
 
 
-def version(pair_key: Sequence[str], number: int) -> list[pl.Expr]:
-    """Return what distinguishes versions: the number of their export, and that of a row among those of its pair."""
-    return [pl.lit(number, pl.Int64).alias(EXPORT), pl.int_range(pl.len()).over(pair_key).alias(OCCURRENCE)]
-
-
 def is_newest(pair_key: Sequence[str]) -> pl.Expr:
     """Return whether a row is the newest version of its pair in a series, as `scan_training` finds it."""
     return pl.col(EXPORT) == pl.col(EXPORT).max().over([*pair_key, OCCURRENCE])
 
 
-class SeriesMembers:
-    """The people of the equivalence classes that have left with the exports of a series.
+class SeriesMembers(NamedTuple):
+    """The people of the equivalence classes that were released with the exports of a series.
 
-    Args:
+    Attributes:
         quasi_identifiers: Columns of the classes.
         cap: Number of people of a class that are remembered.
-        stored: Members that earlier exports have stored: pseudonym, person, quasi-identifiers as published, and number
-            of the export. A frame without columns if there are none.
+        rows: Members: pseudonym, person, quasi-identifiers as published, and number of the export. A frame without
+            columns if there are none.
         number: Number of this export.
-        pair_key: In a series that follows changes, columns that are equal in all versions of a row: all versions are
-            remembered then, with these columns.
+        pair_key: In a series that follows changes, the columns that are equal in all versions of a row. All versions
+            are members then, with these columns and `OCCURRENCE`.
     """
 
-    def __init__(
-        self,
-        quasi_identifiers: Sequence[str],
-        cap: int,
-        stored: pl.DataFrame,
-        number: int,
-        *,
-        pair_key: Sequence[str] = (),
-    ) -> None:
-        self._names, self._cap, self.number = list(dict.fromkeys(quasi_identifiers)), cap, number
-        self._pair_key, self._stored, self._versions = pair_key, stored, list[pl.DataFrame]()
+    quasi_identifiers: Sequence[str]
+    cap: int
+    rows: pl.DataFrame
+    number: int
+    pair_key: Sequence[str] = ()
 
     def select(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Return what is remembered of rows, whether they leave or not."""
-        columns = dict.fromkeys([PSEUDONYM, PERSON, *self._pair_key, *self._names])
+        """Return the columns of members, whether their rows are released or not."""
+        columns = dict.fromkeys([PSEUDONYM, PERSON, *self.pair_key, *self.quasi_identifiers])
         return rows.select(pl.col(list(columns))).with_columns(pl.col(pl.Enum).cast(pl.String))
 
-    def add(self, leaving: pl.DataFrame) -> None:
-        """Add the people of rows as they are published, once in a class and with their newest export."""
-        if leaving.is_empty():
-            return
-        if self._pair_key:
-            self._versions.append(self.select(leaving))
-            return
-        members = self.select(leaving).with_columns(pl.lit(self.number, pl.Int64).alias(EXPORT))
-        newest = self._concat(members).unique([PERSON, *self._names], keep="last", maintain_order=True)
-        self._stored = newest.group_by(self._names, maintain_order=True).tail(self._cap).select(members.columns)
-
-    @property
-    def rows(self) -> pl.DataFrame:
-        """The members to store for the next export."""
-        if not self._versions:
-            return self._stored
-        members = pl.concat(self._versions).with_columns(version(self._pair_key, self.number))
-        columns = [*self._pair_key, OCCURRENCE, *self._names]
-        return self._concat(members).unique(list(dict.fromkeys(columns)), keep="last", maintain_order=True)
-
-    def _concat(self, members: pl.DataFrame) -> pl.DataFrame:
-        return pl.concat([self._stored, members], how="vertical_relaxed" if self._stored.width else "diagonal")
+    def add(self, released: pl.DataFrame) -> Self:
+        """Return them with the people of rows as they are published, once in a class and with their newest export."""
+        if released.is_empty():
+            return self
+        names = list(self.quasi_identifiers)
+        members = self.select(released).with_columns(pl.lit(self.number, pl.Int64).alias(EXPORT))
+        rows = pl.concat([self.rows, members], how="diagonal_relaxed")
+        if self.pair_key:  # numbered as `scan_training` does
+            is_new, number = pl.col(EXPORT) == self.number, pl.int_range(pl.len()).over([EXPORT, *self.pair_key])
+            earlier = pl.col(OCCURRENCE) if OCCURRENCE in rows.columns else None
+            return self._replace(
+                rows=rows.with_columns(pl.when(is_new).then(number).otherwise(earlier).alias(OCCURRENCE))
+            )
+        newest = rows.unique([PERSON, *names], keep="last", maintain_order=True)
+        newest = newest.group_by(names, maintain_order=True).tail(self.cap).select(members.columns)
+        return self._replace(rows=newest)

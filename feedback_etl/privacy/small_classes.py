@@ -99,10 +99,11 @@ def _find_analyses(storage: Storage, exports: Sequence[Manifest], erased: Set[st
     while True:
         kept = table.filter(~pl.col(PSEUDONYM).is_in([*erased, *small]))
         classes = count_people(kept, names).filter(pl.col("people") < k)
-        found = {*kept.join(classes, on=names, how="semi", nulls_equal=True).select(PSEUDONYM).collect().to_series()}
-        if not found:
+        rows = kept.join(classes, on=names, how="semi", nulls_equal=True)
+        pseudonyms = {*rows.select(PSEUDONYM).collect().to_series()}
+        if not pseudonyms:
             return small
-        small |= found
+        small |= pseudonyms
 
 
 def _has_files(storage: Storage, manifest: Manifest) -> bool:

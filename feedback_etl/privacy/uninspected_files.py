@@ -28,10 +28,10 @@ def list_not_inspected(
         running: Stems of unfinished exports.
     """
     top = storage.local_path() or Path()
-    known = {path.relative_to(top).as_posix() for path in unmanaged}
-    known |= {file.path for manifest in exports for file in manifest.files}
-    known |= {name for name in storage.names() if name.endswith(MANIFEST_SUFFIX)}
-    unknown = [name for name in storage.list_entries() if name not in known and not _is_description(storage, name)]
+    managed = {path.relative_to(top).as_posix() for path in unmanaged}
+    managed |= {file.path for manifest in exports for file in manifest.files}
+    managed |= {name for name in storage.names() if name.endswith(MANIFEST_SUFFIX)}
+    unknown = [name for name in storage.list_entries() if name not in managed and not _is_description(storage, name)]
     is_object = not storage.has_locks
     return [name for name in unknown if not (is_state_file(name, is_object=is_object) or has_stem(name, running))]
 

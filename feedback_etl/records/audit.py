@@ -142,6 +142,6 @@ def _parse(lines: Mapping[int, bytes]) -> list[Line]:
     parsed, last = list[Line](), 0
     for number, content in lines.items():
         contents = [b"", content] if number > last + 1 else [content]
-        parsed += [Line.of(each.rstrip(b"\n") or b"missing") for each in contents]
+        parsed += [Line.of(content.rstrip(b"\n") or b"missing") for content in contents]
         last = number
     return parsed

@@ -151,7 +151,7 @@ def _find_changed_files(storage: Storage, exports: Iterable[Manifest]) -> Iterat
     """
     exports = list(exports)
     latest = find_latest_increments(exports)
-    for export, file in ((each, file) for each in exports if not each.pruned_at for file in each.files):
+    for export, file in ((manifest, file) for manifest in exports if not manifest.pruned_at for file in manifest.files):
         try:
             if storage.stat_with_digest(file.path) not in file.versions:
                 yield f"{file.path} was changed"
@@ -196,8 +196,9 @@ def verify_lines(
     if torn:
         problems.append("the last line is torn; the next record will say so")
         uncertain.append(problems[-1])
-    known = {*macs}
-    problems += [f"the head in {name} is missing: the log was cut" for name, mac in anchors.items() if mac not in known]
+    logged = {*macs}
+    missing = [name for name, mac in anchors.items() if mac not in logged]
+    problems += [f"the head in {name} is missing: the log was cut" for name in missing]
     unknown = sum(key_id is not None and key_id not in by_id for key_id in key_ids)
     return VerificationResult(len(key_ids), problems, key_ids.count(None), unknown, macs[-1], tuple(uncertain))
 

@@ -39,7 +39,7 @@ def bind_keys(folder: StorageLike, keys: Iterable[Key]) -> list[Key]:
 def name_keys(keys: Iterable[Key], names: bytes) -> list[Key]:
     """Return what `bind_keys` returns, given the texts that name the keys of a folder: its log and its tombstones."""
     forms = [[form for form in key.list_forms() if f'"{form.id}"'.encode() in names] or [key] for key in keys]
-    return list({form.id: form for found in forms for form in found}.values()) if names else list(keys)
+    return list({form.id: form for matching in forms for form in matching}.values()) if names else list(keys)
 
 
 def _read_names(folder: StorageLike) -> bytes:

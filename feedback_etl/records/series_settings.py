@@ -32,5 +32,5 @@ def _describe_value(name: str, value: Any) -> str:
     if name == "recommendation_id":
         return str(value == "hash")
     if isinstance(value, list | tuple):
-        return ", ".join(str(each[0] if isinstance(each, list | tuple) else each) for each in value) or "not set"
+        return ", ".join(str(part[0] if isinstance(part, list | tuple) else part) for part in value) or "not set"
     return "not set" if value in (None, "", {}) else str(value)

@@ -148,10 +148,11 @@ class TombstoneFile:
         Raises:
             ExportFileError: There was an erasure that did not know the key.
         """
-        new, key_id = [each for each in self._records if each["erasure"] not in erasures], get_key_id(key)
+        new, key_id = [record for record in self._records if record["erasure"] not in erasures], get_key_id(key)
         if any(key_id not in ids for ids in _signers(new).values()):
             raise ExportFileError("Meanwhile people were erased under another key: nothing was published. Run again.")
-        return frozenset(each["digest"] for each in new if (each["kind"], each["key_id"]) == ("pseudonym", key_id))
+        own = [record for record in new if (record["kind"], record["key_id"]) == ("pseudonym", key_id)]
+        return frozenset(record["digest"] for record in own)
 
     def select(self, keys: Iterable[Key | None], *, only: frozenset[str] | None = None) -> list[Tombstones]:
         """Return the tombstones by key, using as few of the keys as possible, earlier keys first.
@@ -169,7 +170,7 @@ class TombstoneFile:
             by_id.setdefault(get_key_id(key), key)
         signers = _signers(records)
         chosen = {erasure: next((key_id for key_id in by_id if key_id in ids), "") for erasure, ids in signers.items()}
-        if ids := sorted({str(key_id) for each, chose in chosen.items() if chose == "" for key_id in signers[each]}):
+        if ids := sorted({str(key_id) for group, chose in chosen.items() if chose == "" for key_id in signers[group]}):
             raise KeyMissingError(
                 f"{self._storage} contains erasures under the key {' or '.join(ids)}, which is not available: erased "
                 "people could come back. Retire that key here (feedback-etl keys retire --file FILE), or export into "

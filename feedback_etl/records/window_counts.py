@@ -44,7 +44,7 @@ def format_window_counts(
         known_since: From when on it remembers rows.
         counts: The row counts of the older windows, and of the one from `start` to `known_since`.
     """
-    windows = [(each.start, each.end) for each in counted]
+    windows = [(window.start, window.end) for window in counted]
     if known_since is not None and (start is None or start < known_since):
         windows.append((start, known_since))
     formatted: list[list[str | int | None]] = [

@@ -8,6 +8,7 @@ import polars as pl
 
 Role = Literal["identifier", "quasi_identifier", "sensitive", "insensitive", "free_text"]
 ColumnTypeName = Literal["text", "integer", "number", "boolean", "time"]
+RawTypeName = ColumnTypeName | Literal["identifier", "list", "date"]
 
 
 class ColumnType(NamedTuple):
@@ -28,12 +29,12 @@ class ColumnType(NamedTuple):
 
 
 UTC_TIME = pl.Datetime("us", "UTC")
-IDENTIFIER = ColumnType(
-    pl.String(),
-    "integers or text (floats are not exact; pandas: the dtype Int64)",
-    lambda dtype: dtype.is_integer() or dtype == pl.String,
-)
-COLUMN_TYPES = {
+COLUMN_TYPES: dict[RawTypeName, ColumnType] = {
+    "identifier": ColumnType(
+        pl.String(),
+        "integers or text (floats are not exact; pandas: the dtype Int64)",
+        lambda dtype: dtype.is_integer() or dtype == pl.String,
+    ),
     "text": ColumnType(pl.String(), "text", lambda dtype: dtype == pl.String),
     "integer": ColumnType(
         pl.Int64(),
@@ -54,11 +55,10 @@ COLUMN_TYPES = {
         {"{}_not_boolean": lambda value: ~value.cast(pl.Float64).is_between(0, 1)},
     ),
     "time": ColumnType(UTC_TIME, "times", lambda dtype: dtype == pl.Datetime),
+    "list": ColumnType(pl.String(), "text", lambda dtype: dtype == pl.String),
+    "date": ColumnType(pl.Date(), "dates", lambda dtype: dtype == pl.Date),
 }
-"""The types of declared columns, by their names in settings."""
-
-DATE = ColumnType(pl.Date(), "dates", lambda dtype: dtype == pl.Date)
-"""The type of a date of birth, which no export contains."""
+"""The types of raw columns, by their names in settings; a list is JSON text, and a date is one of birth."""
 
 
 class ExtraColumn(NamedTuple):
@@ -76,9 +76,14 @@ class ExtraColumn(NamedTuple):
     type: ColumnTypeName = "text"
 
     @property
+    def raw_type(self) -> RawTypeName:
+        """The name of the type; identifiers have one of their own, whatever `type` is."""
+        return "identifier" if self.role == "identifier" else self.type
+
+    @property
     def column_type(self) -> ColumnType:
-        """The type of the values; identifiers have one of their own, whatever `type` is."""
-        return IDENTIFIER if self.role == "identifier" else COLUMN_TYPES[self.type]
+        """The type of the values."""
+        return COLUMN_TYPES[self.raw_type]
 
 
 NAME = re.compile("[a-z_][a-z0-9_]*")

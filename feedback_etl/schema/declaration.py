@@ -84,20 +84,16 @@ class ColumnTable(_Table):
         """Return the column as one that is exported unchanged or pseudonymised.
 
         Raises:
-            UsageError: The column has a role or type that only a declared schema has.
+            UsageError: The column is a list, or has a role or type that only a declared schema has.
         """
-        if self.role == "item" or self.type == "list" or self.type == "date" or self.bucket is not None:
+        if self.type == "list":
+            raise UsageError(f'[columns.{name}] has the type "list": write [lists.{name}] instead, without `type`.')
+        if self.role == "item" or self.type == "date" or self.bucket is not None:
             what = 'role "item"' if self.role == "item" else f'type "{self.type}" or `bucket`'
             raise UsageError(
                 f"[columns.{name}] with the {what} needs a declared schema: declare [ratings.NAME] as well."
             )
         return ExtraColumn(name, self.role, self.type)
-
-    def to_list(self, name: str) -> ListColumn:
-        """Return a column of the type "list"."""
-        if self.role not in ("quasi_identifier", "sensitive", "insensitive"):
-            raise UsageError(f'[columns.{name}] of the type "list" cannot have the role "{self.role}".')
-        return ListTable(role=self.role).to_list(name)
 
     def to_age(self, name: str) -> AgeColumn:
         """Return an age or a date of birth, which is exported as a range."""
@@ -160,13 +156,11 @@ def declare_schema(
         for name, column in columns.items()
         if name == AGE_RANGE_NAME or column.bucket is not None or column.type == "date"
     ]
-    declared_lists = {name: table.to_list(name) for name, table in lists.items()}
-    declared_lists |= {name: column.to_list(name) for name, column in columns.items() if column.type == "list"}
-    others = {name: column for name, column in columns.items() if name not in (*ages, *declared_lists, item)}
+    others = {name: column for name, column in columns.items() if name not in (*ages, item)}
     age = columns[ages[0]].to_age(ages[0]) if ages else None
     schema = FeedbackSchema(
         ratings=tuple(table.to_rating(name) for name, table in ratings.items()),
-        lists=tuple(declared_lists.values()),
+        lists=tuple(table.to_list(name) for name, table in lists.items()),
         columns=tuple(column.to_extra_column(name) for name, column in others.items()),
         age=age,
         item=item,

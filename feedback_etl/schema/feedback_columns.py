@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import polars as pl
 
 from feedback_etl.errors import UsageError
-from feedback_etl.schema.column_types import COLUMN_TYPES, DATE, ColumnType
+from feedback_etl.schema.column_types import RawTypeName
 
 AGE_EDGES = (18, 25, 35, 50)
 """The default ages at which a new age range begins."""
@@ -152,9 +152,9 @@ class AgeColumn:
         require_age_edges(self.edges)
 
     @property
-    def raw_type(self) -> ColumnType:
-        """The type of the raw column."""
-        return COLUMN_TYPES["number"] if self.raw_name == "age" else DATE
+    def raw_type(self) -> RawTypeName:
+        """The name of the type of the raw column."""
+        return "number" if self.raw_name == "age" else "date"
 
 
 def require_age_edges(edges: Sequence[int], name: str = "age_edges") -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from feedback_etl.errors import UsageError
-from feedback_etl.schema.column_types import COLUMN_TYPES, IDENTIFIER, NAME, ColumnType, ExtraColumn
+from feedback_etl.schema.column_types import NAME, ExtraColumn, RawTypeName
 from feedback_etl.schema.feedback_columns import AgeColumn, Label, ListColumn, Rating
 
 AGE_RANGE_NAME = "age_range"
@@ -78,7 +78,7 @@ class FeedbackSchema:
                 f"Two columns are called {repeated[0]} in raw rows: rename one, or set another `raw_name` of a list."
             )
         extra = [column.name for column in self.extra_columns]
-        _require_names(extra, "extra column", taken={*own, self.item, *self.raw_columns[: -len(extra) or None]})
+        _require_names(extra, "extra column", taken={*own, *taken, *renamed, self.item})
         unknown = [name for name in self.dedup_key if name not in self.raw_columns]
         if unknown or "created_at" not in self.dedup_key:
             raise UsageError(
@@ -102,16 +102,14 @@ class FeedbackSchema:
         return (*RAW_IDS, *((RAW_ITEM,) if self.item else ()))
 
     @property
-    def raw_types(self) -> dict[str, ColumnType]:
-        """The raw columns in their order with their types, without extra columns."""
-        return {
-            **dict.fromkeys(self.raw_ids, IDENTIFIER),
-            **{rating.name: COLUMN_TYPES[rating.type] for rating in self.ratings},
-            **{column.raw_name: COLUMN_TYPES["text"] for column in self.lists},
-            **{column.name: column.column_type for column in self.columns},
-            **({self.age.raw_name: self.age.raw_type} if self.age else {}),
-            "created_at": COLUMN_TYPES["time"],
-        }
+    def raw_types(self) -> dict[str, RawTypeName]:
+        """The raw columns in their order, with the names of their types."""
+        types: dict[str, RawTypeName] = dict.fromkeys(self.raw_ids, "identifier")
+        types |= {rating.name: rating.type for rating in self.ratings}
+        types |= {column.raw_name: "list" for column in self.lists}
+        types |= {column.name: column.raw_type for column in self.columns}
+        types |= {self.age.raw_name: self.age.raw_type} if self.age else {}
+        return types | {"created_at": "time"} | {column.name: column.raw_type for column in self.raw_extra_columns}
 
     @property
     def raw_extra_columns(self) -> tuple[ExtraColumn, ...]:
@@ -121,7 +119,7 @@ class FeedbackSchema:
     @property
     def raw_columns(self) -> tuple[str, ...]:
         """The names of all raw columns in their order."""
-        return (*self.raw_types, *(column.name for column in self.raw_extra_columns))
+        return tuple(self.raw_types)
 
     @property
     def rating_names(self) -> tuple[str, ...]:

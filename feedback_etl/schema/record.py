@@ -10,7 +10,7 @@ from feedback_etl.schema.feedback_columns import AGE_EDGES, AgeColumn, ListColum
 from feedback_etl.schema.model import FeedbackSchema
 
 
-def schema_settings(schema: FeedbackSchema) -> dict[str, Any]:
+def record_schema(schema: FeedbackSchema) -> dict[str, Any]:
     """Return the settings of a manifest that record a schema; those that record nothing are empty.
 
     The classic schema is not recorded, only its extra columns and other age ranges: manifests without a schema are of

@@ -35,10 +35,10 @@ def summarize_names(names: Iterable[str]) -> str:
     '1 other'
     """
     names = list(names)
-    known = [name for name in names if name in KNOWN]
-    others = len(names) - len(known)
+    defined = [name for name in names if name in KNOWN]
+    others = len(names) - len(defined)
     count = [pluralize(others, "other")] if others else []
-    return " and ".join([*([", ".join(known)] if known else []), *count]) or "none"
+    return " and ".join([*([", ".join(defined)] if defined else []), *count]) or "none"
 
 
 def require_raw(frame: pl.DataFrame | pl.LazyFrame, schema: FeedbackSchema = CLASSIC_SCHEMA) -> None:
@@ -47,8 +47,7 @@ def require_raw(frame: pl.DataFrame | pl.LazyFrame, schema: FeedbackSchema = CLA
     Raises:
         ValidationError: Columns are missing or of a wrong type; the message lists them.
     """
-    extra = {column.name: column.column_type for column in schema.raw_extra_columns}
-    _require_types(frame, schema.raw_types | extra, "raw")
+    _require_types(frame, {name: COLUMN_TYPES[type_] for name, type_ in schema.raw_types.items()}, "raw")
 
 
 def require_pairs(

@@ -15,11 +15,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from feedback_etl.database.custom_query import describe_offset
 from feedback_etl.errors import UsageError
 
 SETTINGS_FILE = "feedback-etl.toml"
 
-_POSITION = re.compile(r"\((at line \d+, column \d+)\)$")
+_POSITION = re.compile(r"\(at (line \d+, column \d+)\)$")
 """The position at the end of a message of `tomllib`, which may quote the file before it; none at the end of a file."""
 
 
@@ -30,7 +31,7 @@ class SettingsFile(NamedTuple):
     values: dict[str, Any]
     text: str = ""
 
-    def describe_position(self, *keys: str) -> str:
+    def locate(self, *keys: str) -> str:
         """Return the file and the line of a setting, for messages; the line is that at which the setting begins."""
         lines = self.text.splitlines(keepends=True)
         keys = keys if self.path.name == SETTINGS_FILE else ("tool", "feedback-etl", *keys)
@@ -138,13 +139,8 @@ def _parse_toml(path: Path, content: bytes) -> tuple[dict[str, Any], str]:
         text = content.decode().replace("\r\n", "\n")
         return tomllib.loads(text), text
     except UnicodeDecodeError as error:
-        position = f"{_describe_end(content[: error.start].decode())}, which is not UTF-8"
+        valid = content[: error.start].decode()
+        position = f"{describe_offset(valid, len(valid))}, which is not UTF-8"
     except tomllib.TOMLDecodeError as error:
-        position = next(iter(_POSITION.findall(str(error))), _describe_end(text))
-    raise UsageError(f"The settings file {path} is not valid TOML ({position}).")
-
-
-def _describe_end(text: str) -> str:
-    """Return the position after a text."""
-    *_, line = lines = text.split("\n")
-    return f"at line {len(lines)}, column {len(line) + 1}"
+        position = next(iter(_POSITION.findall(str(error))), describe_offset(text, len(text)))
+    raise UsageError(f"The settings file {path} is not valid TOML (at {position}).")

@@ -28,7 +28,7 @@ _SERVICE_LINK = re.compile(
 
 
 def describe_error(
-    location: Iterable[str | int], message: str, known: Iterable[str], flags: Mapping[str, object]
+    location: Iterable[str | int], message: str, names: Iterable[str], flags: Mapping[str, object]
 ) -> str:
     """Convert an error of Pydantic to a clause that contains the name of the setting but not its value.
 
@@ -37,26 +37,26 @@ def describe_error(
     Args:
         location: The path of the setting, as in `ValidationError.errors()`.
         message: Pydantic's message, which begins with "Input" or "Extra inputs", or is "Field required".
-        known: The names of all settings.
+        names: The names of all settings.
         flags: The values that options of the command line give, by the names of settings.
     """
     name = ".".join(map(str, location)).removeprefix(PREFIX.lower())
     if message.startswith("Extra"):
-        return describe_unknown(name, name, known)
+        return describe_unknown(name, name, names)
     if message == "Field required":
         return f"{name} is missing"
     return message.replace("Input", name if flags.get(name) is None else f"`{name}`", 1)
 
 
-def describe_unknown(shown_name: str, name: str, known: Iterable[str]) -> str:
+def describe_unknown(shown_name: str, name: str, names: Iterable[str]) -> str:
     """Return a clause about an unknown setting, with the most similar known names if there are any."""
-    near = get_close_matches(name, list(known), 3, 0.6)
+    near = get_close_matches(name, list(names), 3, 0.6)
     return f"{shown_name} is not a setting" + (f" (did you mean {' or '.join(near)}?)" if near else "")
 
 
-def list_unknown_variables(environment: Mapping[str, str], known: Iterable[str]) -> list[str]:
+def list_unknown_variables(environment: Mapping[str, str], names: Iterable[str]) -> list[str]:
     """Return the variables with the prefix that are not settings, except those of tests and of Kubernetes."""
-    variables = {f"{PREFIX}{name.upper()}" for name in known}
+    variables = {f"{PREFIX}{name.upper()}" for name in names}
     prefixed = sorted(name for name in environment if name.upper().startswith(PREFIX))
     return [
         name

@@ -42,7 +42,7 @@ from feedback_etl.settings.messages import (
     describe_unknown,
     list_unknown_variables,
 )
-from feedback_etl.settings.sources import describe_position, find_source
+from feedback_etl.settings.sources import describe_source, find_source
 from feedback_etl.transform.expressions import age_ranges
 
 
@@ -127,7 +127,7 @@ class Settings(BaseSettings):
         return self.declaration.schema.with_extra_columns(())
 
     @property
-    def known_columns(self) -> tuple[str, ...]:
+    def effective_quasi_identifiers(self) -> tuple[str, ...]:
         """The quasi-identifiers: the configured ones or those of the schema, and those among the extra columns."""
         is_set = "quasi_identifiers" in self.model_fields_set
         names = self.quasi_identifiers if is_set else self.feedback_schema.quasi_identifiers
@@ -222,18 +222,18 @@ def load_settings(**flags: Any) -> Settings:
     Raises:
         UsageError: A setting is unknown or its value is invalid; the message lists all problems.
     """
-    known = list(Settings.model_fields)
-    variables = list_unknown_variables(os.environ, [*known, "key"])
-    problems = [describe_unknown(variable, variable.removeprefix(PREFIX).lower(), known) for variable in variables]
+    names = list(Settings.model_fields)
+    variables = list_unknown_variables(os.environ, [*names, "key"])
+    problems = [describe_unknown(variable, variable.removeprefix(PREFIX).lower(), names) for variable in variables]
     try:
         settings = Settings(**{name: value for name, value in flags.items() if value is not None})
     except SettingsError as error:
-        name = next((name for name in known if f'"{name}"' in str(error)), "")
+        name = next((name for name in names if f'"{name}"' in str(error)), "")
         example = json.dumps(CLASSIC_SCHEMA.quasi_identifiers[::2])
         problems.append(f"{PREFIX}{name.upper()} must be a list or a table in JSON, for example {example}")
     except ValidationError as error:
         problems = [
-            describe_error(entry["loc"], entry["msg"], known, flags) + describe_position(entry["loc"], flags)
+            describe_error(entry["loc"], entry["msg"], names, flags) + describe_source(entry["loc"], flags)
             for entry in error.errors()
         ] + problems
     if problems:

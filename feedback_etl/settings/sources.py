@@ -7,7 +7,7 @@ from feedback_etl.settings.file import SettingsFile, read_settings_file
 from feedback_etl.settings.messages import PREFIX
 
 
-def describe_position(location: Sequence[str | int], flags: Mapping[str, object]) -> str:
+def describe_source(location: Sequence[str | int], flags: Mapping[str, object]) -> str:
     """Return the variable, or the file and the line, of an invalid setting in brackets; "" for a flag."""
     keys = [str(key) for key in location]
     keys[0] = keys[0].removeprefix(PREFIX.lower())
@@ -16,7 +16,7 @@ def describe_position(location: Sequence[str | int], flags: Mapping[str, object]
         case "the command line":
             return ""
         case source if source == str(file.path):
-            return f" ({file.describe_position(*keys)})"
+            return f" ({file.locate(*keys)})"
         case source:
             return f" ({source})"
 

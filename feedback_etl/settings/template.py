@@ -13,7 +13,7 @@ _SCALES = ((1, 5), (0, 5), (1, 7), (1, 10), (0, 10), (0, 100))
 _FINE_STEP = 0.01
 """The step of a rating whose values are neither whole nor half numbers."""
 
-_TYPED_KINDS = ("integer", "number", "boolean", "time", "list")
+_TYPED_KINDS = ("integer", "number", "boolean", "time")
 """Kinds of columns that are also types of declared columns; others are declared as text."""
 
 
@@ -123,7 +123,7 @@ def _render_excluded(proposal: Proposal) -> Iterator[str]:
 
 
 def _render_column(column: ColumnProposal, *, role: str) -> Iterator[str]:
-    yield f"[columns.{column.name}]"
+    yield f"[{'lists' if column.column.kind == 'list' else 'columns'}.{column.name}]"
     yield f'role = "{role}"'
     if role not in ("item", "identifier") and column.column.kind in _TYPED_KINDS:
         yield f'type = "{column.column.kind}"'

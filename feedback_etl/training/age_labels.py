@@ -20,7 +20,7 @@ def parse_bounds(name: str) -> tuple[float, float]:
     return numbers[0], numbers[1] if len(numbers) > 1 else math.inf
 
 
-def without_wider(labels: Sequence[str]) -> tuple[str, ...]:
+def drop_wider_labels(labels: Sequence[str]) -> tuple[str, ...]:
     """Return the labels without ranges that contain another one, as those of generalised rows do."""
     if not all(map(IS_RANGE.fullmatch, labels)):
         return tuple(labels)

@@ -8,7 +8,7 @@ import polars as pl
 
 from feedback_etl.records.canonical_json import hash_settings
 from feedback_etl.records.manifest import DataFile, Manifest
-from feedback_etl.schema.record import schema_settings
+from feedback_etl.schema.record import record_schema
 from feedback_etl.storage.base import Storage
 from feedback_etl.transform.age_hierarchy import exported_age_ranges
 
@@ -91,7 +91,7 @@ class CommittedExport(NamedTuple):
         edges = f"by {function}" if function else f"from {', '.join(map(str, self.age_edges))}"
         key = self.manifest.pseudonyms or "unkeyed"
         schema = self.manifest.schema
-        ratings = f"{'/'.join(schema.rating_names)} {hash_settings(schema_settings(schema)['schema'])[:8]}"
+        ratings = f"{'/'.join(schema.rating_names)} {hash_settings(record_schema(schema)['schema'])[:8]}"
         return ExportKind(key, self.precision, edges, self.get_setting("recommendation_id", "keep"), ratings)
 
 

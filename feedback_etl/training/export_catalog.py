@@ -33,12 +33,12 @@ def find_exports(where: ExportPaths) -> list[CommittedExport]:
         refuse_unsupported_url(str(where))
         find = _find_in_object_store if is_object_store(str(where)) else _find_in_folders
         return sorted(find(str(where)), key=recency_key)
-    found: dict[str, CommittedExport] = {}
+    exports: dict[str, CommittedExport] = {}
     for export in (export for path in where for export in require_exports(find_exports(path), path)):
-        files = {file.path: file for file in (*found.get(export.address, export).files, *export.files)}
+        files = {file.path: file for file in (*exports.get(export.address, export).files, *export.files)}
         ordered = [file for file in export.manifest.all("pairs") if file.path in files]
-        found[export.address] = export._replace(files=ordered)
-    return sorted(found.values(), key=recency_key)
+        exports[export.address] = export._replace(files=ordered)
+    return sorted(exports.values(), key=recency_key)
 
 
 def _find_in_object_store(url: str) -> Iterator[CommittedExport]:

@@ -152,12 +152,12 @@ def features(  # noqa: PLR0913  public, flat
     return numeric
 
 
-def _require_ratings(ratings: Sequence[str], known: Sequence[str]) -> None:
+def _require_ratings(ratings: Sequence[str], columns: Sequence[str]) -> None:
     is_list = isinstance(ratings, Sequence) and not isinstance(ratings, str)
     if not is_list or any(ratings.count(name) > 1 for name in ratings):
-        raise UsageError(f'ratings must be a list of distinct ratings, such as ["{known[0]}"].')
-    if wrong := [name for name in ratings if name not in known]:
-        raise UsageError(f"{wrong[0]} is not a rating; use {', '.join(known)}.")
+        raise UsageError(f'ratings must be a list of distinct ratings, such as ["{columns[0]}"].')
+    if wrong := [name for name in ratings if name not in columns]:
+        raise UsageError(f"{wrong[0]} is not a rating; use {', '.join(columns)}.")
 
 
 def _require_late_features(include: Sequence[str]) -> None:

@@ -52,8 +52,8 @@ def _find_names(rows: pl.DataFrame, column: str, names: Sequence[str]) -> pl.Dat
     """Return the row and the position of each name that a list contains, once."""
     positions = pl.DataFrame({column: [*names]}, {column: pl.String}).with_row_index("position")
     elements = rows.select(_ROW, column).explode(column).unique()
-    found = elements.join(positions, on=column, how="inner")
-    return found.select(pl.col(_ROW).cast(pl.Int64), pl.col("position").cast(pl.Int64).alias(column))
+    matches = elements.join(positions, on=column, how="inner")
+    return matches.select(pl.col(_ROW).cast(pl.Int64), pl.col("position").cast(pl.Int64).alias(column))
 
 
 def _find_values(

@@ -16,7 +16,7 @@ from feedback_etl.schema.model import FeedbackSchema
 from feedback_etl.schema.requirements import require_pairs
 from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.posix import replace_private_file, temporary_path
-from feedback_etl.training.age_labels import IS_RANGE, parse_bounds, without_wider
+from feedback_etl.training.age_labels import IS_RANGE, drop_wider_labels, parse_bounds
 from feedback_etl.training.encodings import split_list
 from feedback_etl.transform.age_hierarchy import all_age_ranges
 from feedback_etl.transform.dataframes import Frame, to_polars
@@ -211,7 +211,7 @@ def _learn_ranges(pairs: pl.LazyFrame) -> tuple[str, ...]:
     """Return the age ranges of the type or else of the rows, from the youngest to the oldest."""
     dtype = pairs.collect_schema().get("age_range", pl.Null())
     if isinstance(dtype, pl.Enum):
-        return without_wider(dtype.categories.to_list())
+        return drop_wider_labels(dtype.categories.to_list())
     labels = _list_labels(pairs)
     if labels <= {*all_age_ranges().categories}:
         return _AGE_RANGES
@@ -220,7 +220,7 @@ def _learn_ranges(pairs: pl.LazyFrame) -> tuple[str, ...]:
             f"age_range contains {len(custom):,} values that are no ranges such as <18, 18-25 or 50+. Pass custom "
             "labels from the youngest to the oldest: Vocabulary.fit(pairs, age_ranges=(...))."
         )
-    return without_wider(sorted(labels, key=parse_bounds))
+    return drop_wider_labels(sorted(labels, key=parse_bounds))
 
 
 def _list_labels(pairs: pl.LazyFrame) -> set[str]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from feedback_etl.errors import UsageError
-from feedback_etl.schema.column_types import IDENTIFIER
+from feedback_etl.schema.column_types import COLUMN_TYPES
 from feedback_etl.schema.feedback_columns import AGE_EDGES
 from feedback_etl.transform.dataframes import Frame, accepts_any_dataframe, list_columns
 from feedback_etl.transform.expressions import KeyLike, bucket_age, hash_id
@@ -46,9 +46,10 @@ def hash_ids(
     ['73475cb40a568e8d', '7902699be42c8a8e']
     """
     names, schema = list_columns(frame, columns), frame.collect_schema()
-    if wrong := [name for name in names if schema[name] != pl.Null and not IDENTIFIER.accepts(schema[name])]:
+    identifier = COLUMN_TYPES["identifier"]
+    if wrong := [name for name in names if schema[name] != pl.Null and not identifier.accepts(schema[name])]:
         position = names.index(wrong[0]) + 1
-        raise UsageError(f"Column {position} of {len(names)} is {schema[wrong[0]]}, expected {IDENTIFIER.expected}.")
+        raise UsageError(f"Column {position} of {len(names)} is {schema[wrong[0]]}, expected {identifier.expected}.")
     hashed: Frame = frame.with_columns(hash_id(name, key=key, domain=domain, unkeyed=unkeyed) for name in names)
     return hashed
 
