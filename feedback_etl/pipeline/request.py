@@ -84,8 +84,8 @@ class ExportRequest:
     def counts_series(self) -> bool:
         """Whether the equivalence classes are counted over all exports of the incremental series.
 
-        Not where the application makes the pseudonyms, since it cannot be looked up whose rows are pending; and of those that
-        follow changes, not where values are generalised, or where exports of the series were counted alone.
+        Not where the application makes the pseudonyms, since it cannot be looked up whose rows are pending. Where the
+        series follows changes, not if values are generalised, or if its exports were counted alone.
         """
         options, policy = self.transform_options, self.transform_options.k_policy
         is_countable = options.overrides.hash_id is None
