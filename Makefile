@@ -48,7 +48,7 @@ docs: .venv/installed-test  ## build the documentation site in docs/_build/html
 	$(BIN)/sphinx-build --fail-on-warning --quiet docs docs/_build/html
 
 schemas: .venv/installed-run  ## regenerate the published contracts
-	$(BIN)/feedback-etl contracts schemas
+	$(BIN)/feedback-etl contracts -o schemas
 
 notebooks: .venv/installed-test  ## run the notebooks and store their outputs
 	$(BIN)/python tests/run_notebooks.py notebooks/*.ipynb

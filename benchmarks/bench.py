@@ -145,7 +145,7 @@ def _compare(place: _Place, url: sa.URL, now: datetime, options: argparse.Namesp
     orm_rows = options.rows // 10 if options.small else min(options.rows, 20_000)
     commands = contenders(place.setup(url, now, orm_rows))
     rows_of = dict.fromkeys(commands, options.rows) | {ORM: orm_rows}
-    figures = compare(place.bench(url), commands, rows_of, options.rounds)
+    figures = compare(place.bench(url), commands, rows_of, options.rounds, memory=not options.small)
     check_rows(figures)
     return figures
 

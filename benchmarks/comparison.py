@@ -38,16 +38,18 @@ class Measured:
 
 
 def compare(
-    bench: Bench, commands: Mapping[str, Command], rows_of: Mapping[str, int], rounds: int
+    bench: Bench, commands: Mapping[str, Command], rows_of: Mapping[str, int], rounds: int, *, memory: bool = True
 ) -> dict[str, Measured]:
     """Measure commands, each of which reads so many rows; the run for the memory also fills the caches.
+
+    Without `memory` there is no such run.
 
     Raises:
         Failed: A command ended with an error; the message names it.
     """
-    peaks = {}
+    peaks: dict[str, int | None] = dict.fromkeys(commands)
     timings: dict[str, list[Timing]] = {name: [] for name in commands}
-    for name, command in commands.items():
+    for name, command in commands.items() if memory else ():
         with named(name):
             peaks[name] = bench.peak_memory(command)
     for number in range(1, rounds + 1):

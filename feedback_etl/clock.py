@@ -13,7 +13,7 @@ def resolve_now(now: datetime | None = None) -> datetime:
         UsageError: `now` is not a datetime, or lies outside the years 1 to 9999 in UTC.
     """
     if now is not None and not isinstance(now, datetime):
-        raise UsageError("now must be a datetime; without a time zone it is interpreted as UTC.")
+        raise UsageError("`now` must be a datetime; without a time zone it is interpreted as UTC.")
     return to_naive_utc(datetime.now(UTC) if now is None else now)
 
 
@@ -25,17 +25,17 @@ def to_naive_utc(time: datetime) -> datetime:
         raise UsageError("A time must lie in the years 1 to 9999, also in UTC.") from None
 
 
-def parse_lookback(lookback: str | timedelta, option: str = "lookback") -> timedelta:
-    """Parse a lookback, or a duration of another option: a timedelta, or text such as 30m, 2h or 1d.
+def parse_duration(duration: str | timedelta, option: str = "lookback") -> timedelta:
+    """Parse the duration of an option: a timedelta, or text such as 30m, 2h or 1d.
 
     Raises:
         UsageError: It is neither, or negative.
 
-    >>> parse_lookback("90m")
+    >>> parse_duration("90m")
     datetime.timedelta(seconds=5400)
     """
     units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-    span = lookback
+    span = duration
     if isinstance(span, str) and span[-1:] in units and span[:-1].isascii() and span[:-1].isdigit():
         with suppress(OverflowError, ValueError):  # int() refuses thousands of digits by a ValueError
             span = timedelta(**{units[span[-1]]: int(span[:-1])})

@@ -99,7 +99,7 @@ class FeedbackProcessor:
 
         Args:
             days_back: Window in days of 24 hours before now; -1 for all feedback.
-            min_feedback_fields: Skip rows with fewer of the four ratings.
+            min_feedback_fields: Skip rows with fewer of the ratings: four, unless a schema is declared.
 
         Returns:
             The statistics of this run, not accumulated over runs.

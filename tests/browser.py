@@ -53,6 +53,11 @@ function measure(frame) {
     neighbours: colors.slice(1).map((color, place) => contrast(color, colors[place])),
     hidden: [...page.querySelectorAll(".scroll")].filter(each => each.scrollWidth > each.clientWidth).map(
       each => each.getAttribute("aria-label")),
+    lines: [...page.querySelectorAll(".exports td:nth-child(2)")].map(each => {
+      const range = page.createRange();
+      range.selectNodeContents(each);
+      return new Set([...range.getClientRects()].map(rectangle => rectangle.top)).size;
+    }),
     needed: page.documentElement.scrollWidth, texts: texts.length, faintest: texts[0], cut: cut,
     requests: view.performance.getEntriesByType("resource").map(each => each.name),
     elements: page.querySelectorAll("img, script, iframe").length,

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import coverage
 import hypothesis
 import pytest
 import sqlalchemy as sa
@@ -100,14 +101,25 @@ def warm_reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture(autouse=True)
 def measured(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Coverage follows into other processes only where a test says so, since it makes them half as fast again."""
-    if request.node.get_closest_marker("covers_children") is None:
-        monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
-        yield
-    else:
+    """Coverage is that of the default tier, and follows into other processes only where a test says so.
+
+    It makes tests half as fast again, and the slow tier repeats what the default tier covers.
+    """
+    running = coverage.Coverage.current()
+    if request.node.get_closest_marker("covers_children"):
         end_idle()
         yield
         finish_idle_readers()
+        return
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+    if running is None or request.node.get_closest_marker("slow") is None:
+        yield
+        return
+    running.stop()
+    try:
+        yield
+    finally:
+        running.start()
 
 
 @pytest.fixture(autouse=True)

@@ -1,14 +1,18 @@
 """Folders of exports for tests: made by real exports of a small SQLite database."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pytest
 from databases import Database
 from pseudonym_keys import KEY
 
 import feedback_etl as fe
+from feedback_etl.privacy.column_inspector import ColumnInspector
 from feedback_etl.results import ExportReport
 
 NOW = datetime(2025, 10, 25, 12)
@@ -18,6 +22,14 @@ FORMS: list[dict[str, Any]] = [
     {"format": "csv", "compression": "zstd"},
     {"format": "parquet"},
 ]
+
+
+@contextmanager
+def as_earlier_version() -> Iterator[None]:
+    """Export what is refused today."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ColumnInspector, "require_none", lambda _: None)
+        yield
 
 
 def people(count: int, *, each: int = 3, days_ago: int = 0) -> dict[str, list[dict[str, Any]]]:

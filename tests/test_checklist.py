@@ -148,7 +148,7 @@ def test_index_behind_a_query_or_a_view_is_not_known(settings: Settings, app: Da
     query = tmp_path / "feedback.sql"
     query.write_text(QUERY)
     item = find_skipped(settings.model_copy(update={"query": query}))["index"]
-    assert item.detail.startswith("Not tested: the tables behind a --query or a view are not known.")
+    assert item.detail.startswith("Not tested: the tables behind a query or a view are not known.")
     with app.engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE recommendation_feedbacks RENAME TO stored")
         connection.exec_driver_sql("CREATE VIEW recommendation_feedbacks AS SELECT * FROM stored")
@@ -222,9 +222,9 @@ CHANGES: dict[str, tuple[str, dict[str, Any], str]] = {
     "a column more": ("columns", {"feedback_text": pl.lit("private")}, "has unknown columns feedback_text"),
     "a plain hash of an id": ("pseudonyms", {"analysis_hash": pl.lit("73475cb40a568e8d")}, "1 plain hashes"),
     "an e-mail address in a list": ("columns", {"rules_applied": pl.lit("r1,call a@example.com")}, "in rules_applied"),
-    "no pseudonym": ("pseudonyms", {"analysis_hash": pl.lit("1002")}, "1 values that are no pseudonyms"),
+    "no pseudonym": ("pseudonyms", {"analysis_hash": pl.lit("1002")}, "1 malformed pseudonym"),
     "no analysis": ("pseudonyms", {"analysis_hash": pl.lit(None, pl.String)}, "9 rows without a pseudonym"),
-    "an age": ("ages", {"age_range": pl.lit("25")}, "has ages that are no ranges"),
+    "an age": ("ages", {"age_range": pl.lit("25")}, "has ages that are not ranges"),
     "a URL": ("images", {"timeframe": pl.lit("https://example.com/a")}, "in timeframe"),
     "the name of an image": ("images", {"recommendation_id": pl.lit("photos/a.JPG")}, "in recommendation_id"),
     "a user's id": ("raw ids", {"recommendation_id": pl.lit("rec1000002")}, "in recommendation_id"),

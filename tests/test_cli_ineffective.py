@@ -81,6 +81,8 @@ def test_setting_without_effect_is_refused(here: Here, monkeypatch: pytest.Monke
     [
         (["report", "--output", "exports", "-o", "report.html"], "--output names the HTML file to write"),
         (["contracts", "--croissant", "--include-image-urls"], "--croissant describes the exports as they are"),
+        (["contracts", "--croissant", "--output", "schemas"], "--croissant writes into the folder of the exports"),
+        (["contracts", "schemas"], "name the folder to write to with --output"),
         (["contracts", "--croissant", "--include-subject-hash"], "--croissant describes the exports as they are"),
         (["prune", "--keep-days", "0", "--output"], "--output needs a value: name the folder of the exports."),
         (["list", "--output", "--json"], "--output needs a value: name the folder of the exports."),

@@ -92,7 +92,7 @@ class TestFiles:
     def test_command_writes_all_files(self, here: Here, tmp_path: Path) -> None:
         """`make schemas` runs it; the default folder is `schemas`, and it prints the paths."""
         for folder, arguments in (
-            (tmp_path / "some" / "folder", [tmp_path / "some" / "folder"]),
+            (tmp_path / "some" / "folder", ["-o", str(tmp_path / "some" / "folder")]),
             (Path("schemas"), []),
         ):
             ended = here("contracts", *arguments)
@@ -102,7 +102,7 @@ class TestFiles:
             written = {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
             assert written == contracts() | examples
             assert {path.name for path in SCHEMAS.iterdir()} == {*written}
-        assert "feedback-etl contracts schemas\n" in (SCHEMAS.parent / "Makefile").read_text(encoding="utf-8")
+        assert "feedback-etl contracts -o schemas\n" in (SCHEMAS.parent / "Makefile").read_text(encoding="utf-8")
 
     def test_row_schema_depends_on_the_settings(self, here: Here) -> None:
         """With extra columns and other age ranges, it stays a valid schema and accepts such rows."""

@@ -445,7 +445,7 @@ def test_broken_view_is_reported(sqlite_database: Database) -> None:
 def test_sqlite_names_are_case_insensitive(tmp_path: Path) -> None:
     """The same as in every query of SQLite."""
     ddl = (
-        tables.application_schema_sql("sqlite")
+        tables.render_application_schema("sqlite")
         .replace(" created_at", " Created_At")
         .replace("TABLE profiles", "TABLE Profiles")
     )
@@ -464,7 +464,7 @@ def test_types_unknown_to_sqlalchemy_are_ignored(postgres_database: str) -> None
 @pytest.fixture
 def schema_app(postgres_database: str) -> str:
     """A database whose tables are in the schema "app", with one row."""
-    ddl = [statement for statement in tables.application_schema_sql("postgresql").split(";") if statement.strip()]
+    ddl = [statement for statement in tables.render_application_schema("postgresql").split(";") if statement.strip()]
     row = "INSERT INTO recommendation_feedbacks (id, created_at) VALUES (1, '2025-10-25 10:00:00')"
     execute(postgres_database, "CREATE SCHEMA app", "SET search_path TO app", *ddl, row)
     return postgres_database

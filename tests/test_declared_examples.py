@@ -14,10 +14,11 @@ from typing import Any
 import polars as pl
 import pytest
 import sqlalchemy as sa
-from clusters import EXECUTORS, environment, exported, frame_of
+from clusters import EXECUTORS, NOW, environment, exported, frame_of
 from processes import feedback_etl
 from pseudonym_keys import KEY
 
+import feedback_etl as fe
 from feedback_etl.settings.model import load_settings
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -175,6 +176,35 @@ def test_how_to_shows_the_example() -> None:
     assert f"```text\n{(EXAMPLES / 'course_ratings' / 'feedback-etl.toml').read_text(encoding='utf-8')}```" in page
 
 
+def test_two_joins_are_a_declared_query(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the page shows it, on every database."""
+    create("course_ratings", url)
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        kind = "uuid" if engine.dialect.name == "postgresql" else "char(36)"
+        connection.exec_driver_sql("CREATE TABLE teachers (id integer PRIMARY KEY, employment varchar(20))")
+        connection.exec_driver_sql(f"CREATE TABLE courses (id {kind}, teacher_id integer, faculty varchar(20))")
+        connection.exec_driver_sql("INSERT INTO teachers VALUES (1, 'part-time')")
+        connection.exec_driver_sql("INSERT INTO courses SELECT DISTINCT course_id, 1, 'arts' FROM course_ratings")
+    engine.dispose()
+    page = (EXAMPLES.parent / "docs" / "how-to" / "declared-source.md").read_text(encoding="utf-8")
+    query, _, rest = page.partition("`feedback.sql`:\n\n```sql\n")[2].partition("```\n")
+    Path("feedback.sql").write_text(query)
+    Path("feedback-etl.toml").write_text(rest.partition("```text\n")[2].partition("```")[0])
+    options = load_settings().to_options(days_back=-1)
+    rows = fe.load_training(url, options=options, key=KEY)
+    assert rows.columns[1:4] == ["score", "faculty", "employment"]
+    assert rows["employment"].to_list() == ["part-time"] * rows.height
+    assert rows["faculty"].to_list() == ["arts"] * len([row for row in fetch_scores(url) if row is not None])
+
+
+def fetch_scores(url: str) -> list[Any]:
+    """Return all scores."""
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        return [*connection.execute(sa.text("SELECT score FROM course_ratings")).scalars()]
+
+
 def test_series_and_erasure_of_a_declared_source(postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A night exports what is new; the rows of an erased customer leave the file."""
     create("shop_reviews", postgres_database)
@@ -210,11 +240,16 @@ def test_declared_source_in_parts_has_the_same_rows(
     for name, value in environment(postgres_database).items():
         monkeypatch.setenv(name, value)
     options = load_settings().to_options()
-    keywords = {"source": options.read.source, "schema": options.privacy.schema}
+    keywords: dict[str, Any] = {"source": options.read.source, "schema": options.privacy.schema}
     alone = exported(postgres_database, tmp_path / "alone", **keywords)
     with EXECUTORS["threads"]() as executor:
         shared = exported(postgres_database, tmp_path / "shared", executor=executor, **keywords)
     assert len([*Path(shared.export_filename).glob("*.csv")]) > 1
-    rows = [frame_of(report).drop("export_date") for report in (shared, alone)]
-    assert rows[0].equals(rows[1])
+    monkeypatch.setattr("feedback_etl.database.ranges.PARALLEL_RANGE_ROWS", 5)
+    bulk = exported(postgres_database, tmp_path / "bulk", bulk=True, **keywords)
+    rows = [frame_of(report).drop("export_date") for report in (shared, bulk, alone)]
+    assert rows[0].equals(rows[2])
+    assert rows[1].equals(rows[2])
+    planned = fe.plan(postgres_database, days_back=-1, now=NOW, **keywords)
+    assert planned.rows == alone.total_feedback_records
     assert rows[0].height == len(fetch_expected("shop_reviews", postgres_database))

@@ -131,7 +131,7 @@ def test_query_with_other_names_is_declared(urls: dict[str, str], dialect: str) 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"table": "Orders"}, r"no table Orders, which \[source\] names. Its tables are: Order, People, labels"),
+        ({"table": "Orders"}, r"no table Orders, which \[source\] names. It has: Order, People, labels"),
         (
             {"columns": (*SOURCE.columns, ("created_at", "sent"))},
             "Order has no column sent, .*for created_at .it has Id",

@@ -1,4 +1,4 @@
-"""DuckDB, which ConnectorX cannot read: SQLAlchemy does, in batches, into the same raw columns."""
+"""DuckDB, which ConnectorX cannot read: its own Arrow batches become the same raw columns."""
 
 import subprocess
 import sys
@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from test_database_refusals import refusal
 
 import feedback_etl as fe
+from feedback_etl.database import batches as batches_module
 from feedback_etl.database import tables
 from feedback_etl.database.batches import open_batches
 from feedback_etl.database.connect import open_connection
@@ -83,8 +84,9 @@ def test_default_schema_is_exported_as_from_sqlite(url: str, tmp_path: Path, sql
     assert not takes_connectorx(url)
 
 
-def test_duckdb_is_read_in_batches(url: str) -> None:
-    """Each batch is a raw frame; together they contain all rows in order."""
+def test_duckdb_is_read_in_batches(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each batch is a raw frame; together they contain all rows in order. No row becomes a Python tuple."""
+    monkeypatch.delattr(batches_module, "_to_frame")
     with open_connection(url) as source:
         relation = inspect_source(source)
         with open_batches(source, relation, Window(None, NOW), ReadOptions(batch_size=3)) as batches:

@@ -39,7 +39,7 @@ QUERY = """
 SELECT f.id AS feedback_id, f.user_id, f.analysis_id, 'rec_1' AS recommendation_id, f.helpful_rating,
        f.product_satisfaction, f.routine_completion_pct, f.would_recommend, '[]' AS conditions_analyzed,
        '[]' AS rules_applied, f.timeframe, CAST(NULL AS INTEGER) AS age, f.created_at,
-       CASE f.user_id WHEN 1 THEN 'Bern' WHEN 2 THEN '' ELSE 'Wien' END AS city, f.user_id AS visits,
+       CASE f.user_id WHEN 1 THEN 'Bern' WHEN 2 THEN '' ELSE 'Wien' END AS city, 10 * f.user_id AS visits,
        f.user_id / 2.0 AS weight, f.user_id > 1 AS is_member, f.created_at AS joined_at,
        CASE f.user_id WHEN 1 THEN 'd-1' WHEN 2 THEN 'd-2' ELSE 'd-3' END AS device
 FROM recommendation_feedbacks f
@@ -67,9 +67,9 @@ def test_they_follow_the_twelve(app: Database, tmp_path: Path) -> None:
     frame = fe.load_training(app.url, days_back=-1, now=NOW, key=KEY, query=QUERY, extra_columns=COLUMNS)
     assert frame.schema["joined_at"] == pl.Datetime("us", "UTC")
     device = pl.select(fe.hash_id(pl.lit("d-1"), key=KEY, domain="device")).item()
-    of_first = frame.filter(pl.col("visits") == 1).row(0, named=True)
+    of_first = frame.filter(pl.col("visits") == 10).row(0, named=True)
     assert {name: of_first[name] for name in ("city", "visits", "weight", "is_member", "device")} == {
-        **{"city": "Bern", "visits": 1, "weight": 0.5, "is_member": False, "device": device},
+        **{"city": "Bern", "visits": 10, "weight": 0.5, "is_member": False, "device": device},
     }
     assert of_first["joined_at"] == of_first["feedback_timestamp"]
     assert set(frame["city"].to_list()) == {"Bern", None, "Wien"}

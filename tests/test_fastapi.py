@@ -385,6 +385,17 @@ class TestAuthentication:
             create_router(load_settings(), dependencies=[dependency])
 
 
+def test_minimum_of_ratings_is_that_of_the_schema(application: Database) -> None:
+    """A declared schema can have another number than four; more is the client's mistake."""
+    assert application.url
+    with serving(load_settings(ratings={"stars": {"min": 1, "max": 5}})) as client:
+        answer = client.post(EXPORT, json={"min_feedback_fields": 2})
+    assert (answer.status_code, answer.json()["detail"]) == (
+        422,
+        "min_feedback_fields must be at most 1, the number of ratings.",
+    )
+
+
 def test_api_schema_lists_every_response(client: httpx.Client) -> None:
     """For those who write clients."""
     schema = json.loads(client.get("/openapi.json").text)

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from databases import Database
 from folders import exported_from_url, people
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pseudonym_keys import KEY
 
@@ -18,8 +18,9 @@ import feedback_etl as fe
 from feedback_etl.errors import UsageError, ValidationError
 from feedback_etl.options.export import ExportOptions
 from feedback_etl.options.privacy import PrivacyOptions
+from feedback_etl.privacy.column_inspector import ColumnInspector
 from feedback_etl.privacy.contact_details import _LENGTH_BY_COUNTRY, find_contact_details
-from feedback_etl.privacy.free_text import FreeTextCounter
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.schema.column_types import ExtraColumn
 from feedback_etl.schema.model import IMAGE_URL, SUBJECT_HASH
 
@@ -82,6 +83,7 @@ OTHERS = [
     *("550e8400-e29b-41d4-a716-446655440000", "f47ac10b-58cc-0372-0567-0e02b2c3d479"),
 ]
 COMMENT = ExtraColumn("comment", "sensitive")
+IDS = dict.fromkeys(("feedback_id", "user_id", "analysis_id"), pl.String)
 QUERY = """
 SELECT f.id AS feedback_id, f.user_id, f.analysis_id, 'rec_1' AS recommendation_id, f.helpful_rating,
        f.product_satisfaction, f.routine_completion_pct, f.would_recommend, '[]' AS conditions_analyzed,
@@ -122,6 +124,22 @@ class TestContactDetails:
         assert ("IBANs" in kinds(text)) is not is_wrong
 
 
+def inspector(*columns: ExtraColumn) -> ColumnInspector:
+    return ColumnInspector(
+        CLASSIC_SCHEMA.with_extra_columns(columns), None, 2026, hashes_item=False, has_own_query=True
+    )
+
+
+def texts(*values: str | None) -> pl.DataFrame:
+    """Return training pairs with these texts and no other value."""
+    columns = pl.DataFrame(schema=dict.fromkeys(CLASSIC_SCHEMA.training_columns, pl.String))
+    return pl.concat([columns, pl.DataFrame({"comment": pl.Series(values, dtype=pl.String)})], how="diagonal")
+
+
+def add(counter: ColumnInspector, pairs: pl.DataFrame) -> None:
+    counter.add(pairs, pl.DataFrame(schema=IDS).clear(pairs.height))
+
+
 class TestCounter:
     """Counts in bounded memory."""
 
@@ -131,15 +149,16 @@ class TestCounter:
             *(ExtraColumn("a", "identifier"), ExtraColumn("b", "free_text"), ExtraColumn("c", "sensitive", "integer")),
             *(IMAGE_URL, SUBJECT_HASH, COMMENT),
         ]
-        assert [*FreeTextCounter(columns, None).take_counts()] == ["comment"]
+        counter = inspector(*columns)
+        add(counter, texts("secret").with_columns(a=pl.lit("a"), b=pl.lit("b"), c=1, image_url=pl.lit("i")))
+        assert [name for name, counts in counter.take_counts().items() if counts.digests] == ["comment"]
 
     @pytest.mark.parametrize(("rows", "distinct"), [(99, 99), (100, 50), (100, 51), (30_000, 14_000), (30_000, 16_500)])
     def test_more_than_half_distinct_of_a_hundred_is_free_text(self, rows: int, distinct: int) -> None:
         """Counted exactly for few distinct texts, and estimated for many."""
-        counter = FreeTextCounter([COMMENT], None)
-        texts = pl.Series("comment", [f"text {number % distinct}" for number in range(rows)])
-        for batch in texts.to_frame().iter_slices(7_000):
-            counter.add(batch)
+        counter = inspector(COMMENT)
+        for batch in texts(*(f"text {number % distinct}" for number in range(rows))).iter_slices(7_000):
+            add(counter, batch)
         if rows < 100 or distinct <= rows / 2:
             counter.require_none()
             return
@@ -148,22 +167,23 @@ class TestCounter:
 
     def test_distinct_texts_are_estimated_within_5_percent(self) -> None:
         """With a fixed number of digests."""
-        counter = FreeTextCounter([COMMENT], None)
+        counter = inspector(COMMENT)
         for start in range(0, 200_000, 50_000):
-            counter.add(pl.DataFrame({"comment": [f"text {number}" for number in range(start, start + 50_000)]}))
-        (counts,) = counter.take_counts().values()
+            add(counter, texts(*(f"text {number}" for number in range(start, start + 50_000))))
+        counts = counter.take_counts()["comment"]
         assert (counts.values, len(counts.digests)) == (200_000, 4_096)
         assert 190_000 < counts.distinct < 210_000
 
+    @settings(max_examples=30)
     @given(st.lists(st.lists(st.none() | st.sampled_from(["a", "b", "a@b.cd", "www.x.yz"]), max_size=5), max_size=4))
     def test_counts_of_parts_add_up(self, parts: list[list[str | None]]) -> None:
         """In any division, with nulls and without rows."""
-        whole, merged = FreeTextCounter([COMMENT], None), FreeTextCounter([COMMENT], None)
-        frames = [pl.DataFrame({"comment": pl.Series(part, dtype=pl.String)}) for part in parts]
-        whole.add(pl.concat([pl.DataFrame(schema={"comment": pl.String}), *frames]))
+        whole, merged = inspector(COMMENT), inspector(COMMENT)
+        frames = [texts(*part) for part in parts]
+        add(whole, pl.concat([texts(), *frames]))
         for frame in frames:
-            part = FreeTextCounter([COMMENT], None)
-            part.add(frame)
+            part = inspector(COMMENT)
+            add(part, frame)
             merged.merge(part.take_counts())
         expected, found = whole.take_counts()["comment"], merged.take_counts()["comment"]
         assert (expected.values, sorted(expected.digests)) == (found.values, sorted(found.digests))

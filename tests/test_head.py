@@ -36,7 +36,7 @@ from feedback_etl.privacy.k_anonymity import ClassCounter
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.catalog import list_manifests
-from feedback_etl.records.layout import parse_part_number, part_path, spooled_part_path
+from feedback_etl.records.layout import parse_part_number, part_path, state_part_path
 from feedback_etl.records.manifest import DataFile
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.storage.local import LocalStorage
@@ -187,7 +187,7 @@ def written(task: PartTask | ReleaseTask) -> TaskResult:
     """A small part, and with k first one that waits, as a worker writes it; without waiting for the disk."""
     export, number = task.export, task.number
     waits = export.transform_options.k_policy.k is not None and isinstance(task, PartTask)
-    name = spooled_part_path(export.stem, number) if waits else part_path(export.stem, number, ".csv")
+    name = state_part_path(export.stem, "arrow", number) if waits else part_path(export.stem, number, ".csv")
     content = f"{number}\n".encode()
     Path(export.destination, name).write_bytes(content)
     file = DataFile(name, "pairs", 1, len(content), hashlib.sha256(content).hexdigest())

@@ -148,7 +148,7 @@ def test_pipe_without_a_manifest_is_not_offered_for_adoption(here: Here, folder:
     os.mkfifo(folder / "copy.csv")
     assert here("list").out.splitlines()[-2:] == [
         "copy.csv  unmanaged: no manifest",
-        "    it is no regular file: remove it",
+        "    it is not a regular file: remove it",
     ]
 
 

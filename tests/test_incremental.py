@@ -32,7 +32,7 @@ from pseudonym_keys import KEY
 from sqlalchemy.pool import StaticPool
 
 import feedback_etl as fe
-from feedback_etl.clock import parse_lookback
+from feedback_etl.clock import parse_duration
 from feedback_etl.errors import ExportFileError, FolderLockedError, UsageError, ValidationError
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit import AuditLog
@@ -314,7 +314,7 @@ class TestErrors:
     def test_invalid_lookback_is_refused(self, lookback: Any) -> None:
         """The message contains valid examples."""
         with pytest.raises(UsageError, match="30m, 2h or 1d"):
-            parse_lookback(lookback)
+            parse_duration(lookback)
 
     def test_lookback_may_be_zero(self, app: Database, folder: Path) -> None:
         """Then only later rows, and those with the time of the newest row, are read."""
@@ -513,7 +513,7 @@ class Exports(RuleBasedStateMachine):
         read = [row for row in self.rows if start <= row["created_at"] < self.now]
         model.read |= {row["id"] for row in read if row["user_id"] not in self.gone}
         newest = max(row["created_at"] for row in read)
-        model.known_since = max(start, newest - parse_lookback(model.options.get("lookback", "1h")))
+        model.known_since = max(start, newest - parse_duration(model.options.get("lookback", "1h")))
         model.number += 1
         model.exported[self._manifests(model)[-1].stem] = pairs
 

@@ -161,11 +161,80 @@ def test_tables_of_another_schema_are_found_by_its_name(here: Here, postgres_dat
     assert read_declaration()["source"]["table"] == "app.reviews"
 
 
-def test_files_are_refused(here: Here) -> None:
-    """Their declaration is written by hand."""
-    ended = here("init", "files:raw/*.parquet", "--yes")
-    assert (ended.code, ended.err.startswith("error: `init` reads no files: declare their columns in ")) == (2, True)
-    assert not FILE.exists()
+def test_columns_of_files_are_found_by_their_values(here: Here, tmp_path: Path) -> None:
+    """Which are all text in CSV; an id with zeros is no number. What is written exports the rows."""
+    Path("raw.csv").write_text(
+        "review_id,customer,app,stars,helpful,device,topics,review,hiv_score,sent\n"
+        '007,ann,a1,4.5,true,phone,"[""x"", ""y""]",a long canary text,3,2025-10-01T10:00:00Z\n'
+        "008,bob,a2,3,,,[],,1,2025-10-02\n",
+        encoding="utf-8",
+    )
+    ended = here("init", "--from", "*.csv", "--yes")
+    assert ended.code == 0, ended.err
+    assert tomllib.loads(FILE.read_text()) == {
+        "database_url": "files:*.csv",
+        "source": {"table": "files", "feedback_id": "review_id", "user_id": "customer", "created_at": "sent"},
+        "columns": {"app": {"role": "item"}},
+        "ratings": {"stars": {"min": 1, "max": 5, "step": 0.5}, "helpful": {"type": "boolean"}},
+        "lists": {"topics": {}},
+    }
+    assert "canary" not in FILE.read_text()
+    assert "left out   review, hiv_score: may be personal" in ended.err
+    shown = here("preview", "--days", "-1").out.splitlines()
+    assert [line.split(",", 1)[1].rpartition(",")[0] for line in shown[1:]] == [
+        'a1,4.5,True,"[""x"",""y""]",2025-10-01T10:00:00',
+        "a2,3.0,,,2025-10-02T00:00:00",
+    ]
+
+
+def test_files_and_a_url_exclude_each_other(here: Here, shop: str) -> None:
+    """As they do for other commands."""
+    assert here("init", shop, "--from", "*.csv", "--yes").code == 2
+
+
+def test_tables_of_duckdb_are_reflected(here: Here, tmp_path: Path) -> None:
+    """With their types, though its driver reflects no columns."""
+    engine = sa.create_engine(f"duckdb:///{tmp_path}/app.duckdb", poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE TABLE reviews (id INTEGER PRIMARY KEY, customer_id UUID, stars DECIMAL(3,1), tags VARCHAR[], "
+            "sent TIMESTAMPTZ, comment VARCHAR)"
+        )
+        connection.exec_driver_sql("INSERT INTO reviews VALUES (1, uuid(), 4.5, ['a'], '2025-10-01', 'canary')")
+    engine.dispose()
+    assert here("init", str(engine.url), "--yes").code == 0
+    assert read_declaration() == {
+        "source": {"table": "reviews", "feedback_id": "id", "user_id": "customer_id", "created_at": "sent"},
+        "ratings": {"stars": {"min": 1, "max": 5, "step": 0.5}},
+        "lists": {"tags": {}},
+    }
+    assert ",4.5," in here("preview", "--days", "-1").out
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres_database", "mysql_database"])
+def test_json_arrays_in_text_are_lists(
+    here: Here, tmp_path: Path, request: pytest.FixtureRequest, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by their values; one whose name is none of a list is offered as a comment. A body of text is no item."""
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/a.db" if kind == "sqlite" else request.getfixturevalue(kind))
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE TABLE ratings (id integer PRIMARY KEY, score integer, diagnosis varchar(20), article text, "
+            "topics text, used text, sent timestamp)"
+        )
+        body = "body " * 20
+        connection.exec_driver_sql(
+            f"INSERT INTO ratings VALUES (1, 4, 'flu', '{body}', '[\"a\"]', '[]', '2025-10-01 10:00:00')"
+        )
+    engine.dispose()
+    monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", engine.url.render_as_string(hide_password=False))
+    assert here("init", "--yes").code == 0
+    declaration = read_declaration()
+    assert (declaration["lists"], "columns" in declaration) == ({"topics": {}}, False)
+    text = FILE.read_text()
+    assert "# Not exported unless you declare it:\n# [lists.used]\n" in text
+    assert "# Not exported: diagnosis looks like health data.\n" in text
+    assert '["a"]' in here("preview", "--days", "-1").out.replace('""', '"')
 
 
 def test_choices_are_asked_on_a_terminal(shop: str) -> None:

@@ -40,13 +40,13 @@ def test_propensity_is_passed_through_and_checked() -> None:
     declared = PAIRS.with_columns(propensity=pl.Series([0.5, 1.0, 0.1, 0.2]))
     assert interactions(declared, names={"propensity": "p"})["p"].to_list() == [0.5, 0.1]
     for wrong in (0.0, 1.5, -1.0, None, float("nan")):
-        with pytest.raises(ValidationError, match="propensity must be greater than 0 and at most 1; 4 rows"):
+        with pytest.raises(ValidationError, match="`propensity` must be greater than 0 and at most 1; 4 rows"):
             interactions(PAIRS.with_columns(propensity=pl.lit(wrong, pl.Float64)))
 
 
 def test_other_columns_and_names_are_refused() -> None:
     other: Any = {"rating": "x"}
-    with pytest.raises(UsageError, match="names can rename user, item, value, timestamp and propensity only"):
+    with pytest.raises(UsageError, match="`names` can rename user, item, value, timestamp and propensity only"):
         interactions(PAIRS, names=other)
     with pytest.raises(UsageError, match=r"no column subject_hash\..*--include-subject-hash"):
         interactions(PAIRS.drop("subject_hash"))

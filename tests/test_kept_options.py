@@ -20,7 +20,7 @@ from feedback_etl.integrations.apscheduler import add_daily_export
 from feedback_etl.integrations.celery import register
 from feedback_etl.integrations.events import ExportOnFeedback
 from feedback_etl.integrations.options import OF_EACH_RUN, require_options
-from feedback_etl.options.export import option_names
+from feedback_etl.options.export import list_option_names
 
 KEEPERS: dict[str, Callable[..., object]] = {
     "apscheduler": lambda **options: add_daily_export(BackgroundScheduler(), **options),
@@ -111,7 +111,7 @@ def test_valid_options_are_accepted() -> None:
 
 def test_arguments_of_each_run_exist() -> None:
     """They are arguments of `export_feedback` or options."""
-    assert {*OF_EACH_RUN} < {*inspect.signature(export_feedback).parameters, *option_names()}
+    assert {*OF_EACH_RUN} < {*inspect.signature(export_feedback).parameters, *list_option_names()}
 
 
 def test_without_options_nothing_is_imported() -> None:

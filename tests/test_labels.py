@@ -48,10 +48,10 @@ def test_names_of_labels_are_those_of_the_type() -> None:
     ("of", "options", "message"),
     [
         ("stars", {}, "A binary label of numbers needs a threshold"),
-        ("stars", {"threshold": "7"}, "threshold must be a number"),
-        ("stars", {"threshold": True}, "threshold must be a number"),
-        ("helpful", {"kind": "ordinal", "threshold": 4}, "threshold has no effect on a label of the kind ordinal"),
-        ("helpful", {"kind": "class"}, "kind must be one of binary, ordinal, regression"),
+        ("stars", {"threshold": "7"}, "`threshold` must be a number"),
+        ("stars", {"threshold": True}, "`threshold` must be a number"),
+        ("helpful", {"kind": "ordinal", "threshold": 4}, "`threshold` has no effect on a label of the kind ordinal"),
+        ("helpful", {"kind": "class"}, "`kind` must be one of binary, ordinal, regression"),
         ("star", {}, "'star' is not a label; use helpful, .* a column of the frame, or an expression"),
     ],
 )

@@ -195,10 +195,11 @@ class TestHosts:
         assert event["inputs"][0]["namespace"] == "postgres://db.internal:5433"
         assert event["outputs"][0]["namespace"] == "file://machine-17"
 
-    def test_password_in_the_address_is_refused(self) -> None:
+    @pytest.mark.parametrize("place", ["me:s3cret@host", "host/api?api_key=s3cret", "host#s3cret"])
+    def test_secret_in_the_address_is_refused(self, place: str) -> None:
         """The message does not contain it."""
         with pytest.raises(UsageError, match=r"^`lineage` must not contain a password") as error:
-            ExportOptions.from_keywords(lineage="https://me:s3cret@lineage.internal")
+            ExportOptions.from_keywords(lineage=f"https://{place}")
         assert "s3cret" not in str(error.value)
 
     def test_hosts_without_lineage_are_refused(self) -> None:

@@ -12,7 +12,7 @@ import pytest
 import feedback_etl as fe
 from feedback_etl.errors import UsageError
 from feedback_etl.options import keywords
-from feedback_etl.options.export import ExportOptions, option_names
+from feedback_etl.options.export import ExportOptions, list_option_names
 from feedback_etl.options.keywords import ExportKeywords, ReadKeywords, TrainingKeywords
 from feedback_etl.options.output import OutputOptions
 from feedback_etl.options.privacy import PrivacyOptions
@@ -65,7 +65,7 @@ def test_settings_share_the_defaults(tmp_path: Any, monkeypatch: pytest.MonkeyPa
     assert options.privacy == built_in.privacy
     assert str(options.output.output_dir) == built_in.output.output_dir
     assert replace(options.output, output_dir=built_in.output.output_dir) == built_in.output
-    assert {*Settings.model_fields} & {*option_names()} >= {"k", "read_timeout", "batch_size", "lock_timeout"}
+    assert {*Settings.model_fields} & {*list_option_names()} >= {"k", "read_timeout", "batch_size", "lock_timeout"}
 
 
 def test_functions_take_options_beside_their_own_arguments_only() -> None:
@@ -86,7 +86,7 @@ def test_functions_take_options_beside_their_own_arguments_only() -> None:
         if function is fe.load_training:
             parameters.remove("output_dir")  # the folder whose erasures count, not one to write to
         assert parameters <= own
-        assert parameters & {*option_names()} == set()
+        assert parameters & {*list_option_names()} == set()
 
 
 def test_groups_are_frozen_and_keyword_only() -> None:
@@ -116,7 +116,7 @@ def test_an_option_without_effect_is_refused(function: Any) -> None:
         ({"days_back": 0}, "^`days_back` must be a whole number of days"),
         ({"days_back": "7"}, "^`days_back` must be a whole number of days"),
         ({"max_rejected": 5}, "^`max_rejected` must be a share from 0 to 1"),
-        ({"quasi_identifiers": ["gender"]}, "^quasi_identifiers must name columns of an export"),
+        ({"quasi_identifiers": ["gender"]}, "^`quasi_identifiers` must name columns of an export"),
         ({"incremental": True, "since": "2025-01-01"}, "^An incremental export continues where the last one ended"),
         ({"incremental": True, "idempotency_key": "x"}, "^An incremental export never repeats a row"),
         ({"format": "parquet", "compression": "gzip"}, "^Parquet files are always compressed"),

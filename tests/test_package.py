@@ -70,7 +70,7 @@ def test_wheel_works_without_the_source_tree(installed: Path) -> None:
     assert "exported" in run(command, "demo", "--rows", "500")
     run(command, "report", "feedback_demo/exports", "-o", "report.html")
     for subcommand, pattern, folder in (("notebooks", "*.ipynb", "notebooks"), ("contracts", "*.*", "schemas")):
-        run(command, subcommand, "copies")
+        run(command, subcommand, "-o", "copies")
         copies = {path.name: path.read_bytes() for path in Path("copies").glob(pattern)}
         originals = {path.name: path.read_bytes() for path in (ROOT / folder).glob(pattern)}
         assert {name: copies.get(name) for name in originals} == originals
@@ -78,7 +78,7 @@ def test_wheel_works_without_the_source_tree(installed: Path) -> None:
 
 def test_notebook_of_the_wheel_runs_without_the_source_tree(installed: Path) -> None:
     """Its cells run as one program, as those of the checkout do."""
-    run(installed / "feedback-etl", "notebooks", "copies")
+    run(installed / "feedback-etl", "notebooks", "-o", "copies")
     cells = json.loads(Path("copies/quickstart.ipynb").read_text(encoding="utf-8"))["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     Path("quickstart.py").write_text("\n".join([*code, "print(fe.__file__)"]), encoding="utf-8")
@@ -87,9 +87,9 @@ def test_notebook_of_the_wheel_runs_without_the_source_tree(installed: Path) -> 
 
 def test_notebooks_are_never_replaced() -> None:
     """Somebody may have worked in them."""
-    assert feedback_etl("notebooks", "mine").returncode == 0
+    assert feedback_etl("notebooks", "-o", "mine").returncode == 0
     Path("mine/quickstart.ipynb").write_text("my work", encoding="utf-8")
-    result = feedback_etl("notebooks", "mine")
+    result = feedback_etl("notebooks", "-o", "mine")
     assert result.returncode == 5
     assert "quickstart.ipynb" in result.stderr
     assert Path("mine/quickstart.ipynb").read_text(encoding="utf-8") == "my work"

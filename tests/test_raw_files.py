@@ -176,6 +176,9 @@ def test_commands_read_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     result = run("export", "--days", "-1", "--unkeyed", "--output", "out", "--max-rejected", "1")
     assert result.exit_code == 0, result.output
     assert "consent" in run("check", "--output", "out").stdout
+    Path("ids").write_text("7\n")
+    erased = run("erase", "--user-ids-file", "ids", "out", "--json")
+    assert json.loads(erased.stdout)["rows"] == 2, erased.output
     refused = run("preview", "--database-url", "sqlite:///x.db")
     assert "--from and --database-url exclude each other" in str(refused.exception)
 
@@ -294,11 +297,15 @@ def test_broken_line_is_numbered(tmp_path: Path) -> None:
 
 
 def test_columns_of_files_are_required(tmp_path: Path) -> None:
-    """The message is about the files, not about a query."""
-    write_csv(tmp_path / "a.csv", [(*ROWS[0][1:], "x")], (*NAMES[1:], "country"))
-    message = refusal(tmp_path / "a.csv")
-    assert message.startswith("The content of the files lacks feedback_id and yields the unexpected country.")
-    assert message.endswith("[columns.country].")
+    """The message is about the files, names a few columns, and the command that declares them."""
+    write_csv(tmp_path / "a.csv", [tuple(range(40))], [f"c{n}" for n in range(40)])
+    assert refusal(tmp_path / "a.csv") == (
+        "The content of the files lacks feedback_id, user_id, analysis_id, recommendation_id, helpful_rating and 8 "
+        "more. Declare the columns that it has: `feedback-etl init --from PATTERN` writes a [source] of them to "
+        "feedback-etl.toml."
+    )
+    write_csv(tmp_path / "b.csv", [(*ROWS[0], "x")], (*NAMES, "country"))
+    assert refusal(tmp_path / "b.csv").endswith("[columns.country].")
 
 
 def test_erasure_of_all_others_is_refused_for_files(tmp_path: Path) -> None:

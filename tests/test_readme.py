@@ -24,6 +24,26 @@ def read_blocks(language: str, path: Path = README) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
+def test_every_block_is_one_of_those_that_are_tested() -> None:
+    """Commands and Python run; the output, settings, SQL and times of runs are compared, each by a test of its page.
+
+    All begin at the margin, where `read_blocks` finds them.
+    """
+    fences = re.findall(r"^(.*?)(?:```|~~~)(\S*)$", TEXT, re.MULTILINE)
+    assert {margin for margin, _ in fences} == {""}
+    assert {language for _, language in fences} == {
+        "",
+        "sh",
+        "python",
+        "text",
+        "toml",
+        "sql",
+        "cron",
+        "{eval-rst}",
+        "{toctree}",
+    }
+
+
 def run(*command: str) -> subprocess.CompletedProcess[str]:
     """Run a command with this environment's scripts first on the path."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

@@ -99,7 +99,7 @@ class TestJournalistRisk:
     def test_population_without_people_of_the_table_is_refused(self) -> None:
         """It would make the risk too small, or infinite."""
         table = pl.DataFrame({"age": ["a", "b"]})
-        with pytest.raises(UsageError, match="population must contain all people"):
+        with pytest.raises(UsageError, match="`population` must contain all people"):
             journalist_risk(table, pl.DataFrame({"age": ["a", "a"]}), ["age"])
         assert journalist_risk(table.clear(), table, ["age"]) == (0.0, 0.0)
 

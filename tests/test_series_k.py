@@ -308,7 +308,7 @@ def test_new_series_reports_the_rows_that_wait_in_the_old_one(app: Database, fol
     export_night(app, folder, 1)
     report = export_night(app, folder, 2, quasi_identifiers=["age_range"], new_series=True)
     assert (report.exported_records, report.pending_records) == (0, 2)
-    assert report.advice.endswith("; 2 rows of those wait until their series continues, or prune removes them")
+    assert report.advice.endswith("; 2 rows of those are pending until their series continues, or prune removes them")
     assert [series.pending_records for series in fe.exports.list_series(folder)] == [2, 2]
     add(app, 3, (3, "a"), (4, "a"))
     assert export_night(app, folder, 3).exported_records == 3

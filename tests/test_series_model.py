@@ -33,7 +33,7 @@ from series_model import Increment, Row, Series, TrainingModel
 from sqlalchemy.pool import StaticPool
 
 import feedback_etl as fe
-from feedback_etl.clock import parse_lookback
+from feedback_etl.clock import parse_duration
 from feedback_etl.errors import ExportFileError, FeedbackError, UsageError, ValidationError
 from feedback_etl.privacy.keys import Key
 from feedback_etl.results import ExportReport
@@ -68,7 +68,7 @@ class SeriesMachine(RuleBasedStateMachine):
         self.now, self.number = NOW, 0
         self.model = TrainingModel()
         self.series = [
-            Series(parse_lookback(options.get("lookback", "1h")), "cursor" in options) for options in SETTINGS
+            Series(parse_duration(options.get("lookback", "1h")), "cursor" in options) for options in SETTINGS
         ]
 
     def new_location(self) -> str:
@@ -424,11 +424,13 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 
 def test_training_set_is_that_of_the_model(memory_engine: sa.Engine) -> None:
-    """Three orders of fifteen operations; the slow tier takes 40 of 40, the torture tier 200 of 50."""
+    """Three orders of fifteen operations; the slow tier takes 12 of 40, the torture tier 200 of 50."""
     run_machine(SeriesMachine, 3, 15, engine=memory_engine)
 
 
-ORDERS = [pytest.param((20, 40), marks=pytest.mark.slow), pytest.param((200, 50), marks=pytest.mark.torture)]
+ORDERS = [pytest.param((12, 40), marks=pytest.mark.slow), pytest.param((200, 50), marks=pytest.mark.torture)]
+FEW_ORDERS = [pytest.param((3, 25), marks=pytest.mark.slow), pytest.param((40, 40), marks=pytest.mark.torture)]
+"""Of operations that take longer, in processes or by requests of a server."""
 
 
 @pytest.mark.parametrize("size", ORDERS)
@@ -437,7 +439,7 @@ def test_training_set_is_that_of_the_model_in_many_orders(memory_engine: sa.Engi
     run_machine(SeriesMachine, *size, engine=memory_engine)
 
 
-@pytest.mark.parametrize("size", [pytest.param((12, 40), marks=pytest.mark.slow), *ORDERS[1:]])
+@pytest.mark.parametrize("size", [pytest.param((8, 30), marks=pytest.mark.slow), *ORDERS[1:]])
 @pytest.mark.parametrize("database", ["postgresql", "mysql"], indirect=True)
 def test_training_set_is_that_of_the_model_on_servers(database: Database, size: tuple[int, int]) -> None:
     """On PostgreSQL and MariaDB."""
@@ -445,15 +447,17 @@ def test_training_set_is_that_of_the_model_on_servers(database: Database, size: 
     run_machine(SeriesMachine, *size, engine=database.engine)
 
 
-@pytest.mark.slow
-def test_training_set_is_that_of_the_model_after_kills(sqlite_database: Database) -> None:
+@pytest.mark.parametrize("size", FEW_ORDERS)
+def test_training_set_is_that_of_the_model_after_kills(sqlite_database: Database, size: tuple[int, int]) -> None:
     """Exports are killed by a signal, in a process of their own."""
     add_people(sqlite_database.engine)
-    run_machine(KilledSeriesMachine, 5, 30, engine=sqlite_database.engine)
+    run_machine(KilledSeriesMachine, *size, engine=sqlite_database.engine)
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("size", FEW_ORDERS)
 @pytest.mark.served_store
-def test_training_set_is_that_of_the_model_in_an_object_store(memory_engine: sa.Engine, bucket_url: str) -> None:
+def test_training_set_is_that_of_the_model_in_an_object_store(
+    memory_engine: sa.Engine, bucket_url: str, size: tuple[int, int]
+) -> None:
     """Exports are folders of parts."""
-    run_machine(StoredSeriesMachine, 4, 25, engine=memory_engine, bucket=bucket_url)
+    run_machine(StoredSeriesMachine, *size, engine=memory_engine, bucket=bucket_url)

@@ -138,7 +138,7 @@ def test_growth_renaming_and_carving_never_move_people_out_of_test(data: st.Data
     require_the_same_test_people(data)
 
 
-@pytest.mark.slow
+@pytest.mark.torture
 @settings(max_examples=1000)
 @given(st.data())
 def test_a_thousand_sequences_of_changes_never_move_people_out_of_test(data: st.DataObject) -> None:
@@ -211,13 +211,13 @@ class TestFolds:
     @pytest.mark.parametrize("folds", [1, 0, 101, 2.0, True, "5", None])
     def test_other_numbers_of_folds_are_refused(self, folds: Any) -> None:
         """A fold without rows tests nothing."""
-        with pytest.raises(UsageError, match="folds must be an integer from 2 to 100"):
+        with pytest.raises(UsageError, match="`folds` must be an integer from 2 to 100"):
             k_folds(pl.DataFrame({"group": [1]}), folds, by="group")
 
     def test_other_arguments_are_refused_and_people_are_warned_of(self) -> None:
         """As for a split."""
         name: Any = 1
-        with pytest.raises(UsageError, match="name must be text"):
+        with pytest.raises(UsageError, match="`name` must be text"):
             k_folds(pl.DataFrame({"group": [1]}), by="group", name=name)
         with pytest.raises(UsageError, match=r"has no column subject_hash.* Exports with --include-subject-hash"):
             k_folds(pl.DataFrame({"group": [1]}), by="subject_hash")
@@ -295,13 +295,13 @@ class TestRefusals:
     @pytest.mark.parametrize("seed", [None, True, "0", 0.0])
     def test_seed_must_be_an_integer(self, seed: Any) -> None:
         """Other types have no unique text."""
-        with pytest.raises(UsageError, match="seed must be an integer"):
+        with pytest.raises(UsageError, match="`seed` must be an integer"):
             split_by_hash(pl.DataFrame({"a": ["b"]}), SHARES, by="a", seed=seed)
 
     @pytest.mark.parametrize("by", [["a"], ("a", "b"), None, pl.col("a")])
     def test_by_must_be_one_name(self, by: Any) -> None:
         """Not what Polars accepts besides."""
-        with pytest.raises(UsageError, match="by must be the name of one column"):
+        with pytest.raises(UsageError, match="`by` must be the name of one column"):
             split_by_hash(pl.DataFrame({"a": ["b"]}), SHARES, by=by)
 
     def test_message_lists_canonical_columns_and_counts_others(self) -> None:

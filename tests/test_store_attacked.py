@@ -24,7 +24,7 @@ from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.audit_verification import verify_folder
 from feedback_etl.records.catalog import list_manifests
-from feedback_etl.records.layout import manifest_path, part_path, spooled_part_path
+from feedback_etl.records.layout import manifest_path, part_path, state_part_path
 from feedback_etl.storage.location import open_storage
 from feedback_etl.storage.object_store import ObjectStorage
 
@@ -50,7 +50,9 @@ def put(url: str, name: str, content: bytes) -> None:
     ObjectStorage(url).overwrite(name, content)
 
 
-@pytest.mark.parametrize("name", [lambda stem: part_path(stem, 0, ".csv"), lambda stem: spooled_part_path(stem, 7)])
+@pytest.mark.parametrize(
+    "name", [lambda stem: part_path(stem, 0, ".csv"), lambda stem: state_part_path(stem, "arrow", 7)]
+)
 def test_a_worker_that_comes_too_late_leaves_nothing(bucket_url: str, name: Any) -> None:
     """Its export has failed meanwhile, and nothing would ever remove its part."""
     with (

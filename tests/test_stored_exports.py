@@ -32,7 +32,7 @@ from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.audit_verification import verify_lines
 from feedback_etl.records.catalog import list_manifests, read_manifest
-from feedback_etl.records.layout import manifest_path, part_path, spooled_part_path
+from feedback_etl.records.layout import manifest_path, part_path, state_part_path
 from feedback_etl.records.manifest import DataFile
 from feedback_etl.records.tombstones import add_tombstones
 from feedback_etl.storage.object_store import ObjectStorage
@@ -160,7 +160,7 @@ class TestPublishing:
 
         def put_late(method: str, path: str) -> None:
             if method == "PUT" and path.endswith(".manifest.json") and not late:
-                late.append(spooled_part_path("feedback_training_20251025_120000", 7))
+                late.append(state_part_path("feedback_training_20251025_120000", "arrow", 7))
                 with PartWriter(ObjectStorage(bucket_url), late[0], FileFormat("arrow"), {}) as part:
                     part.append(pl.DataFrame({"analysis_hash": [pseudonym(201)]}))
                     part.publish("pairs")
@@ -174,7 +174,7 @@ class TestPublishing:
     def test_part_put_after_an_empty_export_is_removed(self, bucket_url: str) -> None:
         """And what waited is removed, as where all classes are too small."""
         with begun(bucket_url) as export:
-            waiting, late = (spooled_part_path(export.stem, number) for number in (0, 1))
+            waiting, late = (state_part_path(export.stem, "arrow", number) for number in (0, 1))
             ObjectStorage(bucket_url).put_new(waiting, b"rows")
             export.commit([])
         with PartWriter(ObjectStorage(bucket_url), late, FileFormat("arrow"), {}) as part:
@@ -423,11 +423,11 @@ class TestKilledRuns:
     def test_what_it_had_not_removed_yet_is_removed(self, bucket_url: str, killed: "Killed") -> None:
         """The manifest comes first, and then all goes that it does not list."""
         stem = killed("after")
-        ObjectStorage(bucket_url).put_new(spooled_part_path(stem, 7), b"rows")
+        ObjectStorage(bucket_url).put_new(state_part_path(stem, "arrow", 7), b"rows")
         with begun(bucket_url) as export:
             export.commit([])
         assert [name for name in ObjectStorage(bucket_url).list_files(".feedback_etl") if "part-" in name] == []
-        assert AuditLog(ObjectStorage(bucket_url)).records()[1]["removed"] == [spooled_part_path(stem, 7)]
+        assert AuditLog(ObjectStorage(bucket_url)).records()[1]["removed"] == [state_part_path(stem, "arrow", 7)]
         assert_whole(bucket_url)
 
     def test_one_without_a_manifest_is_left_alone_for_a_day(self, bucket_url: str, killed: "Killed") -> None:

@@ -125,13 +125,13 @@ def test_gap_longer_than_the_calendar_leaves_no_training_rows() -> None:
 
 @pytest.mark.parametrize("at", [None, "", "tomorrow", 20251002, ["2025-10-02"]])
 def test_other_times_are_refused(at: Any) -> None:
-    with pytest.raises(UsageError, match="at must be a time or a day"):
+    with pytest.raises(UsageError, match="`at` must be an ISO 8601 date or time"):
         split_by_time(answers([]), at=at)
 
 
 @pytest.mark.parametrize("at", [None, "2025-10-02", [], ["2025-10-02"], ["2025-10-02", "2025-10-02"]])
 def test_origins_must_be_ascending_times(at: Any) -> None:
-    with pytest.raises(UsageError, match=r"at must be (a list of two or more|ascending) times"):
+    with pytest.raises(UsageError, match=r"`at` must be (a list of two or more|ascending) times"):
         rolling_origins(answers([]), at=at)
 
 

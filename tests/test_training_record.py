@@ -131,7 +131,7 @@ def test_dry_run_has_no_receipt_and_a_missing_folder_is_an_error(application: Da
 @pytest.mark.parametrize("model", ["", " ", "a" * 201, "a\nb", None, 7])
 def test_models_without_a_name_are_refused(application: Database, tmp_path: Path, model: Any) -> None:
     exported(application, tmp_path)
-    with pytest.raises(UsageError, match="model must be the name of a model"):
+    with pytest.raises(UsageError, match="`model` must be the name of a model"):
         record_training(tmp_path, model=model, dataset=open_dataset(tmp_path), key=KEY)
 
 

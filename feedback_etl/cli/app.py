@@ -81,8 +81,8 @@ app.command(cls=FolderCommand, epilog="Example: feedback-etl check --json")(priv
 app.command("risk", epilog="Example: feedback-etl risk ml/feedback_training/*.csv")(risk.measure_risk)
 app.command(epilog="Example: feedback-etl plan --days 365 --workers 32")(plan.plan)
 app.command("report", epilog="Example: feedback-etl report -o report.html")(report.write_page)
-app.command("notebooks", epilog="Example: feedback-etl notebooks notebooks")(report.copy_notebooks)
-app.command("contracts", epilog="Example: feedback-etl contracts schemas")(report.write_contracts)
+app.command("notebooks", epilog="Example: feedback-etl notebooks -o notebooks")(report.copy_notebooks)
+app.command("contracts", epilog="Example: feedback-etl contracts -o schemas")(report.write_contracts)
 
 
 @app.command("help", epilog="Example: feedback-etl help export")

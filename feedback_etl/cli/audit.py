@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from feedback_etl.cli.command_group import FolderCommand
+from feedback_etl.cli.command_group import FolderCommand, option
 from feedback_etl.cli.console import echo_err, print_json, print_lines
 from feedback_etl.cli.keys import list_available_keys
 from feedback_etl.cli.options import Folder, JsonOutput, KeyFiles, load_command_settings, open_existing_output
@@ -17,7 +17,7 @@ audit_app = typer.Typer(
     epilog="Example: feedback-etl audit verify",
     no_args_is_help=True,
 )
-StoredHead = Annotated[str | None, typer.Option("--head", help="A head of the log that was stored elsewhere.")]
+StoredHead = Annotated[str | None, option("--head", "A head of the log that was stored elsewhere.")]
 _SHOWN_DETAILS = ("stem", "outcome", "rows", "exports", "error")
 
 

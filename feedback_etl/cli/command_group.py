@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
@@ -11,6 +13,16 @@ from feedback_etl.errors import UsageError
 
 ROWS, SERIES, PRIVACY, OUTPUT, SPEED = "Rows", "Incremental exports", "Privacy", "Output", "Speed"
 """Headings under which the options of a command with many are listed."""
+
+
+def _declare_option(heading: str | None, names: str, text: str, metavar: str | None = None, **settings: Any) -> Any:
+    """Declare an option that is listed under a heading, by its names, its help text and the name of its value."""
+    return typer.Option(*names.split(), help=text, metavar=metavar, rich_help_panel=heading, **settings)
+
+
+row_option, series_option, privacy_option, output_option, speed_option, option = (
+    partial(_declare_option, heading) for heading in (ROWS, SERIES, PRIVACY, OUTPUT, SPEED, None)
+)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from feedback_etl.cli.console import print_json
-from feedback_etl.cli.options import JsonOutput, OutputFolder, load_command_settings, open_output
+from feedback_etl.cli.options import JsonOutput, OutputFolder, load_command_settings
 from feedback_etl.cli.tables import print_table
 from feedback_etl.errors import FeedbackError
 
@@ -40,8 +40,10 @@ def print_settings(output: OutputFolder = None, as_json: JsonOutput = False) -> 
 
 def _redact(settings: "Settings") -> dict[str, Any]:
     """Return all settings as JSON values, without the user and the password of the database."""
+    from feedback_etl.storage.location import open_storage
+
     values = settings.model_dump(mode="json")
-    values["output_dir"] = str(open_output(settings))
+    values["output_dir"] = str(open_storage(settings.output_dir))
     if settings.database_url is not None:
         values["database_url"] = _describe_database(settings.database_url.get_secret_value())
     return values

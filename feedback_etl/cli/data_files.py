@@ -78,7 +78,7 @@ def _require_comparable(manifests: "Iterable[Manifest]") -> None:
     """Refuse files of different keys, in which a person would be counted once for each, and shared ones that overlap.
 
     Raises:
-        UsageError: They are.
+        UsageError: The files are of several keys, or shared windows overlap.
     """
     exports = {manifest.run: manifest for manifest in manifests}
     keys = {manifest.pseudonyms or "unkeyed" for manifest in exports.values()}
@@ -92,7 +92,7 @@ def _require_comparable(manifests: "Iterable[Manifest]") -> None:
 
     if any(overlap(*pair) for pair in combinations(shared, 2)):
         raise UsageError(
-            "The shared files have overlapping windows, and a row has another pseudonym in each, so that it would be "
+            "The shared files have overlapping windows, and a row has a different pseudonym in each, so it would be "
             "counted several times: measure them separately."
         )
 

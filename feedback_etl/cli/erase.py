@@ -4,10 +4,11 @@ import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from feedback_etl.cli.command_group import option
 from feedback_etl.cli.console import echo_err, print_json, write_stdout
 from feedback_etl.cli.keys import list_available_keys
 from feedback_etl.cli.options import (
@@ -18,6 +19,7 @@ from feedback_etl.cli.options import (
     JsonOutput,
     KeyFiles,
     Query,
+    RawFiles,
     load_command_settings,
 )
 from feedback_etl.errors import CheckFailedError, CheckSkippedError, ExportFileError, UsageError
@@ -28,19 +30,13 @@ if TYPE_CHECKING:
     from feedback_etl.settings.model import Settings
 
 
-UserIdsFile = Annotated[
-    str | None, typer.Option("--user-ids-file", help="File of user ids, one per line; - for stdin.", metavar="FILE")
-]
+UserIdsFile = Annotated[str | None, option("--user-ids-file", "File of user ids, one per line; - for stdin.", "FILE")]
 AnalysisIdsFile = Annotated[
-    str | None,
-    typer.Option("--analysis-ids-file", help="File of analysis ids, one per line; - for stdin.", metavar="FILE"),
+    str | None, option("--analysis-ids-file", "File of analysis ids, one per line; - for stdin.", "FILE")
 ]
-NotInDatabase = Annotated[
-    bool, typer.Option("--not-in-database", help="Erase everyone who has no feedback in the database.")
-]
+NotInDatabase = Annotated[bool, option("--not-in-database", "Erase everyone who has no feedback in the database.")]
 KeepK = Annotated[
-    bool,
-    typer.Option("--keep-k", help="Also remove rows that erasures left in classes smaller than their export's k."),
+    bool, option("--keep-k", "Also remove rows that erasures left in classes smaller than their export's k.")
 ]
 
 
@@ -54,6 +50,7 @@ def erase(
         typer.Option(help="Write counts, digests and audit head as JSON, for the person's file.", metavar="FILE"),
     ] = None,
     key_file: KeyFiles = None,
+    raw_files: RawFiles = None,
     query: Query = None,
     allow_row_security: AllowRowSecurity = None,
     folder: Folder = None,
@@ -66,22 +63,28 @@ def erase(
     Exit code 1 if no rows were found for some ids, which are listed on stdout, or if not every export could be
     inspected. Ids come from a file, because process lists show arguments.
     """
+    from feedback_etl.privacy.erasure import erase as erase_people
+    from feedback_etl.privacy.erasure_receipt import write_receipt
+
     _require_writable_receipt(receipt, dry_run=dry_run)
     settings = load_command_settings(
-        folder, database_url=database_url, query=query, allow_row_security=allow_row_security
+        folder, raw_files=raw_files, database_url=database_url, query=query, allow_row_security=allow_row_security
     )
-    result = _erase(
-        settings,
+    result = erase_people(
+        settings.output_dir,
         user_ids=_read_ids(user_ids_file),
         analysis_ids=_read_ids(analysis_ids_file),
         not_in_database=not_in_database,
         keep_k=keep_k,
+        database=settings.database_url.get_secret_value() if settings.database_url else None,
         keys=list_available_keys(settings, key_file),
         dry_run=dry_run,
+        lock_timeout=settings.lock_timeout,
+        **settings.to_database_keywords(),
     )
     _print_holders(result)
     if receipt:
-        _write_receipt(result, receipt)
+        write_receipt(result, receipt)
     if as_json:
         print_json(asdict(result))
     elif not result.damaged:  # an id may be in a file that could not be read
@@ -95,31 +98,12 @@ def _require_writable_receipt(receipt: str | None, *, dry_run: bool) -> None:
     """Refuse a receipt of a dry run, and one that would replace another.
 
     Raises:
-        UsageError: It is one of these.
+        UsageError: `dry_run` is set, or the file exists.
     """
     if receipt and dry_run:
         raise UsageError("--receipt has nothing to confirm with --dry-run; leave one of them out.")
     if receipt and Path(receipt).exists():
         raise UsageError(f"--receipt {receipt} exists, and may be of another erasure: name another file.")
-
-
-def _erase(settings: "Settings", **request: Any) -> "ErasureResult":
-    """Erase people from the exports of the settings' folder, with the database of the settings."""
-    from feedback_etl.privacy.erasure import erase as erase_people
-
-    return erase_people(
-        settings.output_dir,
-        database=settings.database_url.get_secret_value() if settings.database_url else None,
-        lock_timeout=settings.lock_timeout,
-        **settings.to_database_keywords(),
-        **request,
-    )
-
-
-def _write_receipt(result: "ErasureResult", path: str) -> None:
-    from feedback_etl.privacy.erasure_receipt import write_receipt
-
-    write_receipt(result, path)
 
 
 def _print_holders(result: "ErasureResult") -> None:

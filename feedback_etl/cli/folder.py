@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from feedback_etl.cli.command_group import option
 from feedback_etl.cli.console import echo_err, print_lines
 from feedback_etl.cli.keys import find_optional_key
 from feedback_etl.cli.listing import print_exports
@@ -53,21 +54,16 @@ def adopt(
 
 KeepDays = Annotated[
     int | None,
-    typer.Option(
-        "--keep-days",
-        help="Remove the files of exports older than N days.  [default: retention_days of the settings]",
-        metavar="N",
+    option(
+        "--keep-days", "Remove the files of exports older than N days.  [default: retention_days of the settings]", "N"
     ),
 ]
 KeepLast = Annotated[
-    int,
-    typer.Option("--keep-last", help="Keep the newest N exports even if they are older than --keep-days.", metavar="N"),
+    int, option("--keep-last", "Keep the newest N exports even if they are older than --keep-days.", "N")
 ]
 Exports = Annotated[
     list[str] | None,
-    typer.Option(
-        "--export", help="Remove the files of this export instead, however young; may be repeated.", metavar="NAME"
-    ),
+    option("--export", "Remove the files of this export instead, however young; may be repeated.", "NAME"),
 ]
 
 
@@ -103,7 +99,7 @@ def _resolve_keep_days(settings: "Settings", keep_days: int | None, keep_last: i
     """Return the days of --keep-days, or those of the settings.
 
     Raises:
-        UsageError: There are none.
+        UsageError: Neither names a number of days.
     """
     days = settings.retention_days if keep_days is None else keep_days
     if days is None:

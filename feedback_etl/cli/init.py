@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from feedback_etl.cli.console import echo_err
+from feedback_etl.cli.options import RawFiles
 from feedback_etl.errors import ExportFileError, SourceError, UsageError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ def init(
     url: Annotated[
         str | None, typer.Argument(help="URL of the database.  [default: FEEDBACK_ETL_DATABASE_URL]", metavar="URL")
     ] = None,
+    raw_files: RawFiles = None,
     table: Annotated[str | None, typer.Option(help="Table of the feedback.", metavar="NAME")] = None,
     db_schema: Annotated[str | None, typer.Option("--db-schema", help="Schema of the table.", metavar="NAME")] = None,
     output: Annotated[
@@ -27,9 +29,10 @@ def init(
     ] = Path("feedback-etl.toml"),
     yes: Annotated[bool, typer.Option("--yes", help="Accept every proposal without a question.")] = False,
 ) -> None:
-    """Propose a settings file for the tables of a database.
+    """Propose a settings file for the tables of a database, or for raw files.
 
-    Tables and columns are found by their names and types, the scales of ratings by their values. Columns that may
+    Tables and columns are found by their names and types, the scales of ratings by their values, and columns of text
+    by a sample of their values. Columns that may
     contain names, contact details or free text are left out. On a terminal, each choice is asked.
     """
     from feedback_etl.settings.template import render_declaration
@@ -39,6 +42,10 @@ def init(
     asks = not yes
     if asks and not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError("`init` asks its questions on a terminal: pass --yes to accept its proposals elsewhere.")
+    if raw_files is not None:
+        if url is not None:
+            raise UsageError("--from and a URL exclude each other: give one of them.")
+        url = f"files:{raw_files}"
     url, is_shown = _resolve_url(url)
     proposal = _propose(url, db_schema, table, asks=asks)
     text = render_declaration(proposal, url if is_shown else None)
@@ -65,22 +72,19 @@ def _resolve_url(url: str | None) -> tuple[str, bool]:
 
 def _propose(url: str, db_schema: str | None, name: str | None, *, asks: bool) -> "Proposal":
     """Return the proposal for the table of that name, or for the most likely one, changed by the answers."""
-    from feedback_etl.database.connect import is_files, open_connection
+    from feedback_etl.database.connect import open_connection
     from feedback_etl.database.proposal import propose
     from feedback_etl.database.reflection import fetch_scales, reflect_tables
+    from feedback_etl.database.value_kinds import with_value_kinds
     from feedback_etl.options.read import ReadOptions
 
-    if is_files(url):
-        raise UsageError(
-            "`init` reads no files: declare their columns in feedback-etl.toml yourself, with "
-            'table = "files" in [source] (docs/how-to/declared-source.md).'
-        )
     with open_connection(url, ReadOptions(db_schema=db_schema)) as source:
         tables = reflect_tables(source)
         if not tables:
             place = f"the schema {db_schema}" if db_schema else "the default schema"
             raise SourceError(f"No table is visible to this user in {place}: name another one with --db-schema.")
-        proposal = propose(tables, _choose_table(tables, name, asks=asks))
+        chosen = tables[0] if source.has_files else _choose_table(tables, name, asks=asks)
+        proposal = propose(tables, with_value_kinds(source, chosen))
         if asks:
             proposal = _ask_columns(proposal)
         proposal.require_complete()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from feedback_etl.cli.command_group import option
 from feedback_etl.cli.console import echo_command, echo_err, print_json, print_lines
 from feedback_etl.cli.options import JsonOutput
 from feedback_etl.cli.tables import print_table
@@ -22,10 +23,7 @@ keys_app = typer.Typer(
     epilog="Example: feedback-etl keys show",
     no_args_is_help=True,
 )
-KeyFile = Annotated[
-    Path | None,
-    typer.Option("--file", help="Key file.  [default: the key in the user's configuration]", metavar="FILE"),
-]
+KeyFile = Annotated[Path | None, option("--file", "Key file.  [default: the key in the user's configuration]", "FILE")]
 
 
 @keys_app.command("new", epilog="Example: feedback-etl keys new --file /run/secrets/feedback_key")

@@ -111,7 +111,7 @@ def _format_unmanaged(storage: "Storage", path: Path) -> tuple[str, str]:
         return f"{name}  unmanaged: the manifest of this part is missing", "    restore it, or remove the folder"
     remedy = "adopt requires a local folder: copy the file there, or remove it"
     if folder and not path.is_file():
-        remedy = "it is no regular file: remove it"
+        remedy = "it is not a regular file: remove it"
     elif folder:
         remedy = f"feedback-etl adopt {shlex.quote(str(path))}"
     return f"{name}  unmanaged: no manifest", f"    {remedy}"

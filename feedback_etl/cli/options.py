@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from feedback_etl.cli.command_group import OUTPUT, PRIVACY, ROWS, SPEED
+from feedback_etl.cli.command_group import option, output_option, privacy_option, row_option, speed_option
 from feedback_etl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,75 +15,35 @@ if TYPE_CHECKING:
 
 DatabaseUrl = Annotated[
     str | None,
-    typer.Option(
-        "--database-url",
-        help="URL of the database. Prefer FEEDBACK_ETL_DATABASE_URL: process lists show arguments.",
-        metavar="URL",
-        rich_help_panel=ROWS,
+    row_option(
+        "--database-url", "URL of the database. Prefer FEEDBACK_ETL_DATABASE_URL: process lists show arguments.", "URL"
     ),
 ]
-RawFiles = Annotated[
-    str | None,
-    typer.Option(
-        "--from", help="Read CSV, Parquet or JSON lines: 'raw/*.parquet'.", metavar="PATTERN", rich_help_panel=ROWS
-    ),
-]
-Days = Annotated[
-    int,
-    typer.Option(
-        "--days", help="Days back from now, 24 hours each; -1 for all feedback.", metavar="N", rich_help_panel=ROWS
-    ),
-]
+RawFiles = Annotated[str | None, row_option("--from", "Read CSV, Parquet or JSON lines: 'raw/*.parquet'.", "PATTERN")]
+Days = Annotated[int, row_option("--days", "Days back from now, 24 hours each; -1 for all feedback.", "N")]
 Since = Annotated[
-    str | None,
-    typer.Option(
-        "--since",
-        help="Start of the window, instead of --days: an ISO date or time, UTC.",
-        metavar="TIME",
-        rich_help_panel=ROWS,
-    ),
+    str | None, row_option("--since", "Start of the window, instead of --days: an ISO date or time, UTC.", "TIME")
 ]
 Until = Annotated[
-    str | None,
-    typer.Option(
-        "--until",
-        help="End of the window, exclusive; requires --since.  [default: now]",
-        metavar="TIME",
-        rich_help_panel=ROWS,
-    ),
+    str | None, row_option("--until", "End of the window, exclusive; requires --since.  [default: now]", "TIME")
 ]
-MinFields = Annotated[
-    int,
-    typer.Option(
-        "--min-fields", help="Skip rows with fewer ratings, 0 to their number.", metavar="N", rich_help_panel=ROWS
-    ),
-]
+MinFields = Annotated[int, row_option("--min-fields", "Skip rows with fewer ratings, 0 to their number.", "N")]
 Query = Annotated[
     Path | None,
-    typer.Option(
-        "--query",
-        help="File with a SELECT that yields the raw columns, instead of the default tables.",
-        metavar="FILE.sql",
-        rich_help_panel=ROWS,
-    ),
+    row_option("--query", "File with a SELECT that yields the raw columns, instead of the default tables.", "FILE.sql"),
 ]
 AllowRowSecurity = Annotated[
     bool | None,
-    typer.Option(
+    row_option(
         "--allow-row-security",
-        help="Read only the rows that row-level security shows, instead of failing (PostgreSQL).",
+        "Read only the rows that row-level security shows, instead of failing (PostgreSQL).",
         show_default=False,
-        rich_help_panel=ROWS,
     ),
 ]
 OutputFolder = Annotated[
     str | None,
-    typer.Option(
-        "--output",
-        "-o",
-        help="Folder of the exports, or s3://bucket/prefix.  [default: ml/feedback_training]",
-        metavar="FOLDER",
-        rich_help_panel=OUTPUT,
+    output_option(
+        "--output -o", "Folder of the exports, or s3://bucket/prefix.  [default: ml/feedback_training]", "FOLDER"
     ),
 ]
 Folder = Annotated[
@@ -93,53 +53,39 @@ Folder = Annotated[
     ),
 ]
 FileFormat = Annotated[
-    Literal["csv", "parquet"],
-    typer.Option("--format", help="File format; Parquet is compressed with zstd.", rich_help_panel=OUTPUT),
+    Literal["csv", "parquet"], output_option("--format", "File format; Parquet is compressed with zstd.")
 ]
-Compression = Annotated[
-    Literal["none", "gzip", "zstd"],
-    typer.Option("--compression", help="Compression of CSV files.", rich_help_panel=OUTPUT),
-]
+Compression = Annotated[Literal["none", "gzip", "zstd"], output_option("--compression", "Compression of CSV files.")]
 Formulas = Annotated[
     Literal["escape", "reject", "allow"] | None,
-    typer.Option(
+    output_option(
         "--formulas",
-        help="Texts that spreadsheets would run, in CSV: put an apostrophe before them, reject their rows, or write "
+        "Texts that spreadsheets would run, in CSV: put an apostrophe before them, reject their rows, or write "
         "them as they are.  [default: escape]",
-        rich_help_panel=OUTPUT,
     ),
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(
+    speed_option(
         "--workers",
-        help="Number of parallel workers. On a cluster it is also the minimum number of time ranges, as long as each "
+        "Number of parallel workers. On a cluster it is also the minimum number of time ranges, as long as each "
         "range has at least 20,000 rows.  [default: 64; with --bulk the number of processors, at most 4]",
-        metavar="N",
-        rich_help_panel=SPEED,
+        "N",
     ),
 ]
 IncludeImageUrls = Annotated[
-    bool,
-    typer.Option(
-        "--include-image-urls",
-        help="Add the column image_url, for users whose image_opt_in is true.",
-        rich_help_panel=PRIVACY,
-    ),
+    bool, privacy_option("--include-image-urls", "Add the column image_url, for users whose image_opt_in is true.")
 ]
 IncludeSubjectHash = Annotated[
     bool,
-    typer.Option(
-        "--include-subject-hash",
-        help="Add the column subject_hash, a pseudonym of the user, to split data by person.",
-        rich_help_panel=PRIVACY,
+    privacy_option(
+        "--include-subject-hash", "Add the column subject_hash, a pseudonym of the user, to split data by person."
     ),
 ]
-JsonOutput = Annotated[bool, typer.Option("--json", help="Print the result as JSON to stdout.", rich_help_panel=OUTPUT)]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done without doing it.")]
+JsonOutput = Annotated[bool, output_option("--json", "Print the result as JSON to stdout.")]
+DryRun = Annotated[bool, option("--dry-run", "Show what would be done without doing it.")]
 KeyFiles = Annotated[
-    list[Path] | None,
-    typer.Option("--key-file", help="Additional key that exports were made with; may be repeated.", metavar="FILE"),
+    list[Path] | None, option("--key-file", "Additional key that exports were made with; may be repeated.", "FILE")
 ]
 
 
@@ -147,7 +93,7 @@ def require_one_start(context: typer.Context) -> None:
     """Refuse --days together with --since.
 
     Raises:
-        UsageError: Both were given.
+        UsageError: Both options were given.
     """
     if is_given(context, "since") and is_given(context, "days_back"):
         raise UsageError("--days and --since exclude each other: give one of them.")
@@ -157,7 +103,7 @@ def require_rows(rows: int) -> None:
     """Refuse a value of --rows below 1.
 
     Raises:
-        UsageError: It is.
+        UsageError: The value is below 1.
     """
     if rows < 1:
         raise UsageError("--rows must be 1 or more.")
@@ -222,28 +168,21 @@ def load_given_settings(context: typer.Context) -> "Settings":
 
 def find_given_options(context: typer.Context) -> dict[str, Any]:
     """Return the options of an export, without those that are settings, that have the names of a command's options."""
-    from feedback_etl.options.export import option_names
+    from feedback_etl.options.export import list_option_names
     from feedback_etl.settings.model import Settings
 
-    names = {*option_names()} - {*Settings.model_fields}
+    names = {*list_option_names()} - {*Settings.model_fields}
     return {name: value for name, value in context.params.items() if name in names}
 
 
-def open_output(settings: "Settings") -> "Storage":
-    """Return the storage of the exports: a local folder or a prefix of an object store."""
-    from feedback_etl.storage.location import open_storage
-
-    return open_storage(settings.output_dir)
-
-
 def open_existing_output(settings: "Settings") -> "Storage":
-    """Return the storage of the exports, which must exist.
+    """Return the storage of the exports, a local folder or a prefix of an object store, which must exist.
 
     Raises:
-        UsageError: It does not exist, as where its name is mistyped.
+        UsageError: The storage does not exist, as where its name is mistyped.
     """
-    from feedback_etl.storage.location import require_storage
+    from feedback_etl.storage.location import open_storage, require_storage
 
-    storage = open_output(settings)
+    storage = open_storage(settings.output_dir)
     require_storage(storage)
     return storage

@@ -73,22 +73,15 @@ def _format_estimate(estimate: "Plan") -> "Iterator[str]":
     if not estimate.measured_rows:
         yield "measured   nothing: the window contains no rows"
         return
-    rows, size = pluralize(estimate.measured_rows, "row"), _format_size(estimate.measured_bytes)
+    from rich.filesize import decimal
+
+    rows, size = pluralize(estimate.measured_rows, "row"), decimal(estimate.measured_bytes)
     yield f"measured   {rows} in {estimate.measured_seconds:.2f} s with one worker"
     yield f"           {estimate.rows_a_second:,.0f} rows/s, {size}"
-    yield f"size       about {_format_size(estimate.bytes)} in {pluralize(estimate.ranges, 'part')}"
+    yield f"size       about {decimal(round(estimate.bytes))} in {pluralize(estimate.ranges, 'part')}"
     workers = pluralize(estimate.workers, "worker")
     yield f"duration   about {_format_duration(estimate.seconds)} with {workers} as fast as this machine,"
     yield "           if database and storage keep up with as many connections"
-
-
-def _format_size(size: float) -> str:
-    """Return a number of bytes with a decimal unit."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:,.1f} TB"
 
 
 def _format_duration(seconds: float) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from feedback_etl.cli.command_group import option
 from feedback_etl.cli.console import echo_err, measure_width, print_lines, write_stdout
 from feedback_etl.cli.options import (
     AllowRowSecurity,
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 _NAME_WIDTH, _CELL_WIDTH = 24, 26
 """Columns of a terminal for the names of a table's columns, and for the values of a row."""
 
-Rows = Annotated[int, typer.Option("--rows", help="Maximum number of rows to print.", metavar="N")]
-AsTable = Annotated[bool, typer.Option("--table", help="Print a table that fits the terminal, instead of CSV.")]
+Rows = Annotated[int, option("--rows", "Maximum number of rows to print.", "N")]
+AsTable = Annotated[bool, option("--table", "Print a table that fits the terminal, instead of CSV.")]
 
 
 def preview(

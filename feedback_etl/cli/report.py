@@ -48,7 +48,9 @@ def write_page(
 
 
 def copy_notebooks(
-    folder: Annotated[Path, typer.Argument(help="Folder to copy to; created if missing.", metavar="FOLDER")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder to copy to; created if missing.", metavar="FOLDER")
+    ] = Path("notebooks"),
 ) -> None:
     """Copy the notebooks of this version to a folder.
 
@@ -57,7 +59,7 @@ def copy_notebooks(
     """
     from feedback_etl.report.bundled_files import copy_notebooks as copy
 
-    for path in copy(folder):
+    for path in copy(output):
         print_lines(str(path))
 
 
@@ -65,10 +67,12 @@ def write_contracts(
     folder: Annotated[
         Path | None,
         typer.Argument(
-            help="Folder to write to; with --croissant, the folder of the exports.  [default: schemas; with "
-            "--croissant output_dir]",
+            help="Folder of the exports that --croissant describes.  [default: the setting output_dir]",
             metavar="FOLDER",
         ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder to write to.  [default: schemas]", metavar="FOLDER")
     ] = None,
     croissant: Annotated[
         bool, typer.Option("--croissant", help="Write croissant.json, which describes the exports, into their folder.")
@@ -89,12 +93,18 @@ def write_contracts(
     settings = load_command_settings()
     if croissant and (include_image_urls or include_subject_hash):
         raise UsageError("--croissant describes the exports as they are: leave --include-... options out.")
+    if croissant and output:
+        raise UsageError("--croissant writes into the folder of the exports: leave --output out.")
+    if folder and not croissant:
+        raise UsageError(
+            "FOLDER is that of the exports, which --croissant describes: name the folder to write to with --output."
+        )
     if croissant:
         paths = [str(write_croissant(folder or settings.output_dir))]
     else:
         optional = {IMAGE_URL: include_image_urls, SUBJECT_HASH: include_subject_hash}
         columns = [*settings.extra_columns, *(column for column, is_included in optional.items() if is_included)]
         edges = settings.age_edges if "age_edges" in settings.model_fields_set else None
-        paths = list(map(str, write_schemas(folder or Path("schemas"), columns, edges, settings.feedback_schema)))
+        paths = list(map(str, write_schemas(output or Path("schemas"), columns, edges, settings.feedback_schema)))
     for path in paths:
         print_lines(path)

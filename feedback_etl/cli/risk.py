@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from feedback_etl.cli.command_group import option
 from feedback_etl.cli.console import echo_err, print_json, print_lines
 from feedback_etl.cli.options import JsonOutput, load_command_settings
 from feedback_etl.cli.tables import print_table
@@ -26,10 +27,10 @@ _LABELS = {
     "small_rows": ("small rows", "rows in classes of fewer than 5 {counted}"),
     "small_people": ("small classes", "{counted} in these classes"),
     "discernibility": ("discernibility", "sum of the squared rows of the classes"),
-    "distinct_l": ("l", "least different values in a class"),
+    "distinct_l": ("l", "minimum number of different values in a class"),
     "homogeneous_classes": ("uniform", "classes in which all answer alike"),
-    "entropy_l": ("entropy l", "least exp(entropy) of the values in a class"),
-    "t": ("t", "greatest distance of a class from all rows"),
+    "entropy_l": ("entropy l", "minimum exp(entropy) of the values in a class"),
+    "t": ("t", "maximum distance of a class from all rows"),
 }
 """The printed label and the explanation of each figure; `risk_measures.Risk` defines them with their sources."""
 
@@ -38,28 +39,28 @@ DataFiles = Annotated[
 ]
 QuasiIdentifiers = Annotated[
     list[str] | None,
-    typer.Option(
+    option(
         "--quasi-identifier",
-        help="Column that an attacker may know about a person; may be repeated.  [default: those of the settings]",
-        metavar="COLUMN",
+        "Column that an attacker may know about a person; may be repeated.  [default: those of the settings]",
+        "COLUMN",
     ),
 ]
 SensitiveColumns = Annotated[
     list[str] | None,
-    typer.Option(
+    option(
         "--sensitive",
-        help="Column that an attacker must not learn; may be repeated.  [default: the ratings and columns with the "
+        "Column that an attacker must not learn; may be repeated.  [default: the ratings and columns with the "
         "role sensitive]",
-        metavar="COLUMN",
+        "COLUMN",
     ),
 ]
 PersonColumn = Annotated[
     str | None,
-    typer.Option(
+    option(
         "--person",
-        help="Column that identifies the person of a row; without one, each row counts as a person.  [default: "
+        "Column that identifies the person of a row; without one, each row counts as a person.  [default: "
         "subject_hash, if the files have it]",
-        metavar="COLUMN",
+        "COLUMN",
     ),
 ]
 

@@ -29,10 +29,10 @@ def print_status(
     It contains the watermark, the last run, and the numbers of rows, late-arriving rows and pending rows. A run that
     found nothing new counts as a run. A series that another one has replaced does not have to be fresh.
     """
-    from feedback_etl.clock import parse_lookback, resolve_now
+    from feedback_etl.clock import parse_duration, resolve_now
     from feedback_etl.exports.series_status import find_stale, list_series
 
-    age = None if fail_if_older is None else parse_lookback(fail_if_older, "fail_if_older")
+    age = None if fail_if_older is None else parse_duration(fail_if_older, "fail_if_older")
     series = list_series(open_existing_output(load_command_settings(folder)))
     if as_json:
         print_json({"series": [status.to_dict() for status in series]})
@@ -48,7 +48,10 @@ def print_status(
 
 def _print_series(series: "SeriesStatus") -> None:
     """Print a table of a series, with the settings that differ from their defaults."""
+    from feedback_etl.schema.record import describe_schema
+
     settings = {name: value for name, value in series.settings.items() if value not in (None, "", [], {}, "created_at")}
+    schema = settings.pop("schema", None)
     watermark = f"{series.watermark:%Y-%m-%d %H:%M:%S} UTC" if series.watermark else "the beginning"
     rows = [
         ("exports", f"{series.exports:,} with {pluralize(series.rows, 'row')}"),
@@ -56,6 +59,8 @@ def _print_series(series: "SeriesStatus") -> None:
         ("next", f"reads from {watermark} on"),
         ("settings", ", ".join(f"{name} {json.dumps(value)}" for name, value in settings.items())),
     ]
+    if schema:
+        rows.append(("schema", describe_schema(schema)))
     if series.late_records:
         late = pluralize(series.late_records, "row")
         rows.append(("late", f"{late} arrived after the lookback; export --incremental --backfill exports them"))

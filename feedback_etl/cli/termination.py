@@ -79,4 +79,6 @@ def _repeat_signal(read_end: int, left: threading.Event) -> None:
     with contextlib.suppress(OSError):
         if sys.stderr is not None and sys.stderr.isatty():
             typer.echo("\x1b[?25h", err=True)  # the progress of an export hides the cursor
+        if number[0] == signal.SIGINT:
+            typer.echo("Interrupted; the next export removes unfinished files.", err=True)
     os._exit(128 + number[0])

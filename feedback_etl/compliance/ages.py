@@ -1,6 +1,5 @@
 """Test the ages in exports: ranges are allowed, ages and dates of birth are not."""
 
-import re
 from datetime import datetime
 from itertools import pairwise
 from typing import NamedTuple
@@ -10,6 +9,7 @@ import polars as pl
 from feedback_etl.compliance.context import CheckContext
 from feedback_etl.compliance.data_files import ExportContents, find_problems
 from feedback_etl.compliance.item import ChecklistItem, Finding, build_item
+from feedback_etl.privacy.birth_dates import AgeCounts, count_ages, extract_number
 from feedback_etl.transform.age_hierarchy import exported_age_ranges
 
 MIN_RANGE_YEARS = 5
@@ -18,28 +18,12 @@ MIN_RANGE_YEARS = 5
 MIN_DISTINCT_AGES = 20
 """Whole numbers from which a column may be ages, whatever it is called."""
 
-_MIN_YEARS_SINCE_BIRTH = 13
-"""Years after which most dates of a column are dates of birth, whatever it is called."""
-
-_MIN_SHARE = 0.2
-"""Share of the distinct values of a column from which they count; the others may be missing values or labels."""
-
 _MIN_POSSIBLE_SHARE = 0.8
-"""The same for numbers that only may be ages."""
+"""Share of the distinct values of a column from which numbers may be ages."""
 
-_AGE_NAME = re.compile(r"(^|_)(age|alter|born|dob|yob|birth\w*|geburt\w*)(_|$)")
 _MAX_AGE, _FIRST_YEAR = 130, 1900
 _MONTHS = 216, 960
 """Bounds of the median of ages in months: 18 and 80 years."""
-
-_YEAR_PATTERNS = (
-    r"^(\d{4})[-/.](?:0?[1-9]|1[0-2])(?:[-/. T]|$)",  # 1951-01-31, 1951-01
-    r"^\d{1,2}[-/. ]{1,2}(?:\d{1,2}|\pL{3,})[-/. ]{1,2}(\d{4})\b",  # 31.01.1951, 31 January 1951
-    r"^\pL{3,}\.? \d{1,2},? (\d{4})\b",  # January 31, 1951
-    r"^(?:0?[1-9]|1[0-2])[-/.](\d{4})$",  # 01/1951
-    r"^((?:19|20)\d{2})(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])$",  # 19510131
-)
-_NUMBER = r"(?i)^(-?\d+(?:\.\d+)?) ?(?:y|yrs?|years?(?: old)?|j|jahre?|mo|mos|months?|monate?)?$"
 
 
 def check_ages(context: CheckContext) -> ChecklistItem:
@@ -55,7 +39,7 @@ def check_ages(context: CheckContext) -> ChecklistItem:
         ranges = list(exported_age_ranges(export.manifest.settings).categories)
         if narrow := [f"{low}-{high}" for low, high in pairwise(edges) if high - low < MIN_RANGE_YEARS]:
             return f"has ranges of fewer than {MIN_RANGE_YEARS} years: {', '.join(narrow)}"
-        return "" if labels.is_in(ranges).all() else "has ages that are no ranges"
+        return "" if labels.is_in(ranges).all() else "has ages that are not ranges"
 
     problems, untested = find_problems(exports, find_problem, remedies), []
     for export in exports:
@@ -67,7 +51,7 @@ def check_ages(context: CheckContext) -> ChecklistItem:
             Finding(f"{name} of {export.path.name}, whose numbers may be ages or years of birth")
             for name in columns.possible
         ]
-    passed = "Ages are ranges, or labels of the application that are no ages."
+    passed = "Ages are ranges, or labels of the application that are not ages."
     return build_item("ages", problems, passed=passed, untested=untested)
 
 
@@ -95,15 +79,9 @@ def _find_age_columns(export: ExportContents) -> _AgeColumns:
         values = export.texts.get(name)
         if values is None or values.is_empty() or role == "identifier" or kind == "boolean":
             continue
-        is_named = _AGE_NAME.search(name) is not None
-        years = (
-            values.to_frame().select(pl.coalesce(values.str.extract(pattern) for pattern in _YEAR_PATTERNS)).to_series()
-        )
-        births, numbers = years.cast(pl.Int64).drop_nulls(), values.str.extract(_NUMBER).cast(pl.Float64).drop_nulls()
-        are_dates, are_numbers = (len(parsed) >= _MIN_SHARE * len(values) for parsed in (births, numbers))
-        median = births.median()
-        is_birth = are_dates and isinstance(median, float) and median < year - _MIN_YEARS_SINCE_BIRTH
-        if is_birth or (is_named and (are_dates or are_numbers)):
+        counts = AgeCounts(*values.to_frame().select(**count_ages(name, values.dtype, year)).row(0))
+        numbers = values.to_frame().select(extract_number(pl.col(name))).to_series().drop_nulls()
+        if counts.find_problems(name, len(values)):
             columns.certain.append(name)
         elif _may_be_ages(numbers, year, len(values)):
             columns.possible.append(name)

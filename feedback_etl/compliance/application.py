@@ -21,13 +21,16 @@ from feedback_etl.transform.expressions import hash_id
 
 
 def check_index(context: CheckContext) -> ChecklistItem:
-    """Test that created_at has an index; the tables of a custom query or of a view are not known."""
-    statement = context.application.missing_index
+    """Test that the time has an index; the tables of a custom query or of a view are not known."""
+    statement, settings = context.application.missing_index, context.remedies.settings
+    time = settings.source.created_at if settings.source else "created_at"
     if statement is None:
-        detail = "Not tested: the tables behind a --query or a view are not known. EXPLAIN the query in the database."
+        detail = "Not tested: the tables behind a query or a view are not known. EXPLAIN the query in the database."
+        if context.remedies.reads_files:
+            detail = "Not tested: files have no index, and every run reads all of them."
         return ChecklistItem("index", "skipped", detail)
-    problems = [Finding("created_at has no index", statement)] if statement else []
-    return build_item("index", problems, passed="created_at has an index.")
+    problems = [Finding(f"{time} has no index", statement)] if statement else []
+    return build_item("index", problems, passed=f"{time} has an index.")
 
 
 _CONSENT = re.compile(r"consent|einwillig|6\(1\)(lit\.?)?\(?a\)?|9\(2\)(lit\.?)?\(?a\)?|lit\.?a")
@@ -50,9 +53,20 @@ def check_consent(context: CheckContext) -> ChecklistItem:
     if basis and not _CONSENT.search(basis):
         detail = "No column records consent, and the record of processing names another legal basis."
         return ChecklistItem("consent", "ok", detail)
+    detail, remedy = _explain_no_consent(context.remedies)
+    return ChecklistItem("consent", "failed", detail, f"{remedy}, or set legal_basis if feedback is used without it")
+
+
+def _explain_no_consent(remedies: Remedies) -> tuple[str, str]:
+    """Return why no column records consent, and how to name one."""
+    settings = remedies.settings
+    if settings.source is not None:
+        return "[source] names no column of consent.", 'add consent = "COLUMN" to [source]'
+    if settings.query is not None or remedies.reads_files:
+        subject = "The files have" if settings.query is None else "The query yields"
+        return f"{subject} no column consent.", "add the column, a boolean"
     detail = f"Neither users nor profiles has a column {settings.opt_in_column} or {settings.opt_out_column}."
-    remedy = "set opt_in_column, or legal_basis if feedback is used without consent"
-    return ChecklistItem("consent", "failed", detail, remedy)
+    return detail, "set opt_in_column"
 
 
 def _check_withdrawals(context: CheckContext) -> ChecklistItem:

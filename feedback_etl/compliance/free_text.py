@@ -8,14 +8,12 @@ from feedback_etl.compliance.data_files import ExportContents
 from feedback_etl.compliance.item import Finding
 from feedback_etl.compliance.processing import FREE_TEXT
 from feedback_etl.compliance.remedies import Remedies
+from feedback_etl.privacy.column_inspector import MAX_DISTINCT, MIN_VALUES, PERSONAL_ITEMS
 from feedback_etl.privacy.contact_details import find_contact_details
-from feedback_etl.privacy.free_text import MAX_DISTINCT, MIN_VALUES
 from feedback_etl.schema.model import IMAGE_URL
 
 MAX_LABEL_LENGTH = 60
-"""Characters; longer texts are no labels."""
-
-_PERSONAL_ITEMS = ("e-mail addresses", "IBANs")
+"""Characters; longer texts are not labels."""
 
 
 def find_free_texts(export: ExportContents, remedies: Remedies) -> Iterator[Finding]:
@@ -23,8 +21,8 @@ def find_free_texts(export: ExportContents, remedies: Remedies) -> Iterator[Find
 
     These are the columns of type text that are neither identifiers nor declared free text, if a text is longer than
     `MAX_LABEL_LENGTH` or contains contact or account details, or if texts are mostly distinct, by the limits of exports
-    (`privacy.free_text`); the lists, if they contain contact or account details; and the item, if it contains e-mail
-    addresses or IBANs, since codes of articles look like telephone numbers, and an article can be a URL.
+    (`privacy.column_inspector`); the lists, if they contain contact or account details; and the item, if it contains
+    e-mail addresses or IBANs, since codes of articles look like telephone numbers, and an article can be a URL.
     """
     declared = _list_labels(export)
     schema = export.manifest.schema
@@ -41,7 +39,7 @@ def find_free_texts(export: ExportContents, remedies: Remedies) -> Iterator[Find
             clause = f"{export.path.name} contains free text in {name}"
             yield Finding(clause, f"{remedy}\n{remedies.replace(export.manifest)}")
     item = schema.item
-    if item in export.texts and _has_contact_details(export.texts[item], _PERSONAL_ITEMS):
+    if item in export.texts and _has_contact_details(export.texts[item], PERSONAL_ITEMS):
         remedy = f"pseudonymise {item} with --hash-recommendation-id, or select other values with --query"
         clause = f"{export.path.name} contains contact or account details in {item}"
         yield Finding(clause, f"{remedy}\n{remedies.replace(export.manifest)}")

@@ -49,7 +49,7 @@ def build_item(
 
     Args:
         name: Name of the test.
-        problems: Problems; the detail lists at most five, the remedy is that of all.
+        problems: Problems; the detail lists at most five, the remedy covers all.
         passed: Detail if there are none: what was tested.
         untested: What could not be tested, with the reason; the detail lists at most five.
     """

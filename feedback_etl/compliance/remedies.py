@@ -35,6 +35,12 @@ class Remedies:
     has_key: bool = True
     is_new_key: bool = False
 
+    @property
+    def reads_files(self) -> bool:
+        """Whether the database is a set of raw files."""
+        url = self.settings.database_url
+        return url is not None and url.get_secret_value().startswith("files:")
+
     def command(self, *words: str) -> str:
         """Return a command for the folder.
 
@@ -57,7 +63,12 @@ class Remedies:
         return self.command("check", "--key-file", "FILE")
 
     def sweep(self) -> str:
-        """Return the command that erases everyone who is not in the database, or not with consent."""
+        """Return the command that erases everyone who is not in the database, or not with consent.
+
+        Files may contain a part of the people, and who is to be erased has to be named.
+        """
+        if self.reads_files:
+            return self.command("erase", "--user-ids-file", "FILE")
         return self.command("erase", "--not-in-database", *self._query())
 
     def keep_k(self) -> str:

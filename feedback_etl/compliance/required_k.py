@@ -61,7 +61,7 @@ def check_k(context: CheckContext) -> ChecklistItem:
 
 
 def _group(exports: Sequence[ExportContents]) -> list[list[ExportContents]]:
-    """Group the exports whose classes are counted together: those of a series with k; the others are alone."""
+    """Group exports whose classes are counted together: a series with k is one group, any other export is its own."""
     groups: dict[str, list[ExportContents]] = {}
     for export in exports:
         name = export.manifest.settings_digest if is_counted_in_series(export.manifest) else export.manifest.stem

@@ -59,7 +59,7 @@ def check_pseudonyms(context: CheckContext) -> ChecklistItem:
 
     def find_problem(export: ExportContents) -> str:
         if malformed := int((~export.pseudonyms.str.contains(PSEUDONYM_PATTERN)).sum()):
-            return f"has {malformed:,} values that are no pseudonyms"
+            return f"has {pluralize(malformed, 'malformed pseudonym')}"
         if export.without_analysis:
             return f"has {export.without_analysis:,} rows without a pseudonym"
         if count := int(export.pseudonyms.is_in(plain).sum()):

@@ -13,12 +13,11 @@ import polars as pl
 from feedback_etl.data_files.csv_files import escaped_columns
 from feedback_etl.data_files.seen_rows import SeenRows
 from feedback_etl.data_files.series_cursor import SeriesCursor
-from feedback_etl.errors import ExportFileError
+from feedback_etl.data_files.verified_files import open_verified
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.manifest import DataFile, Manifest
 from feedback_etl.schema.model import PSEUDONYM, RAW_ITEM, TIME, FeedbackSchema
 from feedback_etl.storage.base import Storage
-from feedback_etl.storage.posix import hash_file
 from feedback_etl.transform.expressions import ISO_FORMAT, hash_id
 from feedback_etl.transform.formulas import unescape
 from feedback_etl.transform.transforms import has_min_ratings
@@ -85,18 +84,14 @@ def _read_pairs(storage: Storage, file: DataFile, export: Manifest, types: pl.Sc
 
 def _read(storage: Storage, file: DataFile, columns: list[str]) -> pl.DataFrame:
     """Read columns of a file; those of CSV files as text."""
-    try:
-        with storage.local_copy(file.path) as path:
-            if hash_file(path) in {file.sha256, file.becoming.get("sha256")}:
-                if file.path.endswith(".parquet"):
-                    return pl.read_parquet(path, columns=columns)
-                return pl.scan_csv(path, infer_schema=False, glob=False).select(columns).collect()
-    except FileNotFoundError:
-        pass
-    raise ExportFileError(
-        f"{storage.uri(file.path)} is missing or was changed: a backfill would export its rows again. Restore it, or "
-        f"remove the export (feedback-etl prune --export {file.path.split('/')[-1].split('.')[0]})."
+    consequence = (
+        "a backfill would export its rows again. Restore it, or remove the export (feedback-etl prune --export "
+        f"{file.path.split('/')[-1].split('.')[0]})."
     )
+    with open_verified(storage, file, consequence) as path:
+        if file.path.endswith(".parquet"):
+            return pl.read_parquet(path, columns=columns)
+        return pl.scan_csv(path, infer_schema=False, glob=False).select(columns).collect()
 
 
 class BackfillRows(SeenRows):

@@ -9,10 +9,9 @@ from pathlib import Path
 import polars as pl
 
 from feedback_etl.data_files.row_filter import LINKED, PSEUDONYM
-from feedback_etl.errors import ExportFileError
+from feedback_etl.data_files.verified_files import open_verified
 from feedback_etl.records.manifest import DataFile, Manifest
 from feedback_etl.storage.base import Storage
-from feedback_etl.storage.posix import hash_file
 
 LINKED_KINDS = ("pairs", "links")
 """The kinds of files of a shared export that contain the pseudonyms of its rows."""
@@ -33,6 +32,15 @@ def read_links(storage: Storage, manifest: Manifest) -> pl.DataFrame | None:
     return join_links(_read_file(storage, file) for file in (files if existing else ()))
 
 
+def _read_file(storage: Storage, file: DataFile) -> pl.DataFrame:
+    consequence = (
+        "without the analyses of the rows of a shared export, people cannot be found there. Restore it from a backup, "
+        "or prune the export."
+    )
+    with open_verified(storage, file, consequence) as path:
+        return scan_links(path)
+
+
 def join_links(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
     """Return the links of all parts as one frame."""
     return pl.concat([pl.DataFrame(schema=_SCHEMA), *frames])
@@ -41,19 +49,6 @@ def join_links(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
 def scan_links(path: Path) -> pl.DataFrame:
     """Return the links in a file."""
     return pl.read_csv(path, schema=_SCHEMA)
-
-
-def _read_file(storage: Storage, file: DataFile) -> pl.DataFrame:
-    try:
-        with storage.local_copy(file.path) as path:
-            if (path.stat().st_size, hash_file(path)) in file.versions:
-                return scan_links(path)
-    except FileNotFoundError:
-        pass
-    raise ExportFileError(
-        f"{storage.uri(file.path)}, which contains the analyses of the rows of a shared export, is missing or was "
-        "changed: people cannot be found there. Restore it from a backup, or prune the export."
-    )
 
 
 def find_rows(links: pl.DataFrame, is_wanted: Callable[[str], bool]) -> set[str]:

@@ -1,4 +1,4 @@
-"""Files of the last export of an incremental series: rows that wait for k people, and the people of its classes.
+"""Files of the last export of an incremental series: pending rows, and the people of its classes.
 
 They are in the state folder (0600). Their rows have pseudonyms, so an erasure removes them as it does those of an
 export; see `privacy.series_rows`.
@@ -11,11 +11,10 @@ from typing import Literal
 import polars as pl
 
 from feedback_etl.data_files.row_filter import PSEUDONYM
-from feedback_etl.errors import ExportFileError
+from feedback_etl.data_files.verified_files import open_verified
 from feedback_etl.privacy.series_rows import SINCE
 from feedback_etl.records.manifest import DataFile, Manifest
 from feedback_etl.storage.base import Storage
-from feedback_etl.storage.posix import hash_file
 
 
 def read_state_files(storage: Storage, manifest: Manifest | None, kind: Literal["pending", "members"]) -> pl.DataFrame:
@@ -30,16 +29,9 @@ def read_state_files(storage: Storage, manifest: Manifest | None, kind: Literal[
 
 
 def _read(storage: Storage, file: DataFile) -> pl.DataFrame:
-    try:
-        with storage.local_copy(file.path) as path:
-            if hash_file(path) in {file.sha256, file.becoming.get("sha256")}:
-                return pl.read_parquet(path, memory_map=False)
-    except FileNotFoundError:
-        pass
-    raise ExportFileError(
-        f"{storage.uri(file.path)} is missing or was changed: without it rows that wait for k people would be lost. "
-        "Restore it, or begin a series in another folder (--output)."
-    )
+    consequence = "without it pending rows would be lost. Restore it, or begin a series in another folder (--output)."
+    with open_verified(storage, file, consequence) as path:
+        return pl.read_parquet(path, memory_map=False)
 
 
 def find_expired_pending(

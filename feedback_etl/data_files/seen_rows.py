@@ -21,13 +21,12 @@ from typing import Literal
 import polars as pl
 
 from feedback_etl.data_files.series_cursor import SeriesCursor
-from feedback_etl.errors import ExportFileError
+from feedback_etl.data_files.verified_files import open_verified
 from feedback_etl.privacy.keys import Key, sign_column
 from feedback_etl.records.manifest import DataFile
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.schema.model import FeedbackSchema
 from feedback_etl.storage.base import Storage
-from feedback_etl.storage.posix import hash_file
 from feedback_etl.transform.expressions import hash_id
 from feedback_etl.transform.timestamps import is_unreadable
 
@@ -173,17 +172,13 @@ def _select_recent(lines: pl.DataFrame, since: datetime | None) -> pl.DataFrame:
 
 
 def _read(storage: Storage, file: DataFile) -> pl.DataFrame:
-    try:
-        with storage.local_copy(file.path) as path:
-            if hash_file(path) in {file.sha256, file.becoming.get("sha256")}:
-                lines = pl.read_csv(path, schema_overrides=_SCHEMA)
-                return lines if "version" in lines.columns else lines.with_columns(version=pl.lit(1, pl.Int64))
-    except FileNotFoundError:
-        pass
-    raise ExportFileError(
-        f"{storage.uri(file.path)} is missing or was changed: without it the incremental export would read rows twice. "
-        "Restore it, or begin a series in another folder (--output)."
+    consequence = (
+        "without it the incremental export would read rows twice. Restore it, or begin a series in another folder "
+        "(--output)."
     )
+    with open_verified(storage, file, consequence) as path:
+        lines = pl.read_csv(path, schema_overrides=_SCHEMA)
+    return lines if "version" in lines.columns else lines.with_columns(version=pl.lit(1, pl.Int64))
 
 
 def _joined(*columns: str | pl.Expr) -> pl.Expr:

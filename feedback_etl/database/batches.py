@@ -37,8 +37,8 @@ def open_batches(
 ) -> Iterator[Iterator[pl.DataFrame]]:
     """Yield the rows of a window as raw frames, in order; at least one frame, which may be empty.
 
-    ConnectorX reads them in separate processes if it supports the database; otherwise SQLAlchemy does. The database
-    executes the query from the beginning of the context on; the end of the context cancels it.
+    ConnectorX reads them in separate processes if it supports the database; otherwise DuckDB itself or SQLAlchemy does.
+    The database executes the query from the beginning of the context on; the end of the context cancels it.
 
     The frames raise:
         ConnectorXValueError: Read again, with a source whose `connectorx_url` is None.
@@ -48,8 +48,9 @@ def open_batches(
         # On MySQL, ConnectorX retries with a rewritten query in which it does not escape backslashes.
         may_corrupt_query = source.dialect == "mysql" and "\\" in (relation.custom_query or "")
         if source.connectorx_url is None or may_corrupt_query:
-            logger.info("reading with SQLAlchemy: ConnectorX cannot read this database")
-            streamed = _read_with_sqlalchemy(source, relation, window, options.batch_size)
+            reader = "DuckDB" if source.dialect == "duckdb" else "SQLAlchemy"
+            logger.info("reading with %s: ConnectorX cannot read this database", reader)
+            streamed = _read_without_connectorx(source, relation, window, options.batch_size)
             frames: Iterator[pl.DataFrame] = stack.enter_context(closing(streamed))
         else:
             ages = plan_ages(source, relation, window)
@@ -120,16 +121,39 @@ def session_statements(source: DatabaseConnection) -> list[str]:
     return [f"BEGIN ISOLATION LEVEL {SNAPSHOT}", f"SET TRANSACTION SNAPSHOT '{snapshot}'", *READ_ONLY, *source.settings]
 
 
-def _read_with_sqlalchemy(
+def _read_without_connectorx(
     source: DatabaseConnection, relation: SourceRelation, window: Window, batch_size: int
 ) -> Generator[pl.DataFrame, None, None]:
+    iterate_frames = _iterate_duckdb if source.dialect == "duckdb" else _iterate_sqlalchemy
+    with closing(iterate_frames(source, select_feedback(relation, window), batch_size)) as frames:
+        for frame in frames:
+            yield to_raw(frame, relation.schema)
+
+
+def _iterate_duckdb(source: DatabaseConnection, sql: str, batch_size: int) -> Generator[pl.DataFrame, None, None]:
+    """Yield the rows of a statement, as Arrow batches from DuckDB; the first frame may be empty."""
+    import pyarrow as pa
+    from duckdb import Error
+
+    connection: Any = source.connection.connection.driver_connection
+    try:
+        with connection.sql(sql).to_arrow_reader(batch_size) as reader:
+            batch = next(reader, None)
+            yield pl.DataFrame(batch if batch is not None else reader.schema.empty_table())
+            yield from map(pl.DataFrame, reader)
+    except (Error, OSError, pa.ArrowException) as error:  # the reader raises DuckDB's errors as OSError
+        raise query_error(query_reason(error)) from None
+
+
+def _iterate_sqlalchemy(source: DatabaseConnection, sql: str, batch_size: int) -> Generator[pl.DataFrame, None, None]:
+    """Yield the rows of a statement, as SQLAlchemy's tuples; the first frame may be empty."""
     options: dict[str, Any] = {"no_parameters": True, "stream_results": True, "max_row_buffer": batch_size}
     try:
-        with source.connection.exec_driver_sql(select_feedback(relation, window), execution_options=options) as result:
+        with source.connection.exec_driver_sql(sql, execution_options=options) as result:
             names, rows = list(result.keys()), result.fetchmany(batch_size)
-            yield to_raw(_to_frame(names, rows), relation.schema)
+            yield _to_frame(names, rows)
             while rows := result.fetchmany(batch_size):
-                yield to_raw(_to_frame(names, rows), relation.schema)
+                yield _to_frame(names, rows)
     except SQLAlchemyError as error:
         raise query_error(query_reason(error)) from None
 

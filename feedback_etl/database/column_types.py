@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import SAWarning
 
-from feedback_etl.database.raw_types import raw_types
+from feedback_etl.database.raw_types import list_raw_types
 from feedback_etl.errors import SourceError
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.schema.model import FeedbackSchema
@@ -103,7 +103,7 @@ def check_types(dialect: str, types: Mapping[str, str], schema: FeedbackSchema =
     Raises:
         SourceError: The message names each column, its type and the expected one.
     """
-    expected = raw_types(schema)
+    expected = list_raw_types(schema)
     wrong = {
         column: name
         for column, name in types.items()
@@ -122,4 +122,7 @@ def check_types(dialect: str, types: Mapping[str, str], schema: FeedbackSchema =
         for column, name in wrong.items()
         if expected[column] == expected["created_at"] and _NUMBER.fullmatch(name)
     )
-    raise SourceError(f"Columns of a wrong type: {'; '.join(problems)}. Cast them in a --query.{remedies}")
+    raise SourceError(
+        f"Columns of a wrong type: {'; '.join(problems)}. Cast them in a query (--query, or "
+        f"`query` in [source]).{remedies}"
+    )

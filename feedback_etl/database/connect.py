@@ -13,10 +13,16 @@ from sqlalchemy.orm import Session, scoped_session
 from feedback_etl.database.connection_errors import connection_error
 from feedback_etl.database.files import find_pattern, view_files
 from feedback_etl.database.read_only import EVERY_ROW, MYSQL_SESSION, SNAPSHOT, read_only_session
-from feedback_etl.database.session_view import copy_session_settings, has_same_view, is_defined_by_url, open_binds
+from feedback_etl.database.session_view import (
+    NOT_BOUND,
+    copy_session_settings,
+    has_same_view,
+    is_defined_by_url,
+    open_binds,
+)
 from feedback_etl.database.urls import (
-    connectorx_url,
-    database_name,
+    build_connectorx_url,
+    find_product,
     is_memory,
     normalize_dialect,
     parse_url,
@@ -91,25 +97,20 @@ def find_dialect(database: Database) -> str:
     Raises:
         UsageError: The URL is not valid, the database is not supported, or a session is bound to no engine.
     """
-    bind = _unwrap(database)
-    if isinstance(bind, sa.URL):
-        return normalize_dialect(bind.get_backend_name())
-    try:
-        return normalize_dialect((bind.get_bind() if isinstance(bind, Session) else bind).dialect.name)
-    except SQLAlchemyError:
-        raise UsageError("The session is bound to no engine, or unusable; pass the engine itself.") from None
+    return normalize_dialect(find_url(database).get_backend_name())
 
 
 def find_url(database: Database) -> sa.URL:
     """Return the URL of a database without connecting; it may contain a password.
 
     Raises:
-        UsageError: The URL is not valid.
+        UsageError: The URL is not valid, or a session is bound to no engine.
     """
     bind = _unwrap(database)
-    if isinstance(bind, sa.URL):
-        return bind
-    return (bind.get_bind() if isinstance(bind, Session) else bind).engine.url
+    try:
+        return bind if isinstance(bind, sa.URL) else (bind.get_bind() if isinstance(bind, Session) else bind).engine.url
+    except SQLAlchemyError:
+        raise UsageError(NOT_BOUND) from None
 
 
 def is_files(database: Database) -> bool:
@@ -138,7 +139,7 @@ def _open_bind(
         yield DatabaseConnection(
             dialect,
             connection,
-            connectorx_url(url, connection) if url is not None else None,
+            build_connectorx_url(url, connection) if url is not None else None,
             db_schema,
             settings,
             has_files=pattern is not None,
@@ -172,7 +173,7 @@ def _translate_schema(options: ReadOptions, schema_translate_map: Mapping[str | 
 def _create_engine(url: sa.URL, connect_timeout: float) -> sa.Engine:
     """Create an engine that pools no connection and whose errors show no values."""
     if not 0 < connect_timeout < math.inf:
-        raise UsageError("connect_timeout must be a number of seconds above 0.")
+        raise UsageError("`connect_timeout` must be a number of seconds above 0.")
     options = _engine_options(url, connect_timeout)
     if find_pattern(url) is not None:
         url = url.set(query={})
@@ -181,7 +182,7 @@ def _create_engine(url: sa.URL, connect_timeout: float) -> sa.Engine:
     except (ModuleNotFoundError, NoSuchModuleError):
         extra = normalize_dialect(url.get_backend_name())
         raise UsageError(
-            f'{database_name(url)} needs a driver that is not installed: pip install "feedback-etl[{extra}]".'
+            f'{find_product(url)} needs a driver that is not installed: pip install "feedback-etl[{extra}]".'
         ) from None
     except (ArgumentError, TypeError, ValueError) as error:
         raise connection_error(url, error) from None

@@ -17,7 +17,7 @@ def require_cursor(name: str) -> None:
     """Refuse a cursor that cannot be the name of a column.
 
     Raises:
-        UsageError: It is not a name of letters, digits and underscores.
+        UsageError: The cursor is not a name of letters, digits and underscores.
     """
     if not _NAME.fullmatch(name):
         raise UsageError("`cursor` must be the name of a column with times, for example updated_at.")

@@ -8,12 +8,11 @@ import sqlalchemy as sa
 from feedback_etl.database.column_types import reflect_columns
 from feedback_etl.database.connect import DatabaseConnection
 from feedback_etl.database.custom_query import extract_select
-from feedback_etl.database.relation import QUERY_PLACEHOLDER, Column, SourceRelation
-from feedback_etl.database.statements import execute, fetch_rows
+from feedback_etl.database.relation import QUERY_PLACEHOLDER, Column, SourceRelation, empty_query_select
+from feedback_etl.database.statements import describe, execute, fetch_rows
 from feedback_etl.errors import SourceError
+from feedback_etl.plurals import list_some
 from feedback_etl.schema.source import ElementTable, Join, SourceTable
-
-_MAX_NAMES_SHOWN = 20
 
 
 class SourceColumns(NamedTuple):
@@ -40,14 +39,12 @@ class SourceColumns(NamedTuple):
         """Return a column by its name.
 
         Raises:
-            SourceError: It does not exist; `key` is the key in the settings file that names it.
+            SourceError: The column does not exist; `key` is the key in the settings file that names it.
         """
         if (column := self.find(name)) is not None:
             return column
-        names = list(self.columns)
-        shown = ", ".join(names[:_MAX_NAMES_SHOWN]) or "nothing"
-        more = f" and {len(names) - _MAX_NAMES_SHOWN} more" if len(names) > _MAX_NAMES_SHOWN else ""
-        raise SourceError(f"{self.name} has no column {name}, which is declared for {key} (it has {shown}{more}).")
+        existing = list_some(list(self.columns))
+        raise SourceError(f"{self.name} has no column {name}, which is declared for {key} (it has {existing}).")
 
 
 def build_declared_relation(
@@ -94,10 +91,7 @@ def build_declared_relation(
 def _open_feedback(source: DatabaseConnection, declaration: SourceTable) -> SourceColumns:
     if declaration.table:
         return _open_table(source, declaration.table, "f", "[source]")
-    empty = f"SELECT * FROM ({extract_select(source.dialect, declaration.query)}\n) AS feedback LIMIT 0"  # noqa: S608
-    result = source.connection.exec_driver_sql(empty, execution_options={"no_parameters": True})
-    names = [str(column[0]) for column in (result.cursor.description if result.cursor else ())]
-    result.close()
+    names = [str(name) for name, *_ in describe(source, empty_query_select(source.dialect, declaration.query))]
     return SourceColumns("The query", sa.table(QUERY_PLACEHOLDER), {name: sa.column(name) for name in names})
 
 
@@ -109,8 +103,7 @@ def _open_table(source: DatabaseConnection, name: str, alias: str, key: str) -> 
         db_schema, _, table = name.rpartition(".")
     if not inspector.has_table(table, schema=db_schema):
         names = sorted({*inspector.get_table_names(source.db_schema), *inspector.get_view_names(source.db_schema)})
-        shown = ", ".join(names[:_MAX_NAMES_SHOWN]) or "none"
-        raise SourceError(f"The database has no table {name}, which {key} names. Its tables are: {shown}.")
+        raise SourceError(f"The database has no table {name}, which {key} names. It has: {list_some(names)}.")
     columns: Sequence[sa.ColumnClause[Any]] = [
         sa.column(column, type_) for column, type_ in reflect_columns(inspector, table, db_schema).items()
     ]

@@ -80,20 +80,20 @@ _STATEMENT_CLASSES = {"0A", "21", "3D", "42"}
 syntax and privileges. Only these errors contain no value."""
 
 
-def original_error(error: BaseException) -> BaseException:
+def unwrap_error(error: BaseException) -> BaseException:
     """Return the driver's error that an error of SQLAlchemy wraps, or the error itself."""
     return getattr(error, "orig", None) or error
 
 
 def connection_reason(error: BaseException, product: str) -> str:
     """Return why a connection failed; `product` is the database's name, such as PostgreSQL."""
-    reason = _find_reason(CONNECTION_REASONS, original_error(error), name=product)
+    reason = _find_reason(CONNECTION_REASONS, unwrap_error(error), name=product)
     return reason or f"the driver reports {type(error).__name__}"
 
 
 def query_reason(error: BaseException) -> str:
     """Return why a statement failed while it read rows."""
-    error = original_error(error)
+    error = unwrap_error(error)
     state = getattr(error, "sqlstate", None)
     unknown = f"it failed while it read rows ({f'SQLSTATE {state}' if state else type(error).__name__})"
     return _find_reason(QUERY_REASONS, error) or unknown
@@ -118,7 +118,7 @@ def invalid_query_error(error: BaseException, role: str = "", position: str = ""
         role: The role that reads (PostgreSQL), as an identifier.
         position: The position of the error in the user's query, in brackets.
     """
-    error = original_error(error)
+    error = unwrap_error(error)
     if is_row_security_error(error):
         return _row_security_error(error, role)
     message = _quote_message(error)
@@ -129,7 +129,7 @@ def invalid_query_error(error: BaseException, role: str = "", position: str = ""
 
 def is_row_security_error(error: BaseException) -> bool:
     """Return whether PostgreSQL refused a query because row-level security would hide rows, in any language."""
-    error = original_error(error)
+    error = unwrap_error(error)
     routine = getattr(getattr(error, "diag", None), "source_function", None)
     return routine == "check_enable_rls" or "row-level security policy" in str(error)
 

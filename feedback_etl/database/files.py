@@ -1,7 +1,7 @@
 """Raw files as a source: CSV, Parquet or JSON lines, which an in-memory DuckDB shows as the view `files`.
 
-Columns of CSV and JSON lines are text, so that no id loses its zeros to a guessed type; `file_types` converts them to
-the types that are expected. Times without an offset are UTC.
+Columns of CSV and JSON lines are text, so that no id loses its zeros to a guessed type; `column_conversions` converts
+them to the types that are expected. Times without an offset are UTC.
 """
 
 import glob
@@ -45,7 +45,7 @@ _PREPARE = (
 )
 """Statements that prepare the database; the macros convert text.
 
-A text that is no number or truth value stops the query. One that is no time becomes a time that cannot be read.
+A text that is not a number or truth value stops the query. One that is not a time becomes a time that cannot be read.
 """
 
 

@@ -9,6 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from feedback_etl.database import text_times
 from feedback_etl.database.collations import find_id_comparison
+from feedback_etl.database.column_conversions import convert_columns
 from feedback_etl.database.column_types import check_types, reflect_columns, type_name
 from feedback_etl.database.connect import DatabaseConnection
 from feedback_etl.database.consent import ConsentColumnNames, find_consent_columns, find_image_consent_columns
@@ -16,9 +17,7 @@ from feedback_etl.database.cursor import with_cursor
 from feedback_etl.database.cursor_name import CREATED_AT
 from feedback_etl.database.declared import build_declared_relation
 from feedback_etl.database.driver_errors import invalid_query_error
-from feedback_etl.database.file_types import convert_columns
 from feedback_etl.database.files import SELECT_FILES
-from feedback_etl.database.null_columns import type_null_columns
 from feedback_etl.database.query_errors import locate_error
 from feedback_etl.database.relation import (
     SourceRelation,
@@ -30,15 +29,15 @@ from feedback_etl.database.relation import (
     empty_select,
     empty_table_select,
 )
-from feedback_etl.database.statements import execute, fetch_count, fetch_rows, hides_rows
+from feedback_etl.database.statements import describe, fetch_count, fetch_rows, hides_rows
 from feedback_etl.errors import SourceError
-from feedback_etl.plurals import pluralize
+from feedback_etl.plurals import list_some, pluralize
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.schema.column_types import NAME
 from feedback_etl.schema.model import CONSENT, IMAGE_OPT_IN, IMAGE_URL, RAW_IDS, RESERVED, SUBJECT_HASH, FeedbackSchema
 from feedback_etl.schema.source import SourceTable
 
-_MAX_NAMES_SHOWN = 20
+_MAX_WRONG_NAMES = 5
 
 _REQUIRED_COLUMNS = {
     "recommendation_feedbacks": {"id", "user_id", "analysis_id", "recommendation_id", "created_at"}
@@ -97,7 +96,8 @@ def _inspect_declared(
     keys = {*RAW_IDS, *identifiers, CREATED_AT, cursor, *consent}
     relation = build_declared_relation(source, declaration, [*names, *consent], keys)
     _, types = _describe_columns(source, empty_select(relation))
-    return _with_types(source, replace(relation, types=types, schema=schema or CLASSIC_SCHEMA))
+    typed = replace(relation, types=types, schema=schema or CLASSIC_SCHEMA)
+    return add_consent(convert_columns(source, typed))
 
 
 def _inspect_default_tables(
@@ -126,13 +126,7 @@ def _inspect_query(source: DatabaseConnection, query: str, schema: FeedbackSchem
     given_names = [name.partition(":")[0] if source.dialect == "sqlite" else name for name in names]
     _check_names(given_names, schema, "The content of the files" if query == SELECT_FILES else "The query")
     relation = build_query_relation(source.dialect, query, names, types, schema or CLASSIC_SCHEMA)
-    return _with_types(source, relation)
-
-
-def _with_types(source: DatabaseConnection, relation: SourceRelation) -> SourceRelation:
-    """Return the relation of a query or declaration with expected types where columns can be converted to them."""
-    relation = type_null_columns(source, relation)
-    return add_consent(convert_columns(relation) if source.has_files else relation)
+    return add_consent(convert_columns(source, relation))
 
 
 def _with_canonical_ids(source: DatabaseConnection, relation: SourceRelation) -> SourceRelation:
@@ -149,17 +143,17 @@ def _check_tables(source: DatabaseConnection, inspector: sa.Inspector, tables: M
     if missing := [name for name in tables if not inspector.has_table(name, schema=db_schema)]:
         existing = sorted({*inspector.get_table_names(db_schema), *inspector.get_view_names(db_schema)})
         raise SourceError(
-            f"The database has no table {', '.join(missing)}. It has: {_list_some(existing)}. Is it the right "
-            "database? For tables in another schema set db_schema; for another layout use --query."
+            f"The database has no table {', '.join(missing)}. It has: {list_some(existing)}. Is it the right "
+            "database? For tables in another schema set db_schema; `feedback-etl init` declares another layout."
         )
     problems = []
     for name, required in tables.items():
         columns = list(reflect_columns(inspector, name, db_schema))
         existing_columns = columns if source.dialect == "postgresql" else {column.lower() for column in columns}
         if absent := sorted(required.difference(existing_columns)):
-            problems.append(f"{name} has no column {', '.join(absent)} (it has {_list_some(columns)})")
+            problems.append(f"{name} has no column {', '.join(absent)} (it has {list_some(columns)})")
     if problems:
-        raise SourceError(f"{'; '.join(problems)}. For another layout use --query.")
+        raise SourceError(f"{'; '.join(problems)}. `feedback-etl init` declares another layout.")
 
 
 def _check_schema(source: DatabaseConnection, inspector: sa.Inspector) -> None:
@@ -172,12 +166,7 @@ def _check_schema(source: DatabaseConnection, inspector: sa.Inspector) -> None:
     if source.dialect == "duckdb":  # its schema names begin with the name of the database
         schemas = [name.rpartition(".")[2] for name in schemas]
     if db_schema not in schemas:
-        raise SourceError(f"The database has no schema {db_schema} (db_schema). It has: {_list_some(schemas)}.")
-
-
-def _list_some(names: list[str]) -> str:
-    shown = ", ".join(names[:_MAX_NAMES_SHOWN]) or "nothing"
-    return shown + (f" and {len(names) - _MAX_NAMES_SHOWN} more" if len(names) > _MAX_NAMES_SHOWN else "")
+        raise SourceError(f"The database has no schema {db_schema} (db_schema). It has: {list_some(schemas)}.")
 
 
 def _check_names(names: list[str], schema: FeedbackSchema | None, subject: str) -> None:
@@ -190,7 +179,13 @@ def _check_names(names: list[str], schema: FeedbackSchema | None, subject: str) 
         "yields the unexpected": [name for name in names if name not in expected],
         "yields twice": duplicates,
     }
-    if problems := [f"{verb} {', '.join(columns)}" for verb, columns in wrong.items() if columns]:
+    problems = [f"{verb} {list_some(columns, _MAX_WRONG_NAMES)}" for verb, columns in wrong.items() if columns]
+    if problems and wrong["lacks"] and subject != "The query":
+        raise SourceError(
+            f"{subject} {problems[0]}. Declare the columns that it has: `feedback-etl init --from PATTERN` writes a "
+            "[source] of them to feedback-etl.toml."
+        )
+    if problems:
         raise SourceError(
             f"{subject} {' and '.join(problems)}. It has to yield {', '.join(required)}, and optionally {CONSENT}."
             f"{_suggest_declarations(wrong['yields the unexpected'], schema)}"
@@ -203,14 +198,12 @@ def _suggest_declarations(names: Sequence[str], schema: FeedbackSchema | None) -
     tables = [f"[columns.{name}]" for name in names if NAME.fullmatch(name) and name not in taken]
     if not tables:
         return ""
-    return f" To export another column, declare it with its role and type in feedback-etl.toml: {', '.join(tables)}."
+    return f" To export another column, declare it in feedback-etl.toml: {list_some(tables, _MAX_WRONG_NAMES)}."
 
 
 def _describe_columns(source: DatabaseConnection, sql: str) -> tuple[list[str], dict[str, str]]:
     """Return the names of the columns that a statement yields, and of their types (none on SQLite)."""
-    result = execute(source, sql)
-    description = [*(result.cursor.description if result.cursor else ())]
-    result.close()
+    description = describe(source, sql)
     names = [str(name) for name, *_ in description]
     if source.dialect == "sqlite":
         return names, {}
@@ -241,7 +234,7 @@ def _has_unreadable_times(source: DatabaseConnection, relation: SourceRelation, 
     if numbers := fetch_count(source, relation.render(count)):
         raise SourceError(
             f"{name} contains numbers in {pluralize(numbers, 'row')}; ISO 8601 text is expected. "
-            f"Convert them in a --query: seconds since 1970 by datetime({name}, 'unixepoch'), "
+            f"Convert them in a query: seconds since 1970 by datetime({name}, 'unixepoch'), "
             f"milliseconds by strftime('%Y-%m-%d %H:%M:%f', {name} / 1000.0, 'unixepoch')."
         )
     return True

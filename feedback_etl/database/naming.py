@@ -22,6 +22,7 @@ ID_WORDS = _words("id no nr uuid guid key ref")
 ITEM_WORDS = (
     "recommendation",
     "item",
+    "app",
     "product",
     "course",
     "article",
@@ -64,9 +65,17 @@ _PERSONAL = {
     "remarks reason suggestion suggestions content title headline question prompt explanation opinion answer reply "
     "response",
 }
+_SENSITIVE = {
+    "health data": "hiv health diagnosis diagnoses diagnosed disease illness medical medication symptom symptoms "
+    "disability pregnant pregnancy allergy allergies cancer depression anxiety",
+    "data on origin, belief, sexuality, crime or income": "ethnicity ethnic race religion religious political sexual "
+    "criminal income salary",
+}
+SENSITIVE_REASONS = frozenset(_SENSITIVE)
+"""Reasons for which a column is not exported whatever its type, not as a rating either."""
 PRIVATE_REASONS = {"contact details", "text that a person wrote"}
-"""Reasons for which a column is no quasi-identifier, though its name contains such a word."""
-PERSONAL_WORDS = {word: reason for reason, words in _PERSONAL.items() for word in words.split()}
+"""Reasons for which a column is not a quasi-identifier, though its name contains such a word."""
+PERSONAL_WORDS = {word: reason for reason, words in (_SENSITIVE | _PERSONAL).items() for word in words.split()}
 
 
 def separate_words(name: str) -> str:

@@ -10,6 +10,7 @@ from feedback_etl.database.naming import (
     ID_WORDS,
     ITEM_WORDS,
     RATING_WORDS,
+    SENSITIVE_REASONS,
     TABLE_WORDS,
     TAG_WORDS,
     TIME_WORDS,
@@ -96,7 +97,7 @@ class Proposal(NamedTuple):
         return [column for column in self.columns if column.use == use]
 
     def with_use(self, use: Use, name: str) -> "Proposal":
-        """Return the proposal with another column for a use that one column has; with none for an unknown name."""
+        """Return the proposal with a use moved to another column, or to none if no column has the name."""
         columns = [
             column._replace(use=use, reason="")
             if column.column.name == name
@@ -189,9 +190,11 @@ def _propose_column(column: ReflectedColumn, name: str) -> ColumnProposal:
     is_text = column.kind in ("text", "word")
     if words & ID_WORDS or column.kind == "uuid" or column.references:
         return ColumnProposal(column, "none", name, is_identifier=True)
+    reasons = find_reasons(column.name)
+    if {*reasons} & SENSITIVE_REASONS:  # these come first
+        return ColumnProposal(column, "none", name, reasons[0])
     if column.kind in ("integer", "number", "boolean") and words & RATING_WORDS and not words & COUNT_WORDS:
         return ColumnProposal(column, "rating", name)
-    reasons = find_reasons(column.name)
     if is_attribute(column.name) and (is_text or column.kind == "boolean"):
         return ColumnProposal(column, "column", name)
     if reasons and (is_text or column.kind in ("date", "time", "list", "other")):
@@ -202,9 +205,8 @@ def _propose_column(column: ReflectedColumn, name: str) -> ColumnProposal:
 
 
 def _find_key(table: ReflectedTable) -> str:
-    if len(table.key) == 1:
-        return table.key[0]
-    return next((column.name for column in table.columns if column.name.lower() == "id"), "")
+    named = [column.name for column in table.columns if column.name.lower() == "id"]
+    return table.key[0] if len(table.key) == 1 else next(iter(named), "")
 
 
 def _find_time(table: ReflectedTable) -> str:
@@ -222,7 +224,8 @@ def _find_reference(table: ReflectedTable, words: Iterable[str], others: frozens
     """Return the first column that identifies something with one of these names, and with none of `others`."""
     for column in (column for column in table.columns if column.name not in table.key):
         own = split_words(column.name)
-        is_id = own & ID_WORDS or own <= {*words} or column.references or column.kind == "uuid"
+        is_whole_name = own <= {*words} and (column.kind != "text" or words is USER_WORDS)  # a long text is no item
+        is_id = own & ID_WORDS or is_whole_name or column.references or column.kind == "uuid"
         about = own | (split_words(column.references) if column.references else set())
         about |= {word.removesuffix("s") for word in about}
         if is_id and about & {*words} and not about & others and column.kind in _ID_KINDS:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from feedback_etl.database.connect import DatabaseConnection
 from feedback_etl.database.custom_query import blank_quoted, describe_position, extract_select
-from feedback_etl.database.driver_errors import original_error
+from feedback_etl.database.driver_errors import unwrap_error
 from feedback_etl.database.relation import empty_query_select
 from feedback_etl.database.statements import execute
 
@@ -34,7 +34,7 @@ _UNKNOWN_NAME = re.compile(
 
 def locate_error(source: DatabaseConnection, query: str, error: BaseException) -> str:
     """Return where a database refuses a query, in brackets: file, line and column, as far as they are known."""
-    error = original_error(error)
+    error = unwrap_error(error)
     select, statement = extract_select(source.dialect, query), empty_query_select(source.dialect, query)
     offset = _find_offset(source, select, statement, error)
     if offset is None:
@@ -90,6 +90,6 @@ def _find_refused_text(source: DatabaseConnection, select: str, refused: str, me
         try:
             execute(source, f"EXPLAIN {head}{select[: match.end()]}").close()
         except SQLAlchemyError as error:
-            if str(original_error(error)) == message:
+            if str(unwrap_error(error)) == message:
                 return len(head) + match.start()
     return len(head) + len(select)

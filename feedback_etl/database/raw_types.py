@@ -42,7 +42,7 @@ def to_raw(frame: pl.DataFrame, schema: FeedbackSchema = CLASSIC_SCHEMA) -> pl.D
     """
     problems = []
     columns = []
-    types = raw_types(schema)
+    types = list_raw_types(schema)
     for name in schema.raw_columns:
         type_, dtype = types[name], frame.schema[name]
         column = type_.cast(pl.col(name), dtype)
@@ -55,7 +55,7 @@ def to_raw(frame: pl.DataFrame, schema: FeedbackSchema = CLASSIC_SCHEMA) -> pl.D
     if problems:
         raise SourceError(f"Columns of a wrong type: {'; '.join(problems)}.")
     raw = frame.select(columns).with_columns(_unreadable_times(frame, schema))
-    answers = raw_names(schema, "boolean")
+    answers = list_raw_names(schema, "boolean")
     return raw.with_columns(pl.col(name).cast(pl.Boolean) for name in answers if raw[name].is_between(0, 1).all())
 
 
@@ -67,7 +67,7 @@ def filter_window(frame: pl.DataFrame, window: Window) -> pl.DataFrame:
     return frame.filter(time.is_between(window.start, window.end, closed="left") | unreadable)
 
 
-def unreadable_flag(name: str) -> str:
+def name_unreadable_flag(name: str) -> str:
     """Return the name of the column that is true where the database has a time that no driver can read."""
     return f"{name} is unreadable"
 
@@ -75,9 +75,9 @@ def unreadable_flag(name: str) -> str:
 def _unreadable_times(frame: pl.DataFrame, schema: FeedbackSchema) -> list[pl.Expr]:
     """Mark the times that the SQL replaced since drivers cannot read them."""
     marked = [
-        pl.when(frame[unreadable_flag(name)].cast(pl.Boolean)).then(UNREADABLE).otherwise(pl.col(name)).alias(name)
-        for name in raw_names(schema, "time")
-        if unreadable_flag(name) in frame.columns
+        pl.when(frame[name_unreadable_flag(name)].cast(pl.Boolean)).then(UNREADABLE).otherwise(pl.col(name)).alias(name)
+        for name in list_raw_names(schema, "time")
+        if name_unreadable_flag(name) in frame.columns
     ]
     if frame.schema["created_at"] != pl.String:
         time = pl.col("created_at")
@@ -182,13 +182,13 @@ _TYPES: dict[RawTypeName, RawType] = {
 }
 
 
-def raw_types(schema: FeedbackSchema = CLASSIC_SCHEMA) -> dict[str, RawType]:
+def list_raw_types(schema: FeedbackSchema = CLASSIC_SCHEMA) -> dict[str, RawType]:
     """Return the types that each raw column and the consent columns may have in a database."""
     types = {name: _TYPES[type_] for name, type_ in schema.raw_types.items()}
     return types | dict.fromkeys((CONSENT, IMAGE_OPT_IN), _TYPES["boolean"])
 
 
-def raw_names(schema: FeedbackSchema, type_: RawTypeName) -> list[str]:
+def list_raw_names(schema: FeedbackSchema, type_: RawTypeName) -> list[str]:
     """Return the raw columns of a type."""
     return [name for name, own in schema.raw_types.items() if own == type_]
 

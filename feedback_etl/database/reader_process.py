@@ -37,7 +37,7 @@ def main() -> None:
     try:
         _run_jobs(sys.stdin.buffer, rows, report)
         code = 0
-    except BaseException as error:  # a Rust panic is no Exception
+    except BaseException as error:  # a Rust panic is not an Exception
         report({"error": query_reason(error)})
     finally:
         os._exit(code)

@@ -1,5 +1,6 @@
 """Reflect the tables of an unknown database, and the scales of its ratings."""
 
+import re
 import warnings
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
@@ -17,6 +18,20 @@ SAMPLE_ROWS = 100_000
 """Rows of a table from which the scale of a rating is taken: more take seconds, and rarely widen it."""
 
 ColumnKind = Literal["integer", "number", "boolean", "text", "word", "time", "date", "list", "uuid", "other"]
+
+
+_DUCKDB_KINDS: dict[str, ColumnKind] = {
+    r"JSON|.*\[\d*\]": "list",
+    "BOOLEAN": "boolean",
+    "U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?": "integer",
+    r"FLOAT|DOUBLE|DECIMAL\(.*": "number",
+    "VARCHAR": "text",
+    r"ENUM\(.*": "word",
+    "UUID": "uuid",
+    "TIMESTAMP.*": "time",
+    "DATE": "date",
+}
+"""What the types of DuckDB contain, by patterns of their names."""
 
 
 class ReflectedColumn(NamedTuple):
@@ -74,7 +89,12 @@ MAX_WORD_LENGTH = 40
 
 
 def reflect_tables(source: DatabaseConnection) -> list[ReflectedTable]:
-    """Return the tables and views of a schema with their columns, in the order of their names."""
+    """Return the tables and views of a schema with their columns, in the order of their names.
+
+    Raw files are one table; DuckDB's tables have no foreign keys, since its driver cannot reflect them.
+    """
+    if source.dialect == "duckdb":
+        return _reflect_duckdb(source)
     inspector, db_schema = sa.inspect(source.connection), source.db_schema
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SAWarning)  # about types that SQLAlchemy does not know
@@ -97,6 +117,38 @@ def _reflect_table(inspector: sa.Inspector, name: str, db_schema: str | None) ->
     )
     key = inspector.get_pk_constraint(name, schema=db_schema)["constrained_columns"]
     return ReflectedTable(name, columns, tuple(key), db_schema)
+
+
+def _reflect_duckdb(source: DatabaseConnection) -> list[ReflectedTable]:
+    db_schema = _quote(source.db_schema) if source.db_schema else "current_schema()"
+    columns = fetch_rows(
+        source,
+        "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal AND database_name = "  # noqa: S608  quoted
+        f"current_database() AND schema_name = {db_schema} ORDER BY table_name, column_index",
+    )
+    keys = fetch_rows(
+        source,
+        "SELECT table_name, constraint_column_names FROM duckdb_constraints() WHERE constraint_type = 'PRIMARY KEY' "  # noqa: S608  quoted
+        f"AND database_name = current_database() AND schema_name = {db_schema}",
+    )
+    key = {name: tuple(names) for name, names in keys}
+    reflected: dict[str, list[ReflectedColumn]] = {}
+    for table, name, type_ in columns:
+        reflected.setdefault(table, []).append(ReflectedColumn(name, find_duckdb_kind(type_)))
+    return [ReflectedTable(name, tuple(own), key.get(name, ()), source.db_schema) for name, own in reflected.items()]
+
+
+def _quote(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def find_duckdb_kind(type_: str) -> ColumnKind:
+    """Return what a type of DuckDB contains.
+
+    >>> [find_duckdb_kind(type_) for type_ in ("VARCHAR[]", "DECIMAL(3,1)", "ENUM('a', 'b')", "TIMESTAMP_NS")]
+    ['list', 'number', 'word', 'time']
+    """
+    return next((kind for pattern, kind in _DUCKDB_KINDS.items() if re.fullmatch(pattern, type_)), "other")
 
 
 def find_kind(type_: Any) -> ColumnKind:
@@ -139,6 +191,8 @@ def fetch_scales(source: DatabaseConnection, table: ReflectedTable, names: Itera
     measures: list[sa.ColumnElement[Any]] = []
     for name in names:
         value: sa.ColumnElement[Any] = sample.c[name]
+        if source.has_files:
+            value = sa.func.text_to_number(sa.cast(value, sa.Text), sa.literal(name))
         twice = value * sa.literal_column("2")
         measures += [sa.func.min(value), sa.func.max(value)]
         measures += [sa.func.max(sa.func.abs(number - sa.func.round(number))) for number in (value, twice)]

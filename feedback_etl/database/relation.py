@@ -36,7 +36,7 @@ class SourceRelation:
         profiles: The table of ages in `rows`; None for a custom query.
         custom_query: The user's SQL behind `rows`; None for tables.
         consent: The columns that record consent; empty if none does.
-        schema: The schema of the rows; the cursor, if it is no other column, is an extra column.
+        schema: The schema of the rows; the cursor, unless it is another column, is an extra column.
         types: The names of the columns' types (`column_types`); empty on SQLite, which has none.
         has_unreadable_times: Whether some text of `created_at` is not an ISO time (SQLite).
         comparisons: How the ids are compared that are not compared by their bytes; `columns` has their canonical

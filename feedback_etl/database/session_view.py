@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 Rows = list[tuple[Any, ...]]
 
+NOT_BOUND = "The session is bound to no engine, or unusable; pass the engine itself."
+"""The message for a session that has no connection to read from."""
+
 _TABLES = tuple(tables.metadata.tables)
 """The tables of the default application schema."""
 
@@ -61,7 +64,7 @@ def open_binds(database: sa.URL | sa.Engine | sa.Connection | Session) -> Iterat
         try:
             binds = _session_binds(database)
         except SQLAlchemyError:
-            raise UsageError("The session is bound to no engine, or unusable; pass the engine itself.") from None
+            raise UsageError(NOT_BOUND) from None
         try:
             yield binds
         finally:

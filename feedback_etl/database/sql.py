@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import distinct_on
 
 from feedback_etl.database import text_times
-from feedback_etl.database.raw_types import AFTER_EVERY_WINDOW, NO_ANSWER, raw_names, unreadable_flag
+from feedback_etl.database.raw_types import AFTER_EVERY_WINDOW, NO_ANSWER, list_raw_names, name_unreadable_flag
 from feedback_etl.database.relation import Column, SourceRelation, label_columns
 from feedback_etl.database.window import Window
 from feedback_etl.database.window_sql import format_time, is_counted, is_dated, is_in, is_read, is_unreadable
@@ -32,9 +32,9 @@ def select_feedback(relation: SourceRelation, window: Window) -> str:
     names = relation.schema.raw_columns
     selected = {name: _readable(relation, name) for name in names}
     if relation.dialect != "sqlite":  # its texts are parsed later
-        times = raw_names(relation.schema, "time")
+        times = list_raw_names(relation.schema, "time")
         selected |= {
-            unreadable_flag(name): sa.and_(relation.columns[name].is_not(None), selected[name].is_(None))
+            name_unreadable_flag(name): sa.and_(relation.columns[name].is_not(None), selected[name].is_(None))
             for name in names
             if name in times and name != "created_at"
         }
@@ -160,12 +160,12 @@ def _readable(relation: SourceRelation, name: str) -> Column:
     if kind.endswith("[]"):
         column = sa.func.array_to_json(column)
     schema = relation.schema
-    texts = {*raw_names(schema, "list"), *raw_names(schema, "text")} - _CLASSIC_TEXTS
-    untyped = {*raw_names(schema, "date"), *raw_names(schema, "time"), *relation.comparisons}
+    texts = {*list_raw_names(schema, "list"), *list_raw_names(schema, "text")} - _CLASSIC_TEXTS
+    untyped = {*list_raw_names(schema, "date"), *list_raw_names(schema, "time"), *relation.comparisons}
     if name in texts or (relation.dialect == "sqlite" and name in untyped):
         # On SQLite, ConnectorX infers no type from a null in the first row; on PostgreSQL '' is faster.
         return sa.func.coalesce(sa.cast(column, sa.Text), _sql("''"))
-    if relation.dialect == "sqlite" and name in raw_names(schema, "boolean"):
+    if relation.dialect == "sqlite" and name in list_raw_names(schema, "boolean"):
         # A column declared BOOLEAN can contain a 7, which ConnectorX would read as true.
         return sa.func.coalesce(column, _sql(str(NO_ANSWER)))
     if relation.dialect == "mysql":

@@ -16,6 +16,12 @@ def execute(source: DatabaseConnection, sql: str) -> sa.CursorResult[Any]:
     return source.connection.exec_driver_sql(sql, execution_options={"no_parameters": True})
 
 
+def describe(source: DatabaseConnection, sql: str) -> list[Any]:
+    """Return the driver's description of the columns that a statement yields."""
+    with execute(source, sql) as result:
+        return [*(result.cursor.description if result.cursor else ())]
+
+
 def iterate_rows(source: DatabaseConnection, sql: str) -> Iterator[tuple[Any, ...]]:
     """Yield the rows of a statement.
 

@@ -76,7 +76,7 @@ analyses = sa.Table(
 )
 
 
-def application_schema_sql(dialect: str) -> str:
+def render_application_schema(dialect: str) -> str:
     """Return the default application schema as SQL, with the index that windows need."""
     statements = []
     for table in metadata.sorted_tables:

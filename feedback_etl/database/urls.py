@@ -26,6 +26,7 @@ _PRODUCT_NAMES = {
     "sqlite": "SQLite",
     "duckdb": "DuckDB",
 }
+_ALIASES = {"postgres": "postgresql", "mariadb": "mysql"}
 _FILE_BACKENDS = {"sqlite", "duckdb"}
 _INVALID_URL = (
     "The database URL is not valid; it looks like postgresql://user:password@host/name, mysql://... or "
@@ -55,17 +56,20 @@ def normalize_dialect(dialect: str) -> str:
 
     Raises:
         UsageError: The database is not supported.
+
+    >>> normalize_dialect("postgres"), normalize_dialect("mariadb")
+    ('postgresql', 'mysql')
     """
-    if dialect not in _DRIVERS:
+    if dialect not in _DRIVERS.keys() | _ALIASES.keys():
         *names, last = _PRODUCT_NAMES.values()
         schemes = ", ".join(f"{scheme}://" for scheme in _DRIVERS)
         raise UsageError(
             f"Databases of the kind {dialect} cannot be read; {', '.join(names)} and {last} can ({schemes})."
         )
-    return "mysql" if dialect == "mariadb" else dialect
+    return _ALIASES.get(dialect, dialect)
 
 
-def database_name(url: sa.URL) -> str:
+def find_product(url: sa.URL) -> str:
     """Return the product name of a URL's database."""
     return _PRODUCT_NAMES.get(url.get_backend_name(), "database")
 
@@ -77,9 +81,8 @@ def set_driver(url: sa.URL) -> sa.URL:
         UsageError: The database is not supported.
         SourceError: The file of the URL does not exist; connecting never creates one.
     """
-    backend = "postgresql" if url.get_backend_name() == "postgres" else url.get_backend_name()
-    dialect = normalize_dialect(backend)
-    url = url.set(drivername=_DRIVERS[backend])
+    dialect = normalize_dialect(url.get_backend_name())
+    url = url.set(drivername=_DRIVERS.get(url.get_backend_name(), _DRIVERS[dialect]))
     check_options(url)
     if dialect == "postgresql":
         if "ssl" in url.query:  # asyncpg's name
@@ -96,7 +99,7 @@ def set_driver(url: sa.URL) -> sa.URL:
     with suppress(OSError, ValueError):
         if Path(str(url.database)).is_file():
             return url
-    raise SourceError(f"There is no {database_name(url)} file at {url.database}.")
+    raise SourceError(f"There is no {find_product(url)} file at {url.database}.")
 
 
 _TLS = {
@@ -146,7 +149,7 @@ _IRRELEVANT_OPTIONS = {"hostaddr", "connect_timeout", "client_encoding", "passfi
 _SSL_MODES = {"disable", "prefer", "require"}
 
 
-def connectorx_url(url: sa.URL, connection: sa.Connection) -> str | None:
+def build_connectorx_url(url: sa.URL, connection: sa.Connection) -> str | None:
     """Return the URL for ConnectorX; None if it would not reach the same database in the same way.
 
     For PostgreSQL it is built from the driver's parameters, including its environment and password file.
@@ -204,9 +207,9 @@ def describe_url(url: sa.URL) -> str:
     if (pattern := files.find_pattern(url)) is not None:
         return f"the files {pattern}"
     if url.get_backend_name() in _FILE_BACKENDS:
-        return f"the {database_name(url)} file {url.database}"
+        return f"the {find_product(url)} file {url.database}"
     host = url.host or url.query.get("host") or url.query.get("unix_socket") or "the local socket"
     host = host if isinstance(host, str) else ", ".join(host)
     port = f":{url.port}" if url.port else ""
     name = (url.database or "(none named)").rpartition("@")[2]
-    return f"{database_name(url)} at {host}{port}, database {name}"
+    return f"{find_product(url)} at {host}{port}, database {name}"

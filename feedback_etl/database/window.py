@@ -46,11 +46,11 @@ class UndatedWindow(Window):
     __slots__ = ()
 
 
-def parse_time(time: str | date | datetime) -> datetime:
+def parse_time(time: Time, name: str = "A time") -> datetime:
     """Return an ISO 8601 date or time as naive UTC; a date is its first instant.
 
     Raises:
-        UsageError: The text is neither.
+        UsageError: The text is neither; the message begins with `name`.
 
     >>> parse_time("2025-10-25T12:00:00+02:00")
     datetime.datetime(2025, 10, 25, 10, 0)
@@ -60,7 +60,7 @@ def parse_time(time: str | date | datetime) -> datetime:
             return datetime(time.year, time.month, time.day)
         return to_naive_utc(time if isinstance(time, datetime) else datetime.fromisoformat(time))
     except (TypeError, ValueError, OverflowError):
-        raise UsageError("A time must be an ISO 8601 date or time such as 2025-10-25 or 2025-10-25T12:00.") from None
+        raise UsageError(f"{name} must be an ISO 8601 date or time such as 2025-10-25 or 2025-10-25T12:00.") from None
 
 
 def window_of_days(days_back: int, *, now: datetime) -> Window:
@@ -82,7 +82,7 @@ def window_of_days(days_back: int, *, now: datetime) -> Window:
     return Window(now - timedelta(days=days_back), now)
 
 
-def window_between(since: str | date | datetime, until: str | date | datetime | None, *, now: datetime) -> Window:
+def window_between(since: Time, until: Time | None, *, now: datetime) -> Window:
     """Return the window from `since` up to but not including `until`, or up to `now` (naive UTC).
 
     Raises:

@@ -78,9 +78,9 @@ def sample_tables(rows: int, *, seed: int, now: datetime) -> Iterator[tuple[sa.T
     ('recommendation_feedbacks', 2)
     """
     if rows < 0:
-        raise UsageError("rows must be 0 or more.")
+        raise UsageError("`rows` must be 0 or more.")
     if now.tzinfo is not None:
-        raise UsageError("now must be naive UTC, without a time zone.")
+        raise UsageError("`now` must be naive UTC, without a time zone.")
     return _chunks(rows, random.Random(seed), now) if rows else iter(())
 
 

@@ -79,7 +79,7 @@ def _fill(name: str, contents: Iterable[tuple[sa.Table, list[Row]]]) -> None:
     with closing(sqlite3.connect(name, isolation_level=None)) as database:
         database.execute("PRAGMA journal_mode = OFF")  # the new file is discarded after a failure
         database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        database.executescript(tables.application_schema_sql("sqlite"))
+        database.executescript(tables.render_application_schema("sqlite"))
         database.execute("BEGIN")
         for table, rows in contents:
             placeholders = ", ".join("?" * len(table.columns))

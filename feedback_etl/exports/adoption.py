@@ -90,9 +90,7 @@ def adopt(
     if is_object_store(str(file)):
         raise UsageError("Files of an object store are not adopted: adopt takes files of a folder.")
     path = Path(file)
-    folder, stem, columns = path.parent, _require_data_file(path), read_columns(path)
-    if "analysis_hash" not in columns:
-        raise ExportFileError(f"{path} has no column analysis_hash: it is no export of feedback.")
+    folder, stem = path.parent, _require_data_file(path)
     log, key, signer = AuditLog(folder), bind_key(folder, key), bind_key(folder, signer or key)
     log.require_signer(signer)
     with explain_write_errors(folder), lock_folder(folder, lock_timeout):
@@ -102,20 +100,22 @@ def adopt(
             raise ExportFileError(f"{path} has a manifest already.")
         if (folder / manifest_path(stem)).exists():  # of a file that differs in its suffix
             stem = path.name
-        unknown = _count_unknown(path, key, analyses, exports)
-        scheme = describe_scheme(key) if unknown.is_recognized else UNKNOWN_SCHEME
         _require_no_erased(path, key)
-        manifest = _build_manifest(path, stem, columns, key, scheme, log.head())
-        manifest.statistics |= unknown.to_statistics() if unknown.is_recognized else {}
+        manifest = _build_manifest(path, stem, key, _count_unknown(path, key, analyses, exports), log.head())
         manifest.sign(signer)
-        open_storage(folder).put_new(manifest_path(stem), manifest.to_json().encode())
-        try:
-            with log.lock() as opened:
-                opened.append("adopted", signer, run=manifest.run, stem=stem)
-        except BaseException:  # a manifest that no record accounts for is a fault
-            (folder / manifest_path(stem)).unlink()
-            raise
+        _publish(folder, log, manifest, signer)
     return manifest
+
+
+def _publish(folder: Path, log: AuditLog, manifest: Manifest, signer: Key | None) -> None:
+    name = manifest_path(manifest.stem)
+    open_storage(folder).put_new(name, manifest.to_json().encode())
+    try:
+        with log.lock() as opened:
+            opened.append("adopted", signer, run=manifest.run, stem=manifest.stem)
+    except BaseException:  # a manifest that no record accounts for is a fault
+        (folder / name).unlink()
+        raise
 
 
 def has_unknown_rows(manifest: Manifest) -> bool:
@@ -134,10 +134,8 @@ def _require_no_erased(path: Path, key: Key | None) -> None:
         )
 
 
-def _build_manifest(  # noqa: PLR0913  internal
-    path: Path, stem: str, columns: list[str], key: Key | None, scheme: str, audit_head: str
-) -> Manifest:
-    rows, is_known = count_rows(path), scheme != UNKNOWN_SCHEME
+def _build_manifest(path: Path, stem: str, key: Key | None, unknown: "_UnknownPseudonyms", audit_head: str) -> Manifest:
+    rows, is_known = count_rows(path), unknown.is_recognized
     return Manifest(
         stem=stem,
         mode=ADOPTED,
@@ -145,11 +143,11 @@ def _build_manifest(  # noqa: PLR0913  internal
         run=secrets.token_hex(8),
         window=[None, None],
         settings={} if is_known else {"overridden": {"hash_id": f"an {UNKNOWN_SCHEME} scheme"}},
-        statistics={"exported_records": rows},
-        columns=columns,
+        statistics={"exported_records": rows} | unknown.to_statistics(),
+        columns=read_columns(path),
         files=[DataFile(path.name, "pairs", rows, path.stat().st_size, hash_file(path))],
         key_id=get_key_id(key) if is_known else None,
-        scheme=scheme,
+        scheme=describe_scheme(key) if is_known else UNKNOWN_SCHEME,
         source="",
         tools={},
         audit_head=audit_head,
@@ -170,9 +168,9 @@ class _UnknownPseudonyms(NamedTuple):
     is_recognized: bool
 
     def to_statistics(self) -> dict[str, int | bool]:
-        """Return the statistics of a manifest that erasures read; none if everything is known."""
+        """Return the statistics of a manifest that erasures read; none if everything is known, or nothing."""
         statistics = {UNKNOWN_PSEUDONYMS: self.pseudonyms, EMPTY_PSEUDONYMS: self.has_empty}
-        return {name: value for name, value in statistics.items() if value}
+        return {name: value for name, value in statistics.items() if value and self.is_recognized}
 
 
 def _count_unknown(
@@ -195,13 +193,15 @@ def _count_unknown(
 
 
 def _require_data_file(path: Path) -> str:
-    """Return the name of a data file without its suffix, or raise if it is missing or not a data file."""
+    """Return the name of a data file without its suffix, or raise if it is missing or no data file of feedback."""
     suffix = next((suffix for suffix in sorted(DATA_SUFFIXES, key=len)[::-1] if path.name.endswith(suffix)), "")
     if not path.exists():
         raise UsageError(f"There is no file {path}.")
     is_utf8 = path.name == path.name.encode(errors="replace").decode()  # as JSON requires
     if not (suffix and is_utf8) or path.is_symlink() or not path.is_file():
         raise ExportFileError(f"{path} is no CSV or Parquet file that could be adopted.")
+    if "analysis_hash" not in read_columns(path):
+        raise ExportFileError(f"{path} has no column analysis_hash: it is no export of feedback.")
     return path.name.removesuffix(suffix)
 
 

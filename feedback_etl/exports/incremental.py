@@ -48,9 +48,9 @@ class IncrementalState(NamedTuple):
         read_until: The end of the window of the last run; None before the first.
         attempts: The starts of the windows of first exports that found nothing or failed.
         others: The settings of the other series of the storage, the newest last; empty for a series that has begun.
-        pending, members: With k, the rows that wait, and the people of its equivalence classes; see
+        pending, members: With k, the pending rows, and the people of its equivalence classes; see
             `privacy.series_rows`. Frames without columns if there are none.
-        pending_elsewhere: The number of rows that wait in those other series.
+        pending_elsewhere: The number of pending rows of those other series.
     """
 
     settings: Mapping[str, Any]

@@ -4,8 +4,8 @@ The difference between two files of overlapping windows can be the rows of one p
 or quasi-identifiers can be joined to smaller classes than each of them has. k of one file says nothing about that.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from feedback_etl.errors import ValidationError
 from feedback_etl.records.audit_records import Record, find_ends
@@ -25,31 +25,24 @@ class Release(NamedTuple):
     window: list[str | None]
     settings_digest: str
 
-    def to_details(self, *, allow_overlap: bool) -> dict[str, Any]:
-        """Return the details for the audit record of the start."""
-        return self._asdict() | ({"allow_overlap": True} if allow_overlap else {})
 
-
-def parse_release(details: Mapping[str, Any]) -> Release | None:
-    """Return what a run shares by the details of its start; None for other exports."""
-    recipient, window, digest = (details.get(name) for name in ("recipient", "window", "settings_digest"))
+def parse_release(started: Record) -> Release | None:
+    """Return what a run shares by the record of its start; None for other exports."""
+    recipient, window, digest = (started.get(name) for name in Release._fields)
     return Release(recipient, window, str(digest)) if recipient and isinstance(window, list) else None
 
 
-def require_no_overlap(records: Iterable[Record], details: Mapping[str, Any], run: str) -> None:
+def require_no_overlap(records: Iterable[Record], release: Release, run: str) -> None:
     """Refuse to share a window of which the recipient got a part with other settings.
 
     Args:
         records: The records of the audit log.
-        details: The details of the start of the run.
+        release: What the run shares.
         run: The id of the run.
 
     Raises:
         ValidationError: There is such a part, or another run is sharing one now.
     """
-    release = parse_release(details)
-    if release is None:
-        return
     for earlier, end in _list_overlaps(records, release, run):
         if end is None:
             raise ValidationError(
@@ -64,14 +57,13 @@ def require_no_overlap(records: Iterable[Record], details: Mapping[str, Any], ru
             )
 
 
-def require_equal_rows(records: Iterable[Record], details: Mapping[str, Any], run: str, digest: str) -> None:
+def require_equal_rows(records: Iterable[Record], release: Release, run: str, digest: str) -> None:
     """Refuse to share a window again whose rows are not those that the recipient got.
 
     Raises:
         ValidationError: Rows were added, changed or erased since.
     """
-    release = parse_release(details)
-    for earlier, end in _list_overlaps(records, release, run) if release else ():
+    for earlier, end in _list_overlaps(records, release, run):
         if end is not None and end.get("rows_digest") != digest:
             raise ValidationError(
                 f"{earlier.recipient} got this window before, and its rows have changed since: the difference can be "

@@ -10,7 +10,7 @@ from typing import Any
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.guards import require_consent, require_intact_log, require_recorded, require_same_key
 from feedback_etl.exports.idempotency import DuplicateRequestError, find_outcome
-from feedback_etl.exports.overlaps import require_equal_rows, require_no_overlap
+from feedback_etl.exports.overlaps import Release, require_equal_rows, require_no_overlap
 from feedback_etl.exports.recovery import erase_digests
 from feedback_etl.exports.series_conflicts import require_latest
 from feedback_etl.privacy.keys import Key, get_key_id
@@ -39,6 +39,8 @@ class TransactionOptions:
         continued: The stems of the exports that an incremental export continues; None for other exports.
         state: The manifest of the last of them, whose state it continues.
         own_pseudonyms: Whether the application computes the pseudonyms, so that no key finds a person's rows.
+        release: What is shared with a recipient; None for other exports.
+        allow_overlap: Whether the recipient may compare it with earlier files.
     """
 
     key: Key | None = None
@@ -50,6 +52,19 @@ class TransactionOptions:
     continued: frozenset[str] | None = None
     state: Manifest | None = None
     own_pseudonyms: bool = False
+    release: Release | None = None
+    allow_overlap: bool = False
+
+    @property
+    def start_details(self) -> dict[str, Any]:
+        """Further details of the audit record `started`."""
+        shared = self.release._asdict() if self.release else {}
+        return shared | ({"allow_overlap": True} if self.allow_overlap else {}) | {**self.audit_details}
+
+    @property
+    def exclusive_release(self) -> Release | None:
+        """What the recipient may not compare with other files; None for other exports, and where it may."""
+        return None if self.allow_overlap else self.release
 
 
 class Preconditions:
@@ -90,8 +105,8 @@ class Preconditions:
             self._read_tombstones(self._tombstones, lines, records)
         keys, allow_new_key = self._list_keys(records) if self._key else [], self._options.allow_new_key
         require_recorded(self._storage, names, records, keys, allow_new_key=allow_new_key)
-        if not self._options.audit_details.get("allow_overlap"):
-            require_no_overlap(records, self._options.audit_details, self._run)
+        if release := self._options.exclusive_release:
+            require_no_overlap(records, release, self._run)
         request = self._options.audit_details.get("request")
         if request is not None and find_outcome(self._storage, records, request, self._key):
             raise DuplicateRequestError("Meanwhile another run of the same request has published: ask for it again.")
@@ -138,8 +153,8 @@ class Preconditions:
             ExportFileError: There was a sweep.
         """
         self._require_same_key(records)
-        if not self._options.audit_details.get("allow_overlap"):
-            require_equal_rows(records, self._options.audit_details, self._run, self.rows_digest)
+        if release := self._options.exclusive_release:
+            require_equal_rows(records, release, self._run, self.rows_digest)
         if is_swept_since(records, self._run):
             raise ExportFileError(
                 f"{self._storage} was swept meanwhile (erase --not-in-database), so nothing was published: run again."

@@ -23,7 +23,7 @@ class SeriesStatus(NamedTuple):
         read_until: The end of the window of the last run.
         last_run: The end of its last run, also of one that found nothing new.
         late_records: Rows that arrived later than the lookback, were reported, and were not exported since.
-        pending_records: Rows that wait to be exported.
+        pending_records: Rows that are not released yet.
         has_ended: Whether the series is not continued: another one began after its last run.
     """
 

@@ -114,7 +114,7 @@ class ExportTransaction:
             self.erasures, self.tombstones = self._preconditions.erasures, self._preconditions.tombstones
             self.stem = self._publisher.find_free_stem(self._now, names, lines)
             announced = [*self._publisher.names(self.stem), manifest_path(self.stem)]
-            details = {"stem": self.stem, "names": announced, **self._options.audit_details}
+            details = {"stem": self.stem, "names": announced, **self._options.start_details}
             self._ended = False  # from here on it may have been recorded
             try:
                 log.append_next("started", self._key, run=self._run, **details)

@@ -9,14 +9,7 @@ from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.data_files.links import LINKED_KINDS, find_rows, join_links, scan_links
 from feedback_etl.exports.part_writer import PartWriter
 from feedback_etl.exports.rewrite import map_files, read_pseudonyms, write_remaining
-from feedback_etl.records.layout import (
-    links_path,
-    members_path,
-    pending_path,
-    rejected_path,
-    seen_rows_path,
-    spool_path,
-)
+from feedback_etl.records.layout import rejected_path, state_path
 from feedback_etl.records.manifest import DataFile
 from feedback_etl.storage.base import Storage
 
@@ -42,12 +35,12 @@ class ExportFiles:
 
     def names(self, stem: str) -> list[str]:
         """Return the names of the files that the log announces."""
-        state = [seen_rows_path(stem), members_path(stem), pending_path(stem)]
-        return [*state, rejected_path(stem), links_path(stem), f"{stem}{self._suffix}"]
+        state = [state_path(stem, kind) for kind in ("rows", "members", "pending")]
+        return [*state, rejected_path(stem), state_path(stem, "links"), f"{stem}{self._suffix}"]
 
     def move(self, stem: str) -> None:
         """Give the files the names of a stem."""
-        for writer, name in zip(self.writers.values(), (*self.names(stem), spool_path(stem)), strict=True):
+        for writer, name in zip(self.writers.values(), (*self.names(stem), state_path(stem, "spool")), strict=True):
             writer.move(name)
 
     def complete(self) -> list[DataFile]:

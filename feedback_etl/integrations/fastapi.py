@@ -60,7 +60,7 @@ class ExportRequest(BaseModel):
     days_back: Annotated[int, Field(ge=1, le=_MAX_DAYS)] | Literal[-1] = Field(
         30, description="days of 24 hours before now; -1 for everything"
     )
-    min_feedback_fields: int = Field(1, ge=0, le=4, description="rows with fewer of the four ratings are skipped")
+    min_feedback_fields: int = Field(1, ge=0, description="rows with fewer of the ratings are skipped")
     format: Literal["csv", "parquet"] = "csv"
 
 
@@ -121,6 +121,8 @@ def create_router(settings: Settings | None = None, *, dependencies: Sequence[De
     @router.post("/export-feedback", responses=_RESPONSES)
     def export_feedback(request: ExportRequest) -> dict[str, Any]:
         """Export feedback and return its statistics; one export runs at a time."""
+        if request.min_feedback_fields > (ratings := len(settings.feedback_schema.ratings)):
+            raise HTTPException(422, f"min_feedback_fields must be at most {ratings}, the number of ratings.")
         try:
             lock_timeout = min(settings.lock_timeout, _MAX_LOCK_TIMEOUT)
             options = request.model_dump() | {"idempotency_key": uuid4().hex, "lock_timeout": lock_timeout}

@@ -30,11 +30,11 @@ def require_options(options: Mapping[str, Any], *, incremental: bool = False) ->
     """
     if not options:
         return
-    from feedback_etl.options.export import ExportOptions, option_names, require_known
+    from feedback_etl.options.export import ExportOptions, list_option_names, require_known
 
     if determined := [name for name in OF_EACH_RUN if name in options]:
         raise UsageError(f"{determined[0]} is determined anew for every export: leave it out.")
-    require_known(options, [name for name in (*option_names(), *ARGUMENTS) if name not in OF_EACH_RUN])
+    require_known(options, [name for name in (*list_option_names(), *ARGUMENTS) if name not in OF_EACH_RUN])
     checked = {name: value for name, value in options.items() if name not in ARGUMENTS}
     try:
         ExportOptions.from_keywords(**{"incremental": incremental} | checked)

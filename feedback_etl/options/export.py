@@ -40,8 +40,8 @@ class ExportOptions:
             raise UsageError("An incremental export continues where the last one ended: leave `since` and `until` out.")
         if self.output.incremental and self.output.cursor == CREATED_AT and {self.privacy.l, self.privacy.t} != {None}:
             raise UsageError(
-                "`l` and `t` are measured over all rows of one export, and those of an incremental series leave with "
-                "several: leave `l` and `t` out, or `incremental`."
+                "`l` and `t` are measured over all rows of one export, but an incremental series publishes its rows in "
+                "several: omit `l` and `t`, or `incremental`."
             )
         if self.output.recipient is not None:
             require_shareable(self.privacy, self.output.recipient)
@@ -64,7 +64,7 @@ class ExportOptions:
         if not keywords:
             return self
         groups = {group.name: getattr(self, group.name) for group in fields(self)}
-        require_known(keywords, option_names())
+        require_known(keywords, list_option_names())
         changes = {
             name: {option.name: keywords[option.name] for option in fields(group) if option.name in keywords}  # type: ignore[literal-required]
             for name, group in groups.items()
@@ -75,7 +75,7 @@ class ExportOptions:
         return replace(self, **groups)
 
 
-def option_names() -> list[str]:
+def list_option_names() -> list[str]:
     """Return the names of all options."""
     return [*ExportKeywords.__annotations__]
 
@@ -86,7 +86,7 @@ def require_known(given: Mapping[str, Any] | Iterable[str], names: Sequence[str]
     Raises:
         UsageError: An option does not exist.
 
-    >>> require_known(["days_bak"], option_names())
+    >>> require_known(["days_bak"], list_option_names())
     Traceback (most recent call last):
     feedback_etl.errors.UsageError: There is no option days_bak. Did you mean days_back?
     """

@@ -41,7 +41,14 @@ class ReadKeywords(_WindowKeywords, DatabaseKeywords, total=False):
     read_timeout: float
 
 
-class TrainingKeywords(ReadKeywords, total=False):
+class RawKeywords(ReadKeywords, total=False):
+    """Keywords of `ReadOptions`, and the columns to read."""
+
+    schema: "FeedbackSchema"
+    extra_columns: "Sequence[ExtraColumn]"
+
+
+class TrainingKeywords(RawKeywords, total=False):
     """Keywords of `ReadOptions`, `QualityOptions` and `PrivacyOptions`."""
 
     min_feedback_fields: int
@@ -60,8 +67,6 @@ class TrainingKeywords(ReadKeywords, total=False):
     quasi_identifiers: Sequence[str] | None
     include_image_urls: bool
     include_subject_hash: bool
-    schema: "FeedbackSchema"
-    extra_columns: "Sequence[ExtraColumn]"
     age_edges: Sequence[int] | None
 
 

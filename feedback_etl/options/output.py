@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
-from feedback_etl.clock import parse_lookback
+from feedback_etl.clock import parse_duration
 from feedback_etl.database.cursor_name import CREATED_AT, require_cursor
 from feedback_etl.errors import UsageError
 
@@ -68,8 +68,8 @@ class OutputOptions:
     lineage_hosts: bool = False
 
     def __post_init__(self) -> None:
-        parse_lookback(self.lookback)
-        parse_lookback(self.max_pending, "max_pending")
+        parse_duration(self.lookback)
+        parse_duration(self.max_pending, "max_pending")
         require_cursor(self.cursor)
         self.file_format  # noqa: B018  it validates
         if self.incremental and self.idempotency_key is not None:
@@ -81,10 +81,10 @@ class OutputOptions:
             )
         if self.allow_overlap and self.recipient is None:
             raise UsageError("`allow_overlap` has no effect without `recipient`.")
-        if self.lineage is not None and "@" in urlsplit(self.lineage).netloc:
+        if self.lineage is not None and _may_contain_secret(self.lineage):
             raise UsageError(
-                "`lineage` must not contain a password: set it to openlineage, and OPENLINEAGE_URL and "
-                "OPENLINEAGE_API_KEY in the environment."
+                "`lineage` must not contain a password or a query, such as one with a key: set it to openlineage, and "
+                "OPENLINEAGE_URL and OPENLINEAGE_API_KEY in the environment."
             )
         if self.lineage_hosts and self.lineage is None:
             raise UsageError("`lineage_hosts` has no effect without `lineage`.")
@@ -98,3 +98,9 @@ class OutputOptions:
         from feedback_etl.data_files.file_formats import FileFormat
 
         return FileFormat(self.format, self.compression, self.formulas).checked()
+
+
+def _may_contain_secret(url: str) -> bool:
+    """Return whether the URL of a server contains more than its address: a user, a query or a fragment."""
+    parts = urlsplit(url)
+    return "@" in parts.netloc or (parts.scheme in ("http", "https") and bool(parts.query or parts.fragment))

@@ -27,15 +27,15 @@ class PrivacyOptions:
         pseudonym_length: Number of hex characters of a pseudonym; 32 for 100 million analyses or more.
         timestamp_precision: "exact", or the period to whose start feedback_timestamp is truncated (UTC); weeks begin on
             Monday.
-        k: Least number of people in each equivalence class (rows with equal quasi-identifiers); None only measures.
+        k: Minimum number of people in each equivalence class (rows with equal quasi-identifiers); None only measures.
         on_small_class: What happens to smaller classes: "suppress" their rows; "generalize" their quasi-identifiers,
             the last one first, until they join large enough classes, and suppress what remains; or "fail" and publish
             nothing.
         max_suppressed: Publish nothing if a larger share of the rows would be suppressed, or of the values of a column
             emptied by `generalize`; 0 to 1.
-        l: With k, least number of different answers in each class, for each rating and each extra column of the role
+        l: With k, minimum number of different answers in each class, for each rating and each extra column of the role
             "sensitive" (distinct l-diversity; people with several answers in a class do not count).
-        t: With k, greatest distance of their distribution in a class from that in the export (t-closeness; 0 to 1).
+        t: With k, maximum distance of their distribution in a class from that in the export (t-closeness; 0 to 1).
         hierarchies: For "generalize", coarser values by column and value, from the finest to the coarsest; of text
             columns.
         quasi_identifiers: Columns of the export that an attacker may know about a person, the most important one first;
@@ -69,7 +69,7 @@ class PrivacyOptions:
         from feedback_etl.transform.transforms import is_coarse
 
         if self.age_edges is not None and not is_classic(self.schema):
-            raise UsageError("age_edges is for the default schema: set `bucket` of [columns.age_range] instead.")
+            raise UsageError("`age_edges` is for the default schema: set `bucket` of [columns.age_range] instead.")
         if taken := {column.name for column in self.extra_columns} & {IMAGE_URL.name, SUBJECT_HASH.name}:
             raise UsageError(f"An extra column cannot be called {taken.pop()}: that name is reserved.")
         is_coarse(self.timestamp_precision)

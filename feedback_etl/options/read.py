@@ -35,7 +35,7 @@ class ReadOptions:
         allow_row_security: Export only the rows that PostgreSQL's row-level security shows, instead of failing.
         bulk: Read time ranges in parallel (PostgreSQL); the result is the same.
         workers: Number of parallel readers; the number of processors, at most 4, by default. With an executor, the
-            tasks in flight (64 by default), and so the least number of parts, unless these had under 20,000 rows.
+            tasks in flight (64 by default), and so the minimum number of parts, unless these had under 20,000 rows.
         batch_size: Rows per batch; the result is the same.
         read_timeout: Seconds without a row after which reading fails.
     """

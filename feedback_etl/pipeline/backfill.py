@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from feedback_etl.clock import parse_lookback
+from feedback_etl.clock import parse_duration
 from feedback_etl.data_files.exported_rows import BackfillRows, EarlierWindows, ExportedRows
 from feedback_etl.data_files.seen_rows import SeenRows
 from feedback_etl.database.watermark import WatermarkRequest
@@ -42,7 +42,7 @@ def select_earlier_windows(request: "ExportRequest", series: IncrementalState) -
         request.selection,
         window=Window(series.begins, until),
         watermark=WatermarkRequest(
-            parse_lookback(request.output.lookback), [Window(count.start, count.end) for count in series.counted], until
+            parse_duration(request.output.lookback), [Window(count.start, count.end) for count in series.counted], until
         ),
         cursor=request.output.cursor,
         excluded_since=datetime.max,  # earlier runs have counted those without consent

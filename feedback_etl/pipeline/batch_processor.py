@@ -17,13 +17,12 @@ from feedback_etl.pipeline.batch_results import BatchCounts, ProcessedBatch
 from feedback_etl.pipeline.rejected_rows import RejectedRows
 from feedback_etl.pipeline.release import validate_pairs
 from feedback_etl.pipeline.transform_options import TransformOptions
-from feedback_etl.privacy.free_text import FreeTextCounter
+from feedback_etl.privacy.column_inspector import ColumnInspector
 from feedback_etl.privacy.k_anonymity import ClassCounter
 from feedback_etl.privacy.keys import get_key_id
 from feedback_etl.privacy.release_plan import ReleasePlan, plan_release
 from feedback_etl.records.tombstones import Tombstones, is_erased
 from feedback_etl.results import ExportReport
-from feedback_etl.schema.classic import declared_columns
 from feedback_etl.transform.batch import process_batch
 from feedback_etl.transform.duplicates import CustomDuplicateFilter, DuplicateFilter, RawDuplicateFilter
 from feedback_etl.transform.raw_schema import is_valid
@@ -63,7 +62,13 @@ class BatchProcessor:
         policy = options.k_policy
         self._people = ClassCounter([*policy.quasi_identifiers, *policy.measured_columns], policy.max_counted_people)
         self._plan: ReleasePlan | None = None
-        self._texts = FreeTextCounter(declared_columns(options.schema), options.key)
+        self._inspector = ColumnInspector(
+            options.schema,
+            options.key,
+            options.now.year,
+            hashes_item=options.hash_recommendation_id,
+            has_own_query=options.has_own_query,
+        )
         self._rejected = RejectedRows(options)
         self._counts: Counter[str] = Counter()
 
@@ -80,10 +85,10 @@ class BatchProcessor:
         """
         try:
             result = process_batch(self._remove_known(raw), self._options, self._duplicates)
-            self._people.add(result.pairs, result.user_ids)
-            self._texts.add(result.pairs)
+            self._people.add(result.pairs, result.ids["user_id"])
+            self._inspector.add(result.pairs, result.ids)
             self._counts.update(result.counts, changed_records=self.seen_rows.take_changed() if self.seen_rows else 0)
-            return ProcessedBatch(result.pairs, result.user_ids, self._rejected.add(result.rejected))
+            return ProcessedBatch(result.pairs, result.ids["user_id"], self._rejected.add(result.rejected))
         except pl.exceptions.PolarsError as error:
             error_type = type(error).__name__  # its text may contain values
         raise ValidationError(f"A batch could not be processed ({error_type}); nothing was written.")
@@ -113,7 +118,7 @@ class BatchProcessor:
         return self._rejected.flush()
 
     def check_limits(self, window: Window, excluded: int) -> None:
-        """Raise, after the last batch, if a column contains undeclared free text or too many rows are rejected.
+        """Raise, after the last batch, if a column must not be published or too many rows are rejected.
 
         Args:
             window: Window of the export, for the report in AllRejectedError.
@@ -121,9 +126,10 @@ class BatchProcessor:
 
         Raises:
             AllRejectedError: All rows with enough ratings are rejected, although `max_rejected` allows that share.
-            ValidationError: More rows are rejected than the options allow, or a declared column contains free text.
+            ValidationError: More rows are rejected than the options allow, or a column contains what must not be
+                published; see `ColumnInspector`.
         """
-        self._texts.require_none()
+        self._inspector.require_none()
         options = self._options
         rejected, rated = self._counts["errors"], self.rows - self._counts["skipped_records"]
         if not rejected:
@@ -170,7 +176,7 @@ class BatchProcessor:
             dict(self._counts),
             dict(self._rejected.reasons),
             self._people.to_digests(self._options.key),
-            self._texts.take_counts(),
+            self._inspector.take_counts(),
         )
         self._counts, self._rejected.reasons = Counter(), Counter()
         self._people = self._people.empty_copy()
@@ -181,7 +187,7 @@ class BatchProcessor:
         self._counts.update(counts.counts)
         self._rejected.reasons.update(counts.reasons)
         self._people.merge_digests(counts.classes)
-        self._texts.merge(counts.texts)
+        self._inspector.merge(counts.columns)
 
     def build_report(
         self, window: Window, excluded: int, escaped_texts: Mapping[str, int] = MappingProxyType({})

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from feedback_etl.privacy.free_text import TextCounts
+from feedback_etl.privacy.column_inspector import ColumnCounts
 
 
 class ProcessedBatch(NamedTuple):
@@ -29,10 +29,10 @@ class BatchCounts(NamedTuple):
         counts: Numbers of rows and values, by the fields of `ExportReport`.
         reasons: Rejected rows by reason.
         classes: Equivalence classes with digests of their people; see `ClassCounter.to_digests`.
-        texts: Counts of the texts in declared columns.
+        columns: Counts of what must not be published, by column.
     """
 
     counts: dict[str, int]
     reasons: dict[str, int]
     classes: bytes
-    texts: dict[str, TextCounts] = {}  # noqa: RUF012  it is not changed
+    columns: dict[str, ColumnCounts] = {}  # noqa: RUF012  it is not changed

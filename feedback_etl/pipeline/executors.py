@@ -4,7 +4,7 @@ Any other executor is passed to `export_feedback(executor=...)`.
 """
 
 from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -49,13 +49,3 @@ def connect_executor(name: str, *, timeout: float = 10.0) -> Iterator[Executor]:
 def has_lost_scheduler(executor: Executor) -> bool:
     """Return whether a Dask executor has permanently lost its scheduler; its futures then never complete."""
     return getattr(getattr(executor, "_client", None), "status", "") == "closed"
-
-
-@contextmanager
-def open_workers(executor: Executor | None, threads: int) -> Iterator[Executor]:
-    """Yield the executor, or threads of this process."""
-    if executor is not None:
-        yield executor
-        return
-    with ThreadPoolExecutor(threads, "feedback_etl part") as pool:
-        yield pool

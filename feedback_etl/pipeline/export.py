@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Unpack
 
-from feedback_etl.clock import parse_lookback, resolve_now
+from feedback_etl.clock import parse_duration, resolve_now
 from feedback_etl.database.connect import Database
 from feedback_etl.database.cursor_name import CREATED_AT
 from feedback_etl.database.read import PhaseListener, Progress
@@ -191,8 +191,8 @@ def export_incremental(request: ExportRequest) -> ExportReport:
             "this began a new series, since the folder's other exports have other settings: it repeats their rows"
         )
         if series.pending_elsewhere:
-            waiting = pluralize(series.pending_elsewhere, "row")
-            report.advice += f"; {waiting} of those wait until their series continues, or prune removes them"
+            pending = pluralize(series.pending_elsewhere, "row")
+            report.advice += f"; {pending} of those are pending until their series continues, or prune removes them"
     if report.late_records:
         logger.warning("%d rows arrived later than the lookback allows and are in no export", report.late_records)
     return report
@@ -208,7 +208,7 @@ def _select_increment(request: ExportRequest, series: IncrementalState) -> Expor
     selection = replace(
         selection,
         window=Window(start, now),
-        watermark=WatermarkRequest(parse_lookback(request.output.lookback), windows, start),
+        watermark=WatermarkRequest(parse_duration(request.output.lookback), windows, start),
         cursor=cursor,
         excluded_since=series.read_until,
     )

@@ -10,7 +10,9 @@ from feedback_etl.clock import resolve_now
 from feedback_etl.database.connect import Database
 from feedback_etl.database.read import PhaseListener, Progress, ReadRequest, open_feedback, retry_with_sqlalchemy
 from feedback_etl.options.export import ExportOptions, require_known
-from feedback_etl.options.keywords import ReadKeywords, TrainingKeywords
+from feedback_etl.options.keywords import RawKeywords, TrainingKeywords
+from feedback_etl.options.privacy import PrivacyOptions
+from feedback_etl.options.quality import QualityOptions
 from feedback_etl.pipeline.keys import available_keys, resolve_key
 from feedback_etl.pipeline.selection import select
 from feedback_etl.pipeline.transform_options import TransformOptions
@@ -120,20 +122,24 @@ def load_feedback(
     options: ExportOptions | None = None,
     now: datetime | None = None,
     on_progress: Progress | None = None,
-    **keywords: Unpack[ReadKeywords],
+    **keywords: Unpack[RawKeywords],
 ) -> pl.DataFrame:
     """Load raw feedback, which is personal data: user ids, ages, exact times. Keep it in memory; share it with no one.
 
-    Takes the arguments of `export_feedback` that choose rows, and raises the same errors.
+    Takes the arguments of `export_feedback` that choose rows and columns, and raises the same errors.
 
     Returns:
         The raw columns of the schema (`FeedbackSchema.raw_columns`), ordered by (created_at, feedback id), nulls last.
         A time that cannot be read is null; such rows are in every window.
     """
     require_usable_polars()
-    require_known(keywords, [*ReadKeywords.__annotations__])
-    read_only = ExportOptions(read=(options or ExportOptions()).with_keywords(**keywords).read)
-    selection = select(database, read_only, resolve_now(now), on_progress)
+    require_known(keywords, [*RawKeywords.__annotations__])
+    given = (options or ExportOptions()).with_keywords(**keywords)
+    columns = PrivacyOptions(schema=given.privacy.schema, extra_columns=given.privacy.extra_columns)
+    ratings = QualityOptions(min_feedback_fields=0)  # of no effect
+    selection = select(
+        database, ExportOptions(read=given.read, privacy=columns, quality=ratings), resolve_now(now), on_progress
+    )
     return _collect_raw(selection).with_columns(readable("created_at"))
 
 

@@ -8,7 +8,8 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,13 +24,12 @@ from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.pipeline.backfill import create_seen_rows
 from feedback_etl.pipeline.batch_processor import BatchProcessor
 from feedback_etl.pipeline.commit import Publication, commit_export, plan_publication, suggest
-from feedback_etl.pipeline.executors import open_workers
+from feedback_etl.pipeline.exchange_files import write_earlier_seen_rows, write_small_classes
+from feedback_etl.pipeline.recipient_parts import write_recipient_parts
 from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.scheduler import MAX_TASKS_IN_FLIGHT, run_tasks
 from feedback_etl.pipeline.series_parts import read_spooled_rows, write_series_parts
 from feedback_etl.pipeline.series_release import select_pending
-from feedback_etl.pipeline.shared_files import write_earlier_seen_rows, write_small_classes
-from feedback_etl.pipeline.shared_rows import write_shared_parts
 from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, SeriesContext, TaskContext, TaskResult
 from feedback_etl.pipeline.worker import Secrets, create_processor, release_part, run_task, run_task_with, write_part
 from feedback_etl.privacy.keys import get_key_id
@@ -67,7 +67,7 @@ def export_in_parts(request: ExportRequest) -> ExportReport:
 def export_partitions(request: ExportRequest, partitions: FeedbackPartitions, in_flight: int) -> ExportReport:
     """Export the partitions of a request by an executor or by threads, with this many tasks in flight."""
     executor, secrets = request.executor, Secrets(partitions.url, request.transform_options.key)
-    with _begin(request, partitions.consent) as export, open_workers(executor, in_flight) as workers:
+    with _begin(request, partitions.consent) as export, _open_workers(executor, in_flight) as workers:
         function = run_task if executor is not None else partial(run_task_with, secrets)
         run: Runner = partial(run_tasks, workers, function, at_once=in_flight)
         series = _begin_series(request, export, partitions.watermark)
@@ -172,7 +172,7 @@ def _release(
     """Write the spooled rows without small classes, or with generalised values; `shared` ones here, others by tasks."""
     export, context, run = execution
     if publication.shared is not None:
-        yield from write_shared_parts(request, export.stem, spooled, publication.changes, publication.shared)
+        yield from write_recipient_parts(request, export.stem, spooled, publication.changes, publication.shared)
     elif request.transform_options.k_policy.k is not None:
         write_small_classes(request.storage, export.stem, publication.changes)
         with closing(run(ReleaseTask(context, parse_part_number(file.path), file) for file in spooled)) as results:
@@ -218,6 +218,10 @@ def _create_context(
         connect_timeout=selection.options.connect_timeout,
         read_timeout=selection.options.read_timeout,
     )
+
+
+def _open_workers(executor: Executor | None, threads: int) -> AbstractContextManager[Executor]:
+    return ThreadPoolExecutor(threads, "feedback_etl part") if executor is None else nullcontext(executor)
 
 
 def _count_in_flight(request: ExportRequest) -> int:

@@ -84,8 +84,8 @@ class ExportRequest:
     def counts_series(self) -> bool:
         """Whether the equivalence classes are counted over all exports of the incremental series.
 
-        Not where the application makes the pseudonyms, since it cannot be looked up whose rows wait; and of those that
-        follow changes, not where values are generalised, or where exports of the series were counted alone.
+        Not where the application makes the pseudonyms, since it cannot be looked up whose rows are pending. Where the
+        series follows changes, not if values are generalised, or if its exports were counted alone.
         """
         options, policy = self.transform_options, self.transform_options.k_policy
         is_countable = options.overrides.hash_id is None
@@ -144,6 +144,8 @@ class ExportRequest:
             continued=self.series.stems if self.series else None,
             state=self.series.last if self.series else None,
             own_pseudonyms=self.transform_options.overrides.hash_id is not None,
+            release=self._release,
+            allow_overlap=self.output.allow_overlap,
         )
 
     @property
@@ -152,13 +154,16 @@ class ExportRequest:
         return SeriesCursor(self.output.cursor, self.selection.changed_since)
 
     @property
+    def _release(self) -> Release | None:
+        """What is shared with a recipient; None for other exports."""
+        if self.output.recipient is None:
+            return None
+        window = [end.isoformat() if end else None for end in self.selection.window]
+        return Release(self.output.recipient, window, hash_settings(self.settings))
+
+    @property
     def _audit_details(self) -> dict[str, Any]:
         """Further details of the audit record of the start."""
-        if self.output.recipient is not None:
-            window = [end.isoformat() if end else None for end in self.selection.window]
-            release = Release(self.output.recipient, window, hash_settings(self.settings))
-            shared = release.to_details(allow_overlap=self.output.allow_overlap)
-            return shared | request_details(self.output.idempotency_key)
         if self.series is None:
             return request_details(self.output.idempotency_key)
         backfill = {"backfill": True} if self.output.backfill else {}

@@ -6,12 +6,12 @@ import polars as pl
 
 from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.exports.part_writer import PartWriter
+from feedback_etl.pipeline.exchange_files import open_spooled_part
 from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.series_release import SeriesRelease, SplitRows
-from feedback_etl.pipeline.shared_files import open_spooled_part
 from feedback_etl.pipeline.tasks import TaskResult
 from feedback_etl.privacy.series_rows import SeriesMembers
-from feedback_etl.records.layout import members_part_path, parse_part_number, part_path, pending_part_path
+from feedback_etl.records.layout import parse_part_number, part_path, state_part_path
 from feedback_etl.records.manifest import DataFile
 
 
@@ -32,7 +32,7 @@ def write_series_parts(
         with open_spooled_part(request.storage, file) as frames:
             result, members = _write_part(request, stem, number, map(release.split, frames), members)
             yield result
-    with PartWriter(request.storage, members_part_path(stem), FileFormat("parquet")) as writer:
+    with PartWriter(request.storage, state_part_path(stem, "members", 0), FileFormat("parquet")) as writer:
         writer.append(members.rows)
         yield TaskResult(0, writer.publish("members"), None)
 
@@ -44,7 +44,7 @@ def _write_part(
     storage, file_format = request.storage, request.output.file_format
     with (
         PartWriter(storage, part_path(stem, number, file_format.suffix), file_format, request.metadata) as pairs,
-        PartWriter(storage, pending_part_path(stem, number), FileFormat("parquet")) as pending,
+        PartWriter(storage, state_part_path(stem, "pending", number), FileFormat("parquet")) as pending,
     ):
         for rows in frames:
             pairs.append(rows.pairs)

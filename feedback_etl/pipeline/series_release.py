@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
-from feedback_etl.clock import parse_lookback
+from feedback_etl.clock import parse_duration
 from feedback_etl.data_files.row_filter import PSEUDONYM
 from feedback_etl.database.lookups import fetch_analyses
 from feedback_etl.database.window import Window
@@ -115,7 +115,7 @@ class PendingSeries(NamedTuple):
             ValidationError: Rows are pending for too long, and the policy does not allow to suppress them.
         """
         options, max_pending = self.request.transform_options, self.request.output.max_pending
-        longest = parse_lookback(max_pending, "max_pending")
+        longest = parse_duration(max_pending, "max_pending")
         if self.members.pair_key:
             rows, plan = self._plan_versions(spooled, longest)
         else:

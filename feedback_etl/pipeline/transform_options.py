@@ -22,6 +22,7 @@ class TransformOptions(StepOptions):
     max_rejected: float
     k_policy: KAnonymityPolicy
     row_model: Any
+    has_own_query: bool
 
     @classmethod
     def from_options(
@@ -40,6 +41,7 @@ class TransformOptions(StepOptions):
             k_policy=replace(privacy.k_anonymity, has_own_ages="bucket_age" in (overrides or Overrides()).names()),
             schema=privacy.full_schema,
             row_model=quality.row_model,
+            has_own_query=options.read.query is not None or options.read.source is not None,
             overrides=overrides or Overrides(),
             reject_formulas=options.output.file_format.rejects_formulas,
         )

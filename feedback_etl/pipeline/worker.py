@@ -24,9 +24,9 @@ from feedback_etl.options.read import ReadOptions
 from feedback_etl.pipeline.batch_processor import BatchProcessor
 from feedback_etl.pipeline.batch_results import ProcessedBatch
 from feedback_etl.pipeline.batches import process_batches
+from feedback_etl.pipeline.exchange_files import open_spooled_part
 from feedback_etl.pipeline.keys import available_keys
 from feedback_etl.pipeline.release import release_pairs
-from feedback_etl.pipeline.shared_files import open_spooled_part
 from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, Task, TaskContext, TaskResult
 from feedback_etl.pipeline.transform_options import TransformOptions, parquet_metadata
 from feedback_etl.privacy.keys import Key
@@ -35,9 +35,8 @@ from feedback_etl.records.key_binding import bind_keys
 from feedback_etl.records.layout import (
     part_path,
     rejected_part_path,
-    seen_rows_part_path,
     small_classes_path,
-    spooled_part_path,
+    state_part_path,
 )
 from feedback_etl.records.manifest import DataFile
 from feedback_etl.records.tombstones import TombstoneFile, Tombstones
@@ -172,12 +171,13 @@ def write_part(
     """Write a part from raw rows; with k, spool its rows until the sizes of all equivalence classes are known."""
     export, number = task.export, task.number
     spools = options.k_policy.k is not None
-    file_format = FileFormat("arrow") if spools else export.file_format
-    name = spooled_part_path(export.stem, number) if spools else part_path(export.stem, number, file_format.suffix)
+    file_format, name = export.file_format, part_path(export.stem, number, export.file_format.suffix)
+    if spools:
+        file_format, name = FileFormat("arrow"), state_part_path(export.stem, "arrow", number)
     with (
         PartWriter(storage, name, file_format, parquet_metadata(options, export.file_format)) as pairs,
         PartWriter(storage, rejected_part_path(export.stem, number), FileFormat(), {}) as rejected,
-        PartWriter(storage, seen_rows_part_path(export.stem, number), FileFormat(), {}) as seen_rows,
+        PartWriter(storage, state_part_path(export.stem, "rows", number), FileFormat(), {}) as seen_rows,
     ):
         process_batches(
             processor,

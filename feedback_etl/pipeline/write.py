@@ -78,7 +78,7 @@ def _release_series(export: ExportTransaction, release: "SeriesRelease") -> None
 def _choose_writer(
     export: ExportTransaction, options: TransformOptions, *, counts_people: bool
 ) -> "Callable[[ProcessedBatch], None]":
-    """Return what happens to the pairs of a batch: rows that may have to be suppressed, or to wait, are spooled."""
+    """Return what happens to the pairs of a batch: rows that may not be released are spooled."""
     if counts_people:
         return lambda batch: export.write(add_people(batch.pairs, batch.user_ids, options.key), "spool")
     kind = "pairs" if options.k_policy.k is None else "spool"

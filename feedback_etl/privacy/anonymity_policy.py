@@ -27,7 +27,7 @@ class KAnonymityPolicy:
     """Required k-anonymity of an export.
 
     Attributes:
-        k: Least number of different people in every equivalence class; None measures only.
+        k: Minimum number of different people in every equivalence class; None measures only.
         on_small_class: What happens to equivalence classes that violate k, l or t: "suppress" removes their rows,
             "generalize" makes values of the quasi-identifiers coarser until the classes are joined to large enough
             ones, and removes what then remains; "fail" publishes nothing.
@@ -35,14 +35,14 @@ class KAnonymityPolicy:
             suppressed, 0 to 1; above it nothing is published.
         quasi_identifiers: Columns of the export that an attacker may know of a person, the most important one first.
         schema: Schema of the export.
-        l: Least number of different values of each sensitive column in every class (distinct l-diversity).
-        t: Greatest distance of their distribution in a class from that in the export (t-closeness), 0 to 1.
+        l: Minimum number of different values of each sensitive column in every class (distinct l-diversity).
+        t: Maximum distance of their distribution in a class from that in the export (t-closeness), 0 to 1.
         hierarchies: Coarser values of text columns, for "generalize".
         timestamp_precision: Precision of the times.
         has_own_ages: Whether the application names the age ranges itself.
 
     Raises:
-        UsageError: A value is out of range, or a quasi-identifier is no column of the export.
+        UsageError: A value is out of range, or a quasi-identifier is not a column of the export.
     """
 
     k: int | None = None
@@ -69,7 +69,7 @@ class KAnonymityPolicy:
         unknown = [name for name in self.quasi_identifiers if name not in columns]
         if unknown or not self.quasi_identifiers:
             raise UsageError(
-                f"quasi_identifiers must name columns of an export, not {', '.join(unknown) or 'nothing'}. "
+                f"`quasi_identifiers` must name columns of an export, not {', '.join(unknown) or 'nothing'}. "
                 f"Available columns: {', '.join(columns)}."
             )
 

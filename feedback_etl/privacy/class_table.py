@@ -79,7 +79,7 @@ class ClassTable:
         return wrong
 
     def measure_diversity(self, current: pl.DataFrame) -> dict[str, dict[str, float]]:
-        """Return the least l and the greatest t of each measured column, counted by people; empty without l and t."""
+        """Return the minimum l and the maximum t of each measured column, counted by people; empty without l and t."""
         members, measured = self._join_members(self._group(current)), dict[str, dict[str, float]]()
         for column in self._sensitive if members.height else ():
             answers = members.select(pl.col(_GROUP).alias("class"), person=_PERSON, value=column)

@@ -1,7 +1,7 @@
 """Contact and account details in texts: e-mail addresses, telephone numbers, IBANs and URLs, found by their form.
 
 Texts are compared in Unicode's compatibility form (NFKC), in which full-width characters are ordinary ones, and without
-invisible characters. Digits alone that begin neither with 0 nor with + are no telephone number: ids look the same.
+invisible characters. Digits alone that begin neither with 0 nor with + are not a telephone number: ids look the same.
 There is no recognition of names: a text without any of these can still be about a person.
 """
 
@@ -26,7 +26,7 @@ _MAX_IBAN_DIGITS = 68
 _GAP = r"[ .\-/()]{0,3}"
 _START, _END = r"(?:^|[^\w.\-])", r"(?:[^\w\-]|$)"
 _DOMAINS = "com|org|net|edu|gov|mil|info|biz|eu|de|ch|fr|uk|nl|pl|es|cz|dk|se|fi|pt|gr|ru|cn|jp|br|au|ca"
-"""Top-level domains that are no common words, so that a dot before one is the dot of a host name."""
+"""Top-level domains that are not common words, so that a dot before one is the dot of a host name."""
 
 _PATTERNS = {
     "e-mail addresses": (

@@ -27,7 +27,7 @@ def measure_entropy(answers: pl.DataFrame) -> pl.DataFrame:
 def measure_distances(answers: pl.DataFrame, overall_answers: pl.DataFrame) -> pl.DataFrame:
     """Measure the distance of each class's distribution of values from the overall one: `class` and `distance`.
 
-    It is the earth mover's distance, with the ordered distance for numbers, where null precedes the least, and the
+    It is the earth mover's distance, with the ordered distance for numbers, where null precedes the smallest, and the
     equal distance for all others.
     """
     shares = _count_shares(answers)

@@ -94,7 +94,8 @@ def erase(  # noqa: PLR0913  public, flat
         raise UsageError("There is no one to erase: pass `user_ids`, `analysis_ids`, `not_in_database` or `keep_k`.")
     if database is None and (users or not_in_database or keep_k):
         raise UsageError(
-            "Only the database contains the analyses of users: pass `database`, or erase by `analysis_ids` alone."
+            "Only the database or the raw files contain the analyses of users: pass `database` (a URL, for files "
+            "files:PATTERN or --from), or erase by `analysis_ids` alone."
         )
     if not_in_database and database is not None and is_files(database):
         raise UsageError(

@@ -1,8 +1,8 @@
 """Generalise the quasi-identifiers of small equivalence classes until they join classes that are large enough.
 
 Local recoding: only classes that violate a requirement change. Coarser values come first, those of the least important
-column (the last one) before those of the others; what is still too small is emptied in the same order. What remains
-takes one large class with it, or is dropped.
+column (the last one) before those of the others; classes that are still too small are emptied in the same order. Those
+that remain are merged with one large class, or suppressed.
 """
 
 from collections.abc import Iterator

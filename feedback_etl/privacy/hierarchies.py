@@ -57,7 +57,7 @@ def require_hierarchies(hierarchies: Hierarchies, schema: FeedbackSchema = CLASS
     """Raise if a hierarchy cannot be used.
 
     Raises:
-        UsageError: A column is no text column, or coarser values are missing or could not be exported.
+        UsageError: A column is not a text column, or coarser values are missing or could not be exported.
     """
     texts = schema.text_columns
     for column, values in hierarchies.items():

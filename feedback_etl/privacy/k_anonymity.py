@@ -70,7 +70,7 @@ class ClassCounter:
         return classes.with_columns(people, is_full.alias(IS_FULL))
 
     def to_table(self, key: Key | None) -> pl.DataFrame:
-        """Return the classes with keyed digests in place of people; a frame without columns without rows.
+        """Return the classes with keyed digests in place of people; without rows, a frame without columns.
 
         The columns are the quasi-identifiers, `people`, `rows`, and whether a class has reached the cap, which then has
         no digests. Digests that were merged stay as they are.

@@ -40,7 +40,7 @@ _SCRYPT_COST = {"n": 2**14, "r": 8, "p": 1}
 """RFC 7914 section 2: 16 MiB and about 50 ms for each id, and so for each guess at the key of an id."""
 
 _MAX_BYTES = 65_536
-"""Far more than a key file needs: a larger file is no key file."""
+"""Far more than a key file needs: a larger file is not a key file."""
 
 
 class KeyPermissionWarning(UserWarning):
@@ -58,7 +58,7 @@ class Key:
         pseudonym_length: The hex characters of its pseudonyms, 16 or 32.
 
     Raises:
-        KeyUnusableError: The key has fewer than 32 bytes, is no UTF-8 text, or can be guessed (`estimate_key_bits`).
+        KeyUnusableError: The key has fewer than 32 bytes, is not UTF-8 text, or can be guessed (`estimate_key_bits`).
         UsageError: Pseudonyms have another length.
 
     >>> Key("daa0871acd4ebc9edb39ffe5bb8b89c8")
@@ -171,7 +171,7 @@ def derive_key(key: Key, purpose: str) -> str:
 
 
 def _encode(text: str) -> bytes | None:
-    """Return the bytes of a key; None if it is no text, or was decoded with another encoding."""
+    """Return the bytes of a key; None if it is not text, or was decoded with another encoding."""
     try:
         return text.strip().encode()
     except (AttributeError, UnicodeEncodeError):
@@ -233,7 +233,8 @@ def read_key(path: Path, *, accept_weak: bool = False) -> Key:
     except OSError as error:
         raise KeyUnusableError(f"The key file {path} cannot be read: {error.strerror}.") from None
     if content is None or len(content) > _MAX_BYTES:
-        raise KeyUnusableError(f"{path} is not a key file: it is no regular file, or larger than {_MAX_BYTES:,} bytes.")
+        limit = f"larger than {_MAX_BYTES:,} bytes"
+        raise KeyUnusableError(f"{path} is not a key file: it is not a regular file, or {limit}.")
     chmod = f"chmod 600 {shlex.quote(str(path))}"
     if mode & 0o022:
         raise KeyUnusableError(f"Other users can write to the key file {path}, so it is not used. Fix it: {chmod}")

@@ -40,15 +40,15 @@ class Risk:
         small_people: Sum of the sizes of these classes: an upper bound of the number of people in them, since a person
             can be in several.
         discernibility: Sum of the squared row counts of the classes (Bayardo and Agrawal 2005).
-        distinct_l: For each sensitive column, the least number of different values in a class (distinct l-diversity;
+        distinct_l: For each sensitive column, the minimum number of different values in a class (distinct l-diversity;
             Machanavajjhala et al. 2007).
         homogeneous_classes: For each sensitive column, the number of classes in which it has a single value, so that
             whoever knows the class of a person knows the value (the homogeneity attack; ibid.).
-        entropy_l: For each sensitive column, the least exp(entropy) of a class, with the natural logarithm (entropy
+        entropy_l: For each sensitive column, the minimum exp(entropy) of a class, with the natural logarithm (entropy
             l-diversity; ibid.).
-        t: For each sensitive column, the greatest distance between the distribution in a class and that in the table
+        t: For each sensitive column, the maximum distance between the distribution in a class and that in the table
             (t-closeness; Li et al. 2007): the earth mover's distance, with the ordered distance for numbers, where null
-            precedes the least, and the equal distance for all others.
+            precedes the smallest, and the equal distance for all others.
     """
 
     rows: int = 0
@@ -112,7 +112,7 @@ def risk(
         raise UsageError('quasi_identifiers and sensitive must be lists of columns, such as ["age_range"].')
     require_columns(table, (*quasi_identifiers, *sensitive, *([person] if person else [])))
     if not quasi_identifiers:
-        raise UsageError("quasi_identifiers must name at least one column.")
+        raise UsageError("`quasi_identifiers` must name at least one column.")
     if both := sorted({*quasi_identifiers} & {*sensitive}):
         raise UsageError(f"{', '.join(both)} cannot be both a quasi-identifier and sensitive.")
     names = list(dict.fromkeys(quasi_identifiers))
@@ -192,7 +192,7 @@ def journalist_risk(
     joined = sizes[0].join(sizes[1], on=names, how="left", nulls_equal=True, suffix=" in population").collect()
     own, all_people = joined[_SIZE], joined[f"{_SIZE} in population"].fill_null(0)
     if (own > all_people).any():
-        raise UsageError("population must contain all people of the frame, with the same quasi-identifiers.")
+        raise UsageError("`population` must contain all people of the frame, with the same quasi-identifiers.")
     if joined.is_empty():
         return JournalistRisk(0.0, 0.0)
     highest: Any = (1 / all_people).max()

@@ -90,7 +90,7 @@ class RowPseudonyms:
         self._rows = self._sum = 0
 
     def prepare(self, frames: Iterable[pl.DataFrame], rows: int) -> Iterator[SharedRows]:
-        """Yield the rows with pseudonyms for the recipient, in the order of these, with their links.
+        """Yield the rows with pseudonyms for the recipient, sorted by these, and the links of the rows.
 
         Args:
             frames: The rows.

@@ -19,7 +19,7 @@ _MAX_DESCRIPTION_BYTES = 10_000_000
 def list_not_inspected(
     storage: Storage, exports: Sequence[Manifest], unmanaged: Iterable[Path], running: Sequence[str]
 ) -> list[str]:
-    """Return the files below the folder that belong to no export, and are no unmanaged data files.
+    """Return the files below the folder that belong to no export, and are not unmanaged data files.
 
     Args:
         storage: The folder.

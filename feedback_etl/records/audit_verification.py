@@ -83,20 +83,20 @@ def verify_folder(
     return _verify_once(storage, keys, data=data, head=head) if result.problems else result
 
 
-def require_untampered(folder: StorageLike, keys: Iterable[Key], undone: str) -> None:
+def require_untampered(folder: StorageLike, keys: Iterable[Key], action: str) -> None:
     """Refuse to rewrite, and thereby to sign, what someone else has changed.
 
     Args:
         folder: The folder or the object store of the exports.
         keys: The available keys; what others have signed is not verified.
-        undone: What was not done, as a participle.
+        action: What is not done then, as a participle such as "removed".
 
     Raises:
         ExportFileError: The log, a manifest or the tombstones were changed.
     """
     if problems := verify_folder(folder, keys).tampering:
         raise ExportFileError(
-            f"{folder} does not verify ({problems[0]}), so nothing was {undone}. Restore the file from a backup; "
+            f"{folder} does not verify ({problems[0]}), so nothing was {action}. Restore the file from a backup; "
             "`feedback-etl audit verify` shows all problems."
         )
 

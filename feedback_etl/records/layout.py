@@ -5,7 +5,7 @@
       feedback_training_20251025_120000.manifest.json    named last: the commit point
       rejected/feedback_training_20251025_120000_rejected.txt
       .feedback_etl/feedback_training_20251025_120000.rows    digests of the rows that an incremental export read
-      .feedback_etl/feedback_training_20251025_120000.pending    rows of a series that wait for k people
+      .feedback_etl/feedback_training_20251025_120000.pending    pending rows of a series
       .feedback_etl/feedback_training_20251025_120000.members    people of its equivalence classes, as digests
       .feedback_etl/feedback_training_20251025_120000.links    the analysis of each row of a shared export
 
@@ -79,11 +79,6 @@ def rejected_part_path(stem: str, number: int) -> str:
     return f"{REJECTED_FOLDER}/{stem}/part-{number:05}{REJECTED_SUFFIX}"
 
 
-def spooled_part_path(stem: str, number: int) -> str:
-    """Return the path of the spooled rows of a part in the folder."""
-    return f"{STATE_FOLDER}/{stem}/part-{number:05}.arrow"
-
-
 def parse_part_number(path: str) -> int:
     """Parse the number of a part of any kind from its path.
 
@@ -91,11 +86,6 @@ def parse_part_number(path: str) -> int:
     7
     """
     return int(path.rpartition("part-")[2].partition(".")[0])
-
-
-def seen_rows_part_path(stem: str, number: int) -> str:
-    """Return the path of the seen rows of a part in the folder."""
-    return f"{STATE_FOLDER}/{stem}/part-{number:05}.rows"
 
 
 def earlier_seen_rows_path(stem: str) -> str:
@@ -108,55 +98,29 @@ def small_classes_path(stem: str) -> str:
     return f"{STATE_FOLDER}/{stem}/small_classes.arrow"
 
 
+def state_path(stem: str, kind: str) -> str:
+    """Return the path of a file of the state folder: rows, members, pending, links; spool, under its staged name only.
+
+    >>> state_path("feedback_training_20251025_120000", "rows")
+    '.feedback_etl/feedback_training_20251025_120000.rows'
+    """
+    return f"{STATE_FOLDER}/{stem}.{kind}"
+
+
+def state_part_path(stem: str, kind: str, number: int) -> str:
+    """Return the path of a part of a file of the state folder; spooled rows are of the kind arrow."""
+    return f"{STATE_FOLDER}/{stem}/part-{number:05}.{kind}"
+
+
 def part_folders(stem: str) -> list[str]:
     """Return the folders that a partitioned export may use."""
     return [stem, f"{REJECTED_FOLDER}/{stem}", f"{STATE_FOLDER}/{stem}"]
 
 
-def seen_rows_path(stem: str) -> str:
-    """Return the path of the seen rows in the folder."""
-    return f"{STATE_FOLDER}/{stem}.rows"
-
-
-def pending_path(stem: str) -> str:
-    """Return the path of the pending rows of a series in the folder."""
-    return f"{STATE_FOLDER}/{stem}.pending"
-
-
-def members_path(stem: str) -> str:
-    """Return the path of the members of the equivalence classes of a series in the folder."""
-    return f"{STATE_FOLDER}/{stem}.members"
-
-
-def pending_part_path(stem: str, number: int) -> str:
-    """Return the path of the pending rows of a part in the folder."""
-    return f"{STATE_FOLDER}/{stem}/part-{number:05}.pending"
-
-
-def members_part_path(stem: str) -> str:
-    """Return the path of the members of the equivalence classes in the folder, of an export in parts."""
-    return f"{STATE_FOLDER}/{stem}/part-00000.members"
-
-
-def links_path(stem: str) -> str:
-    """Return the path of the links of a shared export in the folder."""
-    return f"{STATE_FOLDER}/{stem}.links"
-
-
-def links_part_path(stem: str, number: int) -> str:
-    """Return the path of the links of a part in the folder."""
-    return f"{STATE_FOLDER}/{stem}/part-{number:05}.links"
-
-
-def spool_path(stem: str) -> str:
-    """Return the path of spooled rows in the folder; they exist under its staged name only."""
-    return f"{STATE_FOLDER}/{stem}.spool"
-
-
 def export_paths(stem: str) -> list[str]:
     """Return all paths in the folder that an export may use."""
     data = (f"{stem}{suffix}" for suffix in DATA_SUFFIXES)
-    state = (seen_rows_path(stem), links_path(stem), members_path(stem), pending_path(stem), spool_path(stem))
+    state = (state_path(stem, kind) for kind in ("rows", "links", "members", "pending", "spool"))
     return [*data, *_rejected_paths(stem), *state, manifest_path(stem)]
 
 

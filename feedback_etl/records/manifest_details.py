@@ -1,7 +1,8 @@
 """Details of an export for its manifest and its audit record."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
@@ -73,7 +74,7 @@ def build_manifest(details: ManifestDetails, run: ExportRun, files: list[DataFil
         key_id=get_key_id(run.key),
         scheme=_scheme(details, run.key),
         source=details.source,
-        tools={name: version(name) for name in _TOOLS},
+        tools=dict(_tool_versions()),
         audit_head=audit_head,
         chain=details.chain,
         consent=list(details.consent),
@@ -81,6 +82,11 @@ def build_manifest(details: ManifestDetails, run: ExportRun, files: list[DataFil
     )
     manifest.sign(run.key)
     return manifest
+
+
+@cache
+def _tool_versions() -> Mapping[str, str]:
+    return {name: version(name) for name in _TOOLS}
 
 
 def build_abort_marker(started: Record, audit_head: str) -> Manifest:

@@ -1,6 +1,6 @@
 """Files that are installed with the package: notebooks, and examples of a role and of a row model."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -32,16 +32,13 @@ def copy_notebooks(folder: Path) -> list[Path]:
     notebooks = list_bundled("notebooks", "*.ipynb")
     if existing := [path.name for path in notebooks if (folder / path.name).exists()]:
         raise ExportFileError(f"{folder} already has {', '.join(existing)}. Name another folder.")
-    return copy_files(notebooks, folder)
+    return write_files({path.name: path.read_bytes() for path in notebooks}, folder)
 
 
-def copy_files(paths: Iterable[Path], folder: Path) -> list[Path]:
-    """Copy files to a folder, which is created if missing; existing files are replaced."""
-    copies = []
+def write_files(contents: Mapping[str, bytes], folder: Path) -> list[Path]:
+    """Write files to a folder, which is created if missing, and return their paths; existing files are replaced."""
     with explain_write_errors(folder, "Name another folder."):
         folder.mkdir(parents=True, exist_ok=True)
-        for path in paths:
-            copy = folder / path.name
-            replace_private_file(copy, temporary_path(folder, path.name), path.read_bytes(), is_public=True)
-            copies.append(copy)
-    return copies
+        for name, content in contents.items():
+            replace_private_file(folder / name, temporary_path(folder, name), content, is_public=True)
+    return [folder / name for name in contents]

@@ -100,7 +100,7 @@ def _stack(item: Stack, highest: float, tones: Sequence[str], left: float, width
 
 
 def _heights(exact: Sequence[float]) -> list[float]:
-    """Raise heights that are too small to see; the greatest is reduced by as much, if possible.
+    """Raise heights that are too small to see; the largest is reduced by as much, if possible.
 
     >>> _heights([100.0, 0.0, 0.5]), _heights([0.2, 0.1])
     ([97.5, 0.0, 3.0], [3.0, 3.0])

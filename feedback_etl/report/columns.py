@@ -38,7 +38,7 @@ class Column(NamedTuple):
         type: Type in words.
         kind: How it is shown; the values of a hidden column, which identify a person, never are.
         ordered: Whether its values have a natural order.
-        bounds: Least and greatest allowed number, if any.
+        bounds: Minimum and maximum allowed number, if any.
     """
 
     name: str
@@ -57,14 +57,14 @@ class Column(NamedTuple):
 def list_columns(manifest: Manifest) -> list[Column]:
     """List the columns of an export, as its manifest and the contract describe them."""
     properties = manifest_schema(manifest)["properties"]
-    return [_column(name, properties.get(name, _UNKNOWN), manifest.schema) for name in manifest.columns]
+    return [_describe_column(name, properties.get(name, _UNKNOWN), manifest.schema) for name in manifest.columns]
 
 
-def _column(name: str, schema: Mapping[str, Any], feedback: FeedbackSchema) -> Column:
+def _describe_column(name: str, schema: Mapping[str, Any], feedback: FeedbackSchema) -> Column:
     json_type = schema.get("type", ["string", "null"])  # a list of values has no type
     types = [json_type] if isinstance(json_type, str) else json_type
     bounds = (schema["minimum"], schema["maximum"]) if "minimum" in schema else None
-    kind = _kind(name, types[0], schema.get("pattern", ""), feedback)
+    kind = _find_kind(name, types[0], schema.get("pattern", ""), feedback)
     description = [
         "one of a list" if "enum" in schema else _TYPE_NAMES.get(kind) or _TYPE_NAMES.get(types[0]) or types[0]
     ]
@@ -75,7 +75,7 @@ def _column(name: str, schema: Mapping[str, Any], feedback: FeedbackSchema) -> C
     )
 
 
-def _kind(name: str, type_: str, pattern: str, feedback: FeedbackSchema) -> Kind:
+def _find_kind(name: str, type_: str, pattern: str, feedback: FeedbackSchema) -> Kind:
     """Return how a column is shown; pseudonyms and times are recognised by their pattern."""
     if name in (PSEUDONYM, feedback.item, IMAGE_URL.name) or pattern == PSEUDONYM_PATTERN:
         return "hidden"
@@ -97,13 +97,13 @@ def bin_values(column: Column, frame: pl.DataFrame) -> pl.Expr:
     if column.kind == "array":
         return decode_list(value)
     if column.kind == "time":
-        return _period(value.str.to_datetime(ISO_FORMAT, strict=False), frame)
+        return _bin_times(value.str.to_datetime(ISO_FORMAT, strict=False), frame)
     if column.kind == "number":
-        return _step(column, value.cast(pl.Float64, strict=False), frame)
+        return _bin_numbers(column, value.cast(pl.Float64, strict=False), frame)
     return value
 
 
-def _period(time: pl.Expr, frame: pl.DataFrame) -> pl.Expr:
+def _bin_times(time: pl.Expr, frame: pl.DataFrame) -> pl.Expr:
     """Bin times by days, weeks, months or years, depending on their span."""
     first, last = frame.select(time.min().alias("first"), time.max().alias("last")).row(0)
     days = (last - first).days if first else 0
@@ -112,22 +112,22 @@ def _period(time: pl.Expr, frame: pl.DataFrame) -> pl.Expr:
     return time.dt.truncate(unit).dt.strftime(time_format)
 
 
-def _step(column: Column, number: pl.Expr, frame: pl.DataFrame) -> pl.Expr:
+def _bin_numbers(column: Column, number: pl.Expr, frame: pl.DataFrame) -> pl.Expr:
     """Bin numbers by steps of a round width, unless few are distinct; with known bounds the last step is closed."""
     quantiles = (number.quantile(0.01).alias("low"), number.quantile(0.99).alias("high"))
     low, high = column.bounds or frame.select(quantiles).row(0)
     has_few = frame.select(number.drop_nulls().n_unique()).item() <= _MAX_STEPS
     if has_few or not math.isfinite(high - low) or high <= low:
-        return _plain(number)
+        return _format_number(number)
     width = round_width((high - low) / _MAX_STEPS)
     start = (number / width).floor() * width
     if column.bounds:
         start = start.clip(upper_bound=high - width)
     is_last = pl.lit(column.bounds is not None) & (start + width == high)
     to = pl.when(is_last).then(pl.lit("to")).otherwise(pl.lit("to under"))
-    return pl.format("{} {} {}", _plain(start), to, _plain(start + width))
+    return pl.format("{} {} {}", _format_number(start), to, _format_number(start + width))
 
 
-def _plain(number: pl.Expr) -> pl.Expr:
+def _format_number(number: pl.Expr) -> pl.Expr:
     """Format a number without a trailing `.0`."""
     return number.round(6).cast(pl.String).str.strip_suffix(".0")

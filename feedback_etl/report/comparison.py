@@ -6,7 +6,7 @@ from datetime import datetime
 from feedback_etl.training.committed_export import CommittedExport, may_share_pairs
 
 MAX_RATIO = 2
-"""Greatest ratio of the lengths of two comparable windows; a missed night doubles the window of an increment."""
+"""Maximum ratio of the lengths of two comparable windows; a missed night doubles the window of an increment."""
 
 
 def find_compared(exports: Sequence[CommittedExport]) -> list[CommittedExport]:
@@ -29,7 +29,7 @@ def is_comparable(first: CommittedExport, second: CommittedExport) -> bool:
     """Return whether a difference between the rows of two exports of one kind can be called drift.
 
     They are in one folder, have equal settings, and are both full exports or increments of one series; a difference of
-    places, of options or of a backlog is no drift. Their windows are known and select by the creation time, and both
+    places, of options or of a backlog is not drift. Their windows are known and select by the creation time, and both
     have no start, or one is at most `MAX_RATIO` times as long as the other.
     """
     exports = (first, second)

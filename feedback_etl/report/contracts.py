@@ -7,12 +7,10 @@ from typing import Any
 
 from feedback_etl.database import tables
 from feedback_etl.records.manifest import Manifest
-from feedback_etl.report.bundled_files import copy_files, list_bundled
+from feedback_etl.report.bundled_files import list_bundled, write_files
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.schema.column_types import ExtraColumn
 from feedback_etl.schema.model import FeedbackSchema
-from feedback_etl.storage.errors import explain_write_errors
-from feedback_etl.storage.posix import replace_private_file, temporary_path
 from feedback_etl.transform.age_hierarchy import is_generalized
 from feedback_etl.transform.row_schema import row_schema
 
@@ -24,7 +22,7 @@ def contracts(schema: FeedbackSchema = CLASSIC_SCHEMA) -> dict[str, str]:
     """Return the text of every contract by file name, for exports of this schema."""
     return {
         "training_pair.schema.json": json.dumps(row_schema(schema), indent=2) + "\n",
-        **{f"source.{name}.sql": tables.application_schema_sql(name) for name in tables.DIALECTS},
+        **{f"source.{name}.sql": tables.render_application_schema(name) for name in tables.DIALECTS},
     }
 
 
@@ -44,10 +42,6 @@ def write_contracts(
     Raises:
         ExportFileError: A contract cannot be written.
     """
-    written = []
-    with explain_write_errors(folder, "Name another folder."):
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in contracts(schema.with_options(extra_columns, age_edges)).items():
-            replace_private_file(folder / name, temporary_path(folder, name), text.encode(), is_public=True)
-            written.append(folder / name)
-    return written + copy_files([path for path in list_bundled("schemas", "*.*") if path.name in EXAMPLES], folder)
+    texts = contracts(schema.with_options(extra_columns, age_edges))
+    examples = {path.name: path.read_bytes() for path in list_bundled("schemas", "*.*") if path.name in EXAMPLES}
+    return write_files({name: text.encode() for name, text in texts.items()} | examples, folder)

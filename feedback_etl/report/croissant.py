@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from feedback_etl.database.window import parse_window
-from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.plurals import pluralize
 from feedback_etl.records.manifest import DataFile, Manifest
@@ -21,6 +20,7 @@ from feedback_etl.schema.model import SUBJECT_HASH
 from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.location import open_storage, require_storage
 from feedback_etl.training.committed_export import CommittedExport, may_share_pairs
+from feedback_etl.training.export_catalog import no_export_error
 from feedback_etl.transform.row_schema import TIME
 
 CROISSANT = "croissant.json"
@@ -78,10 +78,7 @@ def croissant(folder: object, exports: Sequence[Manifest]) -> dict[str, Any]:
     """
     files = [(manifest, file) for manifest in exports if not manifest.pruned_at for file in manifest.all("pairs")]
     if not files:
-        pruned = f" ({len(exports):,} pruned)" if exports else ""
-        raise ExportFileError(
-            f"{folder} contains no export with its files{pruned}; create one with `feedback-etl export`."
-        )
+        raise no_export_error(folder, pruned=len(exports))
     manifests = [manifest for manifest, _ in files]
     return {
         "@context": _CONTEXT,
@@ -92,9 +89,9 @@ def croissant(folder: object, exports: Sequence[Manifest]) -> dict[str, Any]:
         "dateCreated": manifests[0].created_at,
         "datePublished": manifests[-1].created_at,
         "isLiveDataset": True,
-        "rai:personalSensitiveInformation": _sensitive(manifests),
-        "distribution": [_file(file) for _, file in files],
-        "recordSet": [_records(manifest, file) for manifest, file in files],
+        "rai:personalSensitiveInformation": _list_sensitive(manifests),
+        "distribution": [_describe_file(file) for _, file in files],
+        "recordSet": [_describe_records(manifest, file) for manifest, file in files],
     }
 
 
@@ -105,7 +102,7 @@ def _may_repeat(exports: Sequence[Manifest]) -> bool:
     return any(may_share_pairs(*pair) for pair in combinations(committed.values(), 2))
 
 
-def _sensitive(exports: Sequence[Manifest]) -> list[str]:
+def _list_sensitive(exports: Sequence[Manifest]) -> list[str]:
     """List the personal and sensitive data, extra columns included."""
     columns = dict.fromkeys(column for manifest in exports for column in manifest.declared_columns)
     descriptions = {SUBJECT_HASH: "Pseudonyms of people"}
@@ -118,7 +115,7 @@ def _sensitive(exports: Sequence[Manifest]) -> list[str]:
     return [*classic, *extra]
 
 
-def _file(file: DataFile) -> dict[str, Any]:
+def _describe_file(file: DataFile) -> dict[str, Any]:
     return {
         "@type": "cr:FileObject",
         "@id": file.path,
@@ -130,45 +127,45 @@ def _file(file: DataFile) -> dict[str, Any]:
     }
 
 
-def _records(manifest: Manifest, file: DataFile) -> dict[str, Any]:
-    name = _part_name(file.path) if "/" in file.path else manifest.stem
+def _describe_records(manifest: Manifest, file: DataFile) -> dict[str, Any]:
+    name = _name_part(file.path) if "/" in file.path else manifest.stem
     schema = manifest_schema(manifest)["properties"]
     return {
         "@type": "cr:RecordSet",
         "@id": name,
         "name": name,
         "description": f"{pluralize(file.rows, 'row')} of {parse_window(manifest.window) or 'an unknown window'}.",
-        "field": [_field(name, file.path, column, schema.get(column, {})) for column in manifest.columns],
+        "field": [_describe_field(name, file.path, column, schema.get(column, {})) for column in manifest.columns],
     }
 
 
-def _part_name(path: str) -> str:
+def _name_part(path: str) -> str:
     """Return the path of a part without its suffix."""
     folder, _, name = path.rpartition("/")
     return f"{folder}/{name.split('.')[0]}"
 
 
-def _field(stem: str, path: str, name: str, schema: dict[str, Any]) -> dict[str, Any]:
+def _describe_field(stem: str, path: str, name: str, schema: dict[str, Any]) -> dict[str, Any]:
     one_of = f" One of {', '.join(filter(None, schema['enum']))}." if "enum" in schema else ""
     return {
         "@type": "cr:Field",
         "@id": f"{stem}/{name}",
         "name": name,
         "description": schema.get("description", "Not a column of the contract.") + one_of,
-        "dataType": _data_type(schema),
-        **({"repeated": True} if _json_type(schema) == "array" and ".parquet" in path else {}),
+        "dataType": _find_data_type(schema),
+        **({"repeated": True} if _find_json_type(schema) == "array" and ".parquet" in path else {}),
         "source": {"fileObject": {"@id": path}, "extract": {"column": name}},
     }
 
 
-def _data_type(schema: dict[str, Any]) -> str:
+def _find_data_type(schema: dict[str, Any]) -> str:
     """Return the type of a column; times are recognised by their pattern, since JSON has no type for them."""
     if schema.get("pattern") == TIME:
         return "sc:DateTime"
-    return _TYPES[_json_type(schema)]
+    return _TYPES[_find_json_type(schema)]
 
 
-def _json_type(schema: dict[str, Any]) -> str:
+def _find_json_type(schema: dict[str, Any]) -> str:
     types: str | Sequence[str] = schema.get("type", "string")
     return types if isinstance(types, str) else types[0]
 

@@ -57,11 +57,11 @@ class ReportData(NamedTuple):
         rows: Rows of the selected exports, each pair once.
         dictionary: Columns of the selected exports.
         quasi_identifiers: Quasi-identifiers of the equivalence classes.
-        sizes: Sizes of the equivalence classes, the least first.
+        sizes: Sizes of the equivalence classes, the smallest first.
         person: Column whose values are counted as people in classes and distributions.
         overlap: Share of the newer window of the two compared exports that is in the older one too, 0 to 1; None if
             they overlap by an unknown share.
-        drift: Drift between the two, the greatest first.
+        drift: Drift between the two, the largest first.
         verdicts: Verification of the audit log of each folder.
     """
 
@@ -92,10 +92,10 @@ def collect_data(exports: Sequence[CommittedExport], keys: Iterable[Key], create
     keys, folders = list(keys), list(dict.fromkeys(str(export.storage) for export in exports))
     refreshed = refresh_exports(exports)
     selection = select_exports(refreshed)
-    rows, columns = Rows(selection.combined), _columns(selection.combined)
+    rows, columns = Rows(selection.combined), _list_columns(selection.combined)
     has_people = [_PERSON in export.manifest.columns for export in selection.combined]
     person = _PERSON if has_people and all(has_people) else "analysis_hash"
-    quasi_identifiers = [name for name in _quasi_identifiers(selection.combined) if name in columns]
+    quasi_identifiers = [name for name in _find_quasi_identifiers(selection.combined) if name in columns]
     row_count = rows.read(person).height
     return ReportData(
         created_at=created_at,
@@ -107,22 +107,24 @@ def collect_data(exports: Sequence[CommittedExport], keys: Iterable[Key], create
         rows=row_count,
         dictionary=[distribution(rows.read(name, person), column, person=person) for name, column in columns.items()],
         quasi_identifiers=quasi_identifiers,
-        sizes=_sizes(rows.read(*quasi_identifiers, person), quasi_identifiers, person) if quasi_identifiers else [],
+        sizes=_count_sizes(rows.read(*quasi_identifiers, person), quasi_identifiers, person)
+        if quasi_identifiers
+        else [],
         person=person,
         overlap=measure_overlap(*selection.compared) if selection.compared else 0.0,
-        drift=_drift(selection.compared, columns),
+        drift=_measure_drift(selection.compared, columns),
         verdicts={folder: verify_folder(folder, keys) for folder in folders},
     )
 
 
-def _columns(exports: Sequence[CommittedExport]) -> dict[str, Column]:
+def _list_columns(exports: Sequence[CommittedExport]) -> dict[str, Column]:
     """Return the columns of all exports by name, as in the newest; a column that one export hides is hidden."""
     columns = [column for export in exports for column in list_columns(export.manifest)]
     hidden = {column.name for column in columns if column.kind == "hidden"}
     return {column.name: column for column in columns if column.kind == "hidden" or column.name not in hidden}
 
 
-def _drift(compared: Sequence[CommittedExport], columns: Mapping[str, Column]) -> list[Drift]:
+def _measure_drift(compared: Sequence[CommittedExport], columns: Mapping[str, Column]) -> list[Drift]:
     """Measure the drift in the columns that two exports have in common; empty without two exports."""
     if not compared:
         return []
@@ -165,13 +167,13 @@ def _list_exports(location: str | Path) -> list[CommittedExport]:
     return [CommittedExport.from_manifest(storage, manifest) for manifest in manifests]
 
 
-def _quasi_identifiers(exports: Sequence[CommittedExport]) -> Sequence[str]:
+def _find_quasi_identifiers(exports: Sequence[CommittedExport]) -> Sequence[str]:
     """Return the quasi-identifiers of the newest export with a measured risk."""
     risks: list[dict[str, Any]] = [export.manifest.risk for export in reversed(exports) if export.manifest.risk]
     return risks[0]["quasi_identifiers"] if risks else exports[-1].manifest.schema.quasi_identifiers if exports else ()
 
 
-def _sizes(frame: pl.DataFrame, quasi_identifiers: list[str], person: str) -> list[ClassSize]:
+def _count_sizes(frame: pl.DataFrame, quasi_identifiers: list[str], person: str) -> list[ClassSize]:
     """Count the equivalence classes of each size."""
     classes = frame.group_by(quasi_identifiers).agg(pl.col(person).n_unique().alias("size"), pl.len().alias("rows"))
     sizes = []

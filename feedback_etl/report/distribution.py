@@ -12,7 +12,7 @@ from feedback_etl.report.columns import Column, bin_values
 MAX_BINS = 15
 """Bins shown one by one, empty among them; the others are grouped."""
 
-_NUMBER = re.compile(r"(?<!\d)-?\d+(?:\.\d+)?")  # the hyphen of 18-25 is no sign
+_NUMBER = re.compile(r"(?<!\d)-?\d+(?:\.\d+)?")  # the hyphen of 18-25 is not a sign
 
 
 class Share(NamedTuple):
@@ -62,7 +62,7 @@ def distribution(frame: pl.DataFrame, column: Column, *, person: str) -> Distrib
     >>> distribution(rows, weeks, person="who").shares
     [Share(label='1_week', rows=6), Share(label='other (2 values)', rows=7)]
     """
-    shown, grouped = _split_rare(_counts(frame, column, person))
+    shown, grouped = _split_rare(_count_bins(frame, column, person))
     rare = any(count.label is None for count in grouped)
     values = frame.get_column(column.name).drop_nulls()
     return Distribution(
@@ -70,7 +70,7 @@ def distribution(frame: pl.DataFrame, column: Column, *, person: str) -> Distrib
         frame.height,
         None if rare else frame.height - len(values),
         _count_distinct(values, column),
-        [] if column.kind == "hidden" else [*_shares(shown, column), *_group(grouped)],
+        [] if column.kind == "hidden" else [*_list_shares(shown, column), *_group_rare(grouped)],
     )
 
 
@@ -81,7 +81,7 @@ def _count_distinct(values: pl.Series, column: Column) -> int:
     return values.to_frame().select(bin_values(column, values.to_frame())).to_series().explode().n_unique()
 
 
-def _counts(frame: pl.DataFrame, column: Column, person: str) -> list[_Count]:
+def _count_bins(frame: pl.DataFrame, column: Column, person: str) -> list[_Count]:
     """Count rows and people of all bins, empty first, then the most frequent."""
     bins = frame.select(bin_values(column, frame).alias("bin"), pl.col(person).alias("person"))
     if column.is_list:
@@ -100,12 +100,12 @@ def _split_rare(counts: list[_Count]) -> tuple[list[_Count], list[_Count]]:
     return shown, grouped
 
 
-def _shares(counts: list[_Count], column: Column) -> list[Share]:
+def _list_shares(counts: list[_Count], column: Column) -> list[Share]:
     shares = [Share(label, rows) for label, rows, _ in counts if label is not None]
-    return sorted(shares, key=lambda share: _natural(share.label)) if column.ordered else shares
+    return sorted(shares, key=lambda share: _split_numbers(share.label)) if column.ordered else shares
 
 
-def _group(counts: list[_Count]) -> list[Share]:
+def _group_rare(counts: list[_Count]) -> list[Share]:
     """Return grouped bins as one share; an empty list for no bins."""
     label = f"other ({pluralize(len(counts), 'value')})"
     if any(count.label is None for count in counts):
@@ -113,10 +113,10 @@ def _group(counts: list[_Count]) -> list[Share]:
     return [Share(label, sum(count.rows for count in counts))] if counts else []
 
 
-def _natural(label: str) -> tuple[list[float], str]:
+def _split_numbers(label: str) -> tuple[list[float], str]:
     """Return a sort key that puts 2_weeks before 10_weeks, and <18 before 18-25.
 
-    >>> sorted(["10_weeks", "2_weeks", "50+", "18-25", "<18"], key=_natural)
+    >>> sorted(["10_weeks", "2_weeks", "50+", "18-25", "<18"], key=_split_numbers)
     ['2_weeks', '10_weeks', '<18', '18-25', '50+']
     """
     return [float(number) for number in _NUMBER.findall(label)], label

@@ -75,7 +75,7 @@ def can_drift(column: Column) -> bool:
 
 
 def drift(before: pl.DataFrame, now: pl.DataFrame, columns: Sequence[Column]) -> list[Drift]:
-    """Measure the drift of comparable columns, the greatest first.
+    """Measure the drift of comparable columns, the largest first.
 
     Empty is a bin of its own; values in fewer than five rows are one bin; of lists the elements are counted.
     """

@@ -53,7 +53,7 @@ def list_outcomes(exports: Sequence[CommittedExport]) -> list[ExportOutcome]:
             label=name[:10] if days[name[:10]] == 1 else f"{name[:10]}\n{name[11:19]}",
             mode=_describe_mode(export.manifest),
             manifest=export.manifest,
-            counts=[_statistic(export.manifest, statistic) for statistic in SERIES],
+            counts=[_read_statistic(export.manifest, statistic) for statistic in SERIES],
         )
         for export, name in zip(exports, names, strict=True)
     ]
@@ -64,14 +64,14 @@ def _name_exports(exports: Sequence[CommittedExport]) -> list[str]:
     names = [export.manifest.created_at[:19].replace("T", " ") for export in exports]
     is_one_folder = len({str(export.storage) for export in exports}) == 1
     for detail in ([] if is_one_folder else [[str(export.storage) for export in exports]]) + [
-        [_short_stem(export.manifest) for export in exports]
+        [_shorten_stem(export.manifest) for export in exports]
     ]:
         counts = Counter(names)
         names = [name if counts[name] == 1 else f"{name} {text}" for name, text in zip(names, detail, strict=True)]
     return names
 
 
-def _short_stem(manifest: Manifest) -> str:
+def _shorten_stem(manifest: Manifest) -> str:
     """Return the number of an export among those of its second, such as "(2)", or the stem of an adopted file."""
     match = STEM.fullmatch(manifest.stem)
     return f"({int((match[1] or '_0')[1:]) + 1})" if match else manifest.stem
@@ -83,7 +83,7 @@ def _describe_mode(manifest: Manifest) -> str:
     return f"{manifest.mode}{number}{', pruned' if manifest.pruned_at else ''}"
 
 
-def _statistic(manifest: Manifest, name: str) -> int:
+def _read_statistic(manifest: Manifest, name: str) -> int:
     """Return a statistic of a manifest; 0 if it has none, as for adopted files."""
     value = manifest.statistics.get(name, 0)
     return value if isinstance(value, int) else 0
@@ -110,7 +110,7 @@ def account_for_rows(
     current = {(str(export.storage), export.manifest.stem): export.manifest for export in refreshed}
     manifests = [current.get((str(export.storage), export.manifest.stem), export.manifest) for export in exports]
     adopted = sum(manifest.rows + manifest.erased_rows for manifest in manifests if manifest.mode == ADOPTED)
-    exported = sum(_statistic(manifest, "exported_records") for manifest in manifests if manifest.mode != ADOPTED)
+    exported = sum(_read_statistic(manifest, "exported_records") for manifest in manifests if manifest.mode != ADOPTED)
     remaining = sum(manifest.rows for manifest in manifests)
     existing = sum(export.manifest.rows for export in refreshed)
     together = sum(export.manifest.rows for export in combined)

@@ -104,7 +104,7 @@ def _classes(sizes: list[ClassSize], quasi_identifiers: list[str]) -> Markup:
 def _drift(drift: list[Drift]) -> Markup:
     """Draw the drift of each column."""
     items = [Bar(item.column, item.psi, f"{item.psi:.3f}", _TONES[item.verdict]) for item in drift]
-    description = "Population stability index of each column, the greatest first."
+    description = "Population stability index of each column, the largest first."
     return bars("Drift by column", description, items, marks=[(MODERATE, f"{MODERATE:g}"), (LARGE, f"{LARGE:g}")])
 
 

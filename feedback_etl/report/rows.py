@@ -32,7 +32,7 @@ class Rows:
 
     def __init__(self, exports: Sequence[CommittedExport]) -> None:
         self._exports = exports
-        self._kept = _last_copies(exports) if len(exports) > 1 else None
+        self._kept = _find_last_copies(exports) if len(exports) > 1 else None
 
     def read(self, *names: str) -> pl.DataFrame:
         """Read columns of all rows.
@@ -46,7 +46,7 @@ class Rows:
         return rows if self._kept is None else rows.filter(self._kept)
 
 
-def _last_copies(exports: Sequence[CommittedExport]) -> pl.Series:
+def _find_last_copies(exports: Sequence[CommittedExport]) -> pl.Series:
     """Return a mask of the rows that have no newer copy."""
     key = exports[-1].manifest.schema.pair_key
     frames = (read_columns(export, key) for export in exports)

@@ -4,7 +4,7 @@ import math
 
 
 def round_width(least: float) -> float:
-    """Return the least of 1, 2, 5, 10, 20, ... and their tenths that is not below a number.
+    """Return the smallest of 1, 2, 5, 10, 20, ... and their tenths that is not below a number.
 
     >>> round_width(8.3), round_width(0.03), round_width(120)
     (10.0, 0.05, 200.0)

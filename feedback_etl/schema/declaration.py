@@ -52,7 +52,7 @@ class RatingTable(_Table):
 
 
 class ListTable(_Table):
-    """A list of short texts: `[lists.NAME]`; with `[lists.NAME.join]`, `column` is that of the elements there."""
+    """A list of short texts: `[lists.NAME]`; with `[lists.NAME.join]`, `column` is a column of that table."""
 
     role: Literal["quasi_identifier", "sensitive", "insensitive"] = "insensitive"
     joined: bool = False

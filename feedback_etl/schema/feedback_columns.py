@@ -13,7 +13,7 @@ AGE_EDGES = (18, 25, 35, 50)
 """The default ages at which a new age range begins."""
 
 STEP_TOLERANCE = 1e-6
-"""The part of a step by which a value may differ from a multiple of it: 0.1 is no exact binary fraction."""
+"""The part of a step by which a value may differ from a multiple of it: 0.1 is not an exact binary fraction."""
 
 MAX_AGE = 130
 """The largest plausible age in years; the oldest documented person died at 122."""
@@ -49,8 +49,8 @@ class Rating:
     Attributes:
         name: Name in the raw rows and in the export.
         type: "number", or "boolean", which has no scale.
-        min: Least valid value.
-        max: Greatest valid value.
+        min: Minimum valid value.
+        max: Maximum valid value.
         step: Distance of valid values, counted from `min`.
         label: Name of the label that is derived from the rating; the rating's own name by default.
         threshold: Default threshold of a binary label.
@@ -116,7 +116,7 @@ class ListColumn:
     Attributes:
         raw_name: Name in the raw rows.
         name: Name in the export.
-        reason: Reason for rejecting a value that is no array of texts.
+        reason: Reason for rejecting a value that is not an array of texts.
         role: Role of the elements.
         is_joined: Whether elements are exported joined by commas, so that they may contain none. Otherwise the column
             is a list in Parquet and the text of a JSON array in CSV.

@@ -7,7 +7,7 @@ from typing import Any
 from feedback_etl.schema.classic import CLASSIC_SCHEMA, is_classic
 from feedback_etl.schema.column_types import ExtraColumn
 from feedback_etl.schema.feedback_columns import AGE_EDGES, AgeColumn, ListColumn, Rating
-from feedback_etl.schema.model import FeedbackSchema
+from feedback_etl.schema.model import AGE_RANGE_NAME, FeedbackSchema
 
 
 def record_schema(schema: FeedbackSchema) -> dict[str, Any]:
@@ -33,6 +33,24 @@ def read_schema(settings: Mapping[str, Any]) -> FeedbackSchema:
     record = settings.get("schema")
     extra = [ExtraColumn(*column) for column in settings.get("extra_columns", [])]
     return (_from_record(record) if record else CLASSIC_SCHEMA).with_options(extra, settings.get("age_edges"))
+
+
+def describe_schema(record: Mapping[str, Any]) -> str:
+    """Return the columns of a recorded schema in a few words.
+
+    >>> from feedback_etl.schema.column_types import ExtraColumn
+    >>> schema = FeedbackSchema(ratings=(Rating(name="stars", min=1, max=5),), columns=(ExtraColumn("country"),))
+    >>> describe_schema(record_schema(schema)["schema"])
+    'stars 1 to 5, country, item recommendation_id'
+    """
+    schema = _from_record(record)
+    ratings = [
+        f"{rating.name} yes or no" if rating.type == "boolean" else f"{rating.name} {rating.min:g} to {rating.max:g}"
+        for rating in schema.ratings
+    ]
+    names = [*(column.name for column in schema.lists), *(column.name for column in schema.columns)]
+    ages = [AGE_RANGE_NAME] if schema.age else []
+    return ", ".join([*ratings, *names, *ages, *([f"item {schema.item}"] if schema.item else [])])
 
 
 def _to_record(schema: FeedbackSchema) -> dict[str, Any]:

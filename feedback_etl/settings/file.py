@@ -133,7 +133,7 @@ def _parse_toml(path: Path, content: bytes) -> tuple[dict[str, Any], str]:
     """Return the values and the text of a settings file.
 
     Raises:
-        UsageError: It is not TOML. The message contains the position, but nothing of the file.
+        UsageError: The file is not TOML. The message contains the position, but nothing of the file.
     """
     try:
         text = content.decode().replace("\r\n", "\n")

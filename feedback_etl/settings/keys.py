@@ -12,7 +12,7 @@ from feedback_etl.settings.messages import KEY_FILE_VARIABLE, KEY_VARIABLE, NO_K
 from feedback_etl.settings.model import Settings, load_settings
 
 
-class FoundKey(NamedTuple):
+class LocatedKey(NamedTuple):
     """A key and its location, in words."""
 
     key: Key
@@ -61,7 +61,7 @@ def find_active_key(settings: Settings | None = None) -> Key:
     return key
 
 
-def find_key(settings: Settings | None = None) -> FoundKey:
+def find_key(settings: Settings | None = None) -> LocatedKey:
     """Return the configured key: FEEDBACK_ETL_KEY_FILE, FEEDBACK_ETL_KEY, the setting `key_file`, the user's own.
 
     Raises:
@@ -69,12 +69,12 @@ def find_key(settings: Settings | None = None) -> FoundKey:
         KeyUnusableError: The first key found is invalid; no other is tried.
     """
     if named := os.environ.get(KEY_FILE_VARIABLE):
-        return FoundKey(read_key(Path(named)), f"{named} ({KEY_FILE_VARIABLE})")
+        return LocatedKey(read_key(Path(named)), f"{named} ({KEY_FILE_VARIABLE})")
     if text := os.environ.get(KEY_VARIABLE):
-        return FoundKey(Key(text), f"the environment ({KEY_VARIABLE})")
+        return LocatedKey(Key(text), f"the environment ({KEY_VARIABLE})")
     settings = settings or load_settings()
     if settings.key_file is not None:
-        return FoundKey(read_key(settings.key_file), f"{settings.key_file} (key_file in the settings)")
+        return LocatedKey(read_key(settings.key_file), f"{settings.key_file} (key_file in the settings)")
     path = default_key_path()
     try:
         path.lstat()
@@ -82,4 +82,4 @@ def find_key(settings: Settings | None = None) -> FoundKey:
         raise KeyMissingError(NO_KEY) from None
     except OSError:  # `read_key` raises the error with its reason
         pass
-    return FoundKey(read_key(path), str(path))
+    return LocatedKey(read_key(path), str(path))

@@ -13,8 +13,9 @@ from typing import Any, Literal, Unpack, cast
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from feedback_etl.database.custom_query import read_query_file
 from feedback_etl.errors import UsageError
-from feedback_etl.options.export import ExportOptions, option_names
+from feedback_etl.options.export import ExportOptions, list_option_names
 from feedback_etl.options.keywords import DatabaseKeywords, ExportKeywords
 from feedback_etl.options.output import OutputOptions
 from feedback_etl.options.privacy import PrivacyOptions
@@ -140,10 +141,10 @@ class Settings(BaseSettings):
         Raises:
             UsageError: The query file or the model cannot be read, an option is invalid, or options exclude each other.
         """
-        from feedback_etl.database.custom_query import read_query_file
         from feedback_etl.transform.model_loader import load_model
 
-        configured: dict[str, Any] = {name: getattr(self, name) for name in option_names() if name in self._configured}
+        given = {*self.model_fields_set, "extra_columns"}
+        configured: dict[str, Any] = {name: getattr(self, name) for name in list_option_names() if name in given}
         configured["schema"] = self.feedback_schema
         if self.query and "query" not in keywords:
             configured["query"] = read_query_file(self.query)
@@ -171,21 +172,12 @@ class Settings(BaseSettings):
     @property
     def _source_table(self) -> SourceTable | None:
         """The declared source; None for the default tables and for a query that yields the raw columns."""
-        from feedback_etl.database.custom_query import read_query_file
-
         if self.source is None:
             return None
         return self.source.to_source(self.declaration.source_columns, self.declaration.elements, read_query_file)
 
-    @property
-    def _configured(self) -> set[str]:
-        """The names of the options that have a value of these settings; the others have their default."""
-        return {*self.model_fields_set, "extra_columns"}
-
     def to_database_keywords(self) -> DatabaseKeywords:
         """Return the options that describe the database; raises UsageError if the query file cannot be read."""
-        from feedback_etl.database.custom_query import read_query_file
-
         keywords: Any = {name: getattr(self, name) for name in DatabaseKeywords.__annotations__}
         keywords["query"] = read_query_file(self.query) if self.query else None
         keywords["source"] = self._source_table

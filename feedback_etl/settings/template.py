@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 
+from feedback_etl.database.naming import SENSITIVE_REASONS
 from feedback_etl.database.proposal import ColumnProposal, ElementsProposal, Proposal
 from feedback_etl.database.reflection import Scale
 from feedback_etl.schema.feedback_columns import AGE_EDGES
@@ -115,6 +116,13 @@ def _render_excluded(proposal: Proposal) -> Iterator[str]:
             if column.column.kind == "date" and not proposal.find("age"):
                 yield "# The range of the age at the time of the feedback can be:"
                 yield from (f"# {line}" for line in _render_age(column, "date"))
+            if column.reason in SENSITIVE_REASONS and column.column.kind != "list":
+                yield "# Where the law and the people allow it:"
+                yield from (f"# {line}" for line in _render_column(column, role="sensitive"))
+            continue
+        if column.column.kind == "list":
+            yield "# Not exported unless you declare it:"
+            yield from (f"# {line}" for line in (f"[lists.{column.name}]", *_render_name(column)))
             continue
         role = "identifier" if column.is_identifier else "insensitive"
         hint = "as a pseudonym" if column.is_identifier else "or as a quasi_identifier, if others may know it"

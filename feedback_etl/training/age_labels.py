@@ -9,7 +9,7 @@ IS_RANGE = re.compile(r"<[0-9]+|[0-9]+-[0-9]+|[0-9]+\+")
 
 
 def parse_bounds(name: str) -> tuple[float, float]:
-    """Return the least age of a range and the age below which it ends.
+    """Return the lowest age of a range and the age below which it ends.
 
     >>> parse_bounds("<18"), parse_bounds("18-25"), parse_bounds("50+")
     ((-inf, 18.0), (18.0, 25.0), (50.0, inf))

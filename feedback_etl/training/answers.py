@@ -23,7 +23,7 @@ def latest_per_recommendation(frame: Frame, *, schema: FeedbackSchema = CLASSIC_
         schema: Schema of the feedback, whose item stands for the recommendation.
 
     Raises:
-        ValidationError: The frame lacks a column of the pair, or one is of a wrong type; texts are no times.
+        ValidationError: The frame lacks a column of the pair, or one is of a wrong type; texts are not times.
 
     >>> from datetime import datetime
     >>> pair = {"analysis_hash": "73475cb40a568e8d", "recommendation_id": "rec_1"}
@@ -54,7 +54,7 @@ def one_horizon(frame: Frame, timeframe: str) -> Frame:
         The rows in their order, lazy if the frame is.
 
     Raises:
-        UsageError: The timeframe is no text.
+        UsageError: The timeframe is not text.
         ValidationError: The frame lacks a column of the pair or timeframe, or one is of a wrong type.
 
     >>> from datetime import datetime

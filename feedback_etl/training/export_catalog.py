@@ -103,11 +103,14 @@ def require_exports(exports: list[CommittedExport], where: ExportPaths) -> list[
     """
     if not exports:
         where = where if isinstance(where, str | Path) else ", ".join(map(str, where)) or "An empty list"
-        pruned = f" ({count:,} pruned)" if (count := _count_pruned(str(where))) else ""
-        raise ExportFileError(
-            f"{where} contains no export with its files{pruned}; create one with `feedback-etl export`."
-        )
+        raise no_export_error(where, _count_pruned(str(where)))
     return exports
+
+
+def no_export_error(where: object, pruned: int) -> ExportFileError:
+    """Return the error for a folder without an export that has its files."""
+    note = f" ({pruned:,} pruned)" if pruned else ""
+    return ExportFileError(f"{where} contains no export with its files{note}; create one with `feedback-etl export`.")
 
 
 def _count_pruned(where: str) -> int:

@@ -49,7 +49,7 @@ def features(  # noqa: PLR0913  public, flat
 ) -> "Frame | csr_matrix":
     """Encode training pairs as numbers: one row for each pair, in their order, Float32 without nulls.
 
-    Labels are derived from the four ratings, so neither a rating nor its missing indicator is included unless
+    Labels are derived from the ratings, so neither a rating nor its missing indicator is included unless
     requested: a model would find the label in them. Ids, export_date and extra columns (`[columns.NAME]`) are excluded;
     append your own encoding of extra columns, as in
     `pl.concat([encoded, pairs.select(pl.col("price").fill_null(0))], how="horizontal")`.
@@ -91,7 +91,7 @@ def features(  # noqa: PLR0913  public, flat
         that LightGBM or XGBoost refuse (`[]{}<":,`) are replaced by `_`, and a name that repeats another is numbered.
 
     Raises:
-        UsageError: A rating, precision or name in `include` does not exist, or `vocabulary` is no Vocabulary.
+        UsageError: A rating, precision or name in `include` does not exist, or `vocabulary` is not a Vocabulary.
         ImportError: `sparse` is requested without SciPy.
         ValidationError: A column is missing or has a wrong type, or the age ranges have other edges than those of the
             vocabulary (of a lazy frame, only the type is checked).
@@ -116,7 +116,7 @@ def features(  # noqa: PLR0913  public, flat
     is_coarse(timestamp_precision)
     _require_ratings(ratings, schema.rating_names)
     if not isinstance(vocabulary, Vocabulary | None):
-        raise UsageError('vocabulary must be a Vocabulary: use Vocabulary.load("vocabulary.json") or Vocabulary.fit.')
+        raise UsageError('`vocabulary` must be a Vocabulary: use Vocabulary.load("vocabulary.json") or Vocabulary.fit.')
     _require_late_features(include)
     since, time = ([name] if late in include else [] for name, late in zip((TIMEFRAME, TIME), _LATE, strict=True))
     lists = (vocabulary or Vocabulary()).names
@@ -155,7 +155,7 @@ def features(  # noqa: PLR0913  public, flat
 def _require_ratings(ratings: Sequence[str], columns: Sequence[str]) -> None:
     is_list = isinstance(ratings, Sequence) and not isinstance(ratings, str)
     if not is_list or any(ratings.count(name) > 1 for name in ratings):
-        raise UsageError(f'ratings must be a list of distinct ratings, such as ["{columns[0]}"].')
+        raise UsageError(f'`ratings` must be a list of distinct ratings, such as ["{columns[0]}"].')
     if wrong := [name for name in ratings if name not in columns]:
         raise UsageError(f"{wrong[0]} is not a rating; use {', '.join(columns)}.")
 
@@ -163,7 +163,7 @@ def _require_ratings(ratings: Sequence[str], columns: Sequence[str]) -> None:
 def _require_late_features(include: Sequence[str]) -> None:
     if isinstance(include, str) or not {*include} <= {*_LATE}:
         names = " and ".join(f'"{name}"' for name in _LATE)
-        raise UsageError(f"include must be a list of {names}, or empty.")
+        raise UsageError(f"`include` must be a list of {names}, or empty.")
 
 
 def _warn_of_leak(frame: pl.DataFrame) -> None:

@@ -48,7 +48,7 @@ def label(  # noqa: PLR0913  public, flat
         frame: Training pairs.
         of: Name of the label (see the table), of a column such as a declared rating, or an expression.
         kind: "binary" is 1 where the rating reaches the threshold, else 0 (Int8). "ordinal" is the rating as a class
-            from 0 (Int8), for instance 0 to 4, or its number of steps from the least value; a column or expression is
+            from 0 (Int8), for instance 0 to 4, or its number of steps from the lowest value; a column or expression is
             taken as it is and must be integers.
             "regression" is the value (Float32).
         threshold: Threshold of a binary label in the range of the table; the default is in parentheses.
@@ -60,8 +60,8 @@ def label(  # noqa: PLR0913  public, flat
 
     Raises:
         UsageError: The label or kind does not exist, the threshold is missing, out of range, or without effect, or the
-            name is no text.
-        ValidationError: The frame lacks the rating, or it is no number.
+            name is not text.
+        ValidationError: The frame lacks the rating, or it is not a number.
 
     >>> pairs = pl.DataFrame({"helpful_rating": [5, 3, None]})
     >>> label(pairs, "helpful", threshold=4)["label"].to_list()
@@ -72,11 +72,11 @@ def label(  # noqa: PLR0913  public, flat
     [1, 0, None]
     """
     if not isinstance(name, str):
-        raise UsageError("name must be text.")
+        raise UsageError("`name` must be text.")
     if kind not in get_args(LabelKind):
-        raise UsageError(f"kind must be one of {', '.join(get_args(LabelKind))}.")
+        raise UsageError(f"`kind` must be one of {', '.join(get_args(LabelKind))}.")
     if threshold is not None and kind != "binary":
-        raise UsageError(f"threshold has no effect on a label of the kind {kind}; leave it out.")
+        raise UsageError(f"`threshold` has no effect on a label of the kind {kind}; leave it out.")
     named = schema.labels.get(of) if isinstance(of, str) else None
     least, step, class_type = (named.least, named.step, named.class_type) if named else (0, 1, pl.Int8())
     if named:
@@ -101,7 +101,7 @@ def _read_rating(
     reached = named.threshold if threshold is None else threshold
     if reached is not None and (not _is_number(reached) or not named.least < reached <= named.greatest):
         raise UsageError(
-            f"threshold must be greater than {named.least:g}, which every {named.rating} reaches, and at most "
+            f"`threshold` must be greater than {named.least:g}, which every {named.rating} reaches, and at most "
             f"{named.greatest:g}."
         )
     require_pairs(frame, [named.rating], schema=schema)
@@ -120,7 +120,7 @@ def _read_own(
     if not (dtype.is_numeric() or dtype in (pl.Boolean, pl.Null)):
         raise ValidationError(f"A label must be numbers or booleans, but this is {dtype}.")
     if threshold is not None and not _is_number(threshold):
-        raise UsageError("threshold must be a number.")
+        raise UsageError("`threshold` must be a number.")
     if is_ordinal and dtype.is_float():
         raise UsageError("Ordinal classes must be integers: cast the column or expression.")
     reached = 1 if threshold is None and dtype == pl.Boolean else threshold

@@ -53,7 +53,7 @@ def interactions(  # noqa: PLR0913  public, flat
     """
     renamed = dict(names or {})
     if not {*renamed} <= {*_FIELDS, _PROPENSITY}:
-        raise UsageError(f"names can rename {', '.join(_FIELDS)} and {_PROPENSITY} only.")
+        raise UsageError(f"`names` can rename {', '.join(_FIELDS)} and {_PROPENSITY} only.")
     require_group(frame, user)
     require_columns(frame, [item, value, time])
     schema = frame.collect_schema()
@@ -77,10 +77,10 @@ def interactions(  # noqa: PLR0913  public, flat
 
 def _require_propensities(frame: pl.DataFrame | pl.LazyFrame) -> None:
     if not frame.collect_schema()[_PROPENSITY].is_numeric():
-        raise ValidationError("propensity must be numbers.")
+        raise ValidationError("`propensity` must be numbers.")
     if isinstance(frame, pl.DataFrame):
         is_valid = ((frame[_PROPENSITY] > 0) & (frame[_PROPENSITY] <= 1)).fill_null(value=False)
         if wrong := frame.height - int(is_valid.sum()):
             raise ValidationError(
-                f"propensity must be greater than 0 and at most 1; {wrong:,} rows have another value."
+                f"`propensity` must be greater than 0 and at most 1; {wrong:,} rows have another value."
             )

@@ -64,7 +64,8 @@ def split_by_hash(frame: Frame, shares: Mapping[str, float], *, by: str, seed: i
         The parts by name, frames of the given kind, with the rows in their order.
 
     Raises:
-        UsageError: The shares are not positive numbers with the sum 1, `by` cannot be split by, or the seed is no int.
+        UsageError: The shares are not positive numbers with the sum 1, `by` cannot be split by, or the seed is not an
+            int.
 
     >>> pairs = pl.DataFrame({"person": ["e", "a", "b", "e", "c"]})
     >>> parts = split_by_hash(pairs, {"train": 0.5, "test": 0.5}, by="person")
@@ -98,17 +99,17 @@ def k_folds(frame: Frame, folds: int = 5, *, by: str, seed: int = 0, name: str =
         The frame with an additional Int8 column without nulls, lazy if the frame is.
 
     Raises:
-        UsageError: The number of folds is no integer from 2 to 100, `by` cannot be split by, the seed is no int, or the
-            name is no text.
+        UsageError: The number of folds is not an integer from 2 to 100, `by` cannot be split by, the seed is not an
+            int, or the name is not text.
 
     >>> pairs = pl.DataFrame({"person": ["e", "a", "b", "e", "c"]})
     >>> k_folds(pairs, 3, by="person")["fold"].to_list()
     [2, 1, 0, 2, 2]
     """
     if not isinstance(folds, int) or isinstance(folds, bool) or not 2 <= folds <= 100:
-        raise UsageError("folds must be an integer from 2 to 100.")
+        raise UsageError("`folds` must be an integer from 2 to 100.")
     if not isinstance(name, str):
-        raise UsageError("name must be text.")
+        raise UsageError("`name` must be text.")
     _require_exact(frame, by, seed)
     for warning in list_warnings(frame, by):
         warnings.warn(warning, stacklevel=3)
@@ -123,9 +124,9 @@ def _digest_bounds(shares: Mapping[str, float]) -> dict[str, tuple[pl.Expr, pl.E
     if not isinstance(shares, Mapping) or not all(
         isinstance(name, str) and isinstance(share, Real) for name, share in shares.items()
     ):
-        raise UsageError('shares must map names to numbers, such as {"train": 0.8, "test": 0.2}.')
+        raise UsageError('`shares` must map names to numbers, such as {"train": 0.8, "test": 0.2}.')
     if not shares or not all(share > 0 for share in shares.values()) or abs(sum(shares.values()) - 1) > 1e-9:
-        raise UsageError(f"shares must be greater than 0 and have the sum 1; their sum is {sum(shares.values()):g}.")
+        raise UsageError(f"`shares` must be greater than 0 and have the sum 1; their sum is {sum(shares.values()):g}.")
     names = [*shares]
     cumulative = accumulate(Fraction(float(shares[name])) for name in reversed(names[1:]))  # exact, whatever the first
     ends = map(pl.lit, ["", *map(_hex, cumulative), _END])
@@ -141,7 +142,7 @@ def _hex(end: Fraction) -> str:
 def _require_exact(frame: pl.DataFrame | pl.LazyFrame, by: str, seed: int) -> None:
     """Refuse columns whose equal values can have different text on another machine, and seeds that can."""
     if not isinstance(seed, int) or isinstance(seed, bool):
-        raise UsageError("seed must be an integer.")
+        raise UsageError("`seed` must be an integer.")
     require_group(frame, by)
     dtype = frame.collect_schema()[by]
     if not (dtype.is_integer() or dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null)):
@@ -158,7 +159,7 @@ def require_group(frame: pl.DataFrame | pl.LazyFrame, by: str) -> None:
         UsageError: It has not; the message says how an export gets the column of people.
     """
     if not isinstance(by, str):
-        raise UsageError('by must be the name of one column, such as by="subject_hash".')
+        raise UsageError('`by` must be the name of one column, such as by="subject_hash".')
     is_person = by == SUBJECT_HASH.name
     option = " Exports with --include-subject-hash (include_subject_hash=True) contain it." if is_person else ""
     require_columns(frame, [by], option)

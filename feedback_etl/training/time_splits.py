@@ -2,20 +2,18 @@
 
 import warnings
 from collections.abc import Sequence
-from datetime import date, datetime, time, timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 
 import polars as pl
 
-from feedback_etl.clock import parse_lookback, to_naive_utc
+from feedback_etl.clock import parse_duration
+from feedback_etl.database.window import Time, parse_time
 from feedback_etl.errors import UsageError
 from feedback_etl.schema.model import SUBJECT_HASH
 from feedback_etl.schema.requirements import require_pairs
 from feedback_etl.training.splits import PersonOverlapWarning, list_warnings, require_group
 from feedback_etl.transform.dataframes import Frame, accepts_any_dataframe
-
-Moment = datetime | date | str
-"""A time (naive is UTC), a day (its beginning, UTC), or either as ISO 8601 text."""
 
 _TIME = "feedback_timestamp"
 
@@ -26,7 +24,7 @@ class NullTimeWarning(UserWarning):
 
 @accepts_any_dataframe
 def split_by_time(
-    frame: Frame, *, at: Moment, gap: timedelta | str = "0d", by: str = SUBJECT_HASH.name, exclude_seen: bool = False
+    frame: Frame, *, at: Time, gap: timedelta | str = "0d", by: str = SUBJECT_HASH.name, exclude_seen: bool = False
 ) -> dict[str, Frame]:
     """Split a frame into the rows before a time and the rows from it on, as a model will be used.
 
@@ -37,7 +35,7 @@ def split_by_time(
 
     Args:
         frame: Training pairs.
-        at: The time at which the test rows begin.
+        at: The time at which the test rows begin; without a time zone it is UTC.
         gap: Rows of this time before `at` are left out: such as "7d", as long as it takes until the label of a
             training row is known.
         by: The column of people.
@@ -47,8 +45,8 @@ def split_by_time(
         "train" and "test", frames of the given kind, with the rows in their order.
 
     Raises:
-        UsageError: `at` is no time, `gap` is no duration of 0 or more, or the frame has no column `by`.
-        ValidationError: The frame lacks feedback_timestamp, or it is no time.
+        UsageError: `at` is not a time, `gap` is not a duration of 0 or more, or the frame has no column `by`.
+        ValidationError: The frame lacks feedback_timestamp, or it is not a time.
 
     >>> times = [datetime(2025, 10, day, 12) for day in (1, 18, 20, 25)]
     >>> pairs = pl.DataFrame({"subject_hash": ["a", "b", "a", "c"], "feedback_timestamp": times})
@@ -56,7 +54,7 @@ def split_by_time(
     >>> {name: part["subject_hash"].to_list() for name, part in parts.items()}
     {'train': ['a'], 'test': ['c']}
     """
-    begins, gap_length = _parse_moment(at), parse_lookback(gap, "gap")
+    begins, gap_length = parse_time(at, "`at`"), parse_duration(gap, "gap")
     _require_times_and_people(frame, by)
     parts = _split(frame, begins, None, gap_length, by=by if exclude_seen else None)
     if not exclude_seen:
@@ -68,7 +66,7 @@ def split_by_time(
 def rolling_origins(
     frame: Frame,
     *,
-    at: Sequence[Moment],
+    at: Sequence[Time],
     gap: timedelta | str = "0d",
     by: str = SUBJECT_HASH.name,
     exclude_seen: bool = False,
@@ -96,11 +94,11 @@ def rolling_origins(
     [{'train': ['a'], 'test': ['b']}, {'train': ['a', 'b'], 'test': ['c', 'd']}]
     """
     if isinstance(at, str) or not isinstance(at, Sequence) or len(at) < 2:
-        raise UsageError('at must be a list of two or more times, such as ["2025-10-01", "2025-11-01"].')
-    moments = [_parse_moment(moment) for moment in at]
+        raise UsageError('`at` must be a list of two or more times, such as ["2025-10-01", "2025-11-01"].')
+    moments = [parse_time(time, "`at`") for time in at]
     if any(later <= earlier for earlier, later in pairwise(moments)):
-        raise UsageError("at must be ascending times.")
-    gap_length = parse_lookback(gap, "gap")
+        raise UsageError("`at` must be ascending times.")
+    gap_length = parse_duration(gap, "gap")
     _require_times_and_people(frame, by)
     splits = [_split(frame, *ends, gap_length, by=by if exclude_seen else None) for ends in pairwise(moments)]
     if not exclude_seen:
@@ -118,21 +116,6 @@ def _split(
     if by:
         test = test.join(train.select(by), on=by, how="anti", nulls_equal=True, maintain_order="left")
     return {"train": train, "test": test}
-
-
-def _parse_moment(moment: Moment) -> datetime:
-    """Return a time as naive UTC."""
-    parsed: object = moment
-    if isinstance(moment, str):
-        try:
-            parsed = datetime.fromisoformat(moment)
-        except ValueError:
-            parsed = None
-    if isinstance(parsed, date) and not isinstance(parsed, datetime):
-        parsed = datetime.combine(parsed, time())
-    if not isinstance(parsed, datetime):
-        raise UsageError('at must be a time or a day, such as "2025-10-25" or "2025-10-25T12:00:00+02:00".')
-    return to_naive_utc(parsed)
 
 
 def _require_times_and_people(frame: pl.DataFrame | pl.LazyFrame, by: str) -> None:

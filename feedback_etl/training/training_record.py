@@ -41,7 +41,7 @@ def record_training(folder: StorageLike, *, model: str, dataset: TrainingDataset
     True
     """
     if not isinstance(model, str) or not model.strip() or len(model) > 200 or not model.isprintable():
-        raise UsageError('model must be the name of a model, such as "ranker:7", of at most 200 characters.')
+        raise UsageError('`model` must be the name of a model, such as "ranker:7", of at most 200 characters.')
     storage = open_storage(folder)
     stems = [export.manifest.stem for export in dataset.exports if str(export.storage) == str(storage)]
     if not stems:

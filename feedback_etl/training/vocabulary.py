@@ -47,7 +47,7 @@ class Vocabulary(pydantic.BaseModel):
             and rules. Without age ranges there is no age.
 
     Raises:
-        UsageError: One of them is no tuple of distinct texts.
+        UsageError: One of them is not a tuple of distinct texts.
 
     >>> pairs = pl.DataFrame({"conditions_detected": ["acne,dry", "dry"], "rules_applied": ["r001", None]})
     >>> Vocabulary.fit(pairs).conditions
@@ -105,12 +105,12 @@ class Vocabulary(pydantic.BaseModel):
             ValidationError: A list is missing or of a wrong type, or age_range contains other values than ranges.
         """
         if not isinstance(min_rows, int) or min_rows < 1:
-            raise UsageError("min_rows must be an integer of 1 or more.")
+            raise UsageError("`min_rows` must be an integer of 1 or more.")
         pairs: pl.LazyFrame = to_polars(frame).lazy()
         is_default = lists is None and is_classic(schema)
         chosen = [name for name in schema.list_names if is_default or name in (lists or ())]
         if len(chosen) < len(lists or ()):
-            raise UsageError(f"lists must be distinct lists of the schema: {', '.join(schema.list_names) or 'none'}.")
+            raise UsageError(f"`lists` must be distinct lists of the schema: {', '.join(schema.list_names) or 'none'}.")
         require_pairs(pairs, chosen, schema=schema)
         ranges = (_learn_ranges(pairs) if schema.age else ()) if age_ranges is None else tuple(age_ranges)
         learned = {name: _learn_names(pairs, name, min_rows) for name in chosen}
@@ -184,7 +184,7 @@ class Vocabulary(pydantic.BaseModel):
         """Read a vocabulary that `save` has written.
 
         Raises:
-            ExportFileError: The file cannot be read, or is no complete vocabulary.
+            ExportFileError: The file cannot be read, or is not a complete vocabulary.
         """
         try:
             stored = _StoredVocabulary.model_validate_json(Path(path).read_bytes())
@@ -217,8 +217,8 @@ def _learn_ranges(pairs: pl.LazyFrame) -> tuple[str, ...]:
         return _AGE_RANGES
     if custom := [label for label in labels if not IS_RANGE.fullmatch(label)]:
         raise ValidationError(
-            f"age_range contains {len(custom):,} values that are no ranges such as <18, 18-25 or 50+. Pass custom "
-            "labels from the youngest to the oldest: Vocabulary.fit(pairs, age_ranges=(...))."
+            f"age_range contains labels unlike <18, 18-25 or 50+ ({len(custom):,}). Pass custom labels from the "
+            "youngest to the oldest: Vocabulary.fit(pairs, age_ranges=(...))."
         )
     return drop_wider_labels(sorted(labels, key=parse_bounds))
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from feedback_etl.schema.feedback_columns import MAX_AGE
-from feedback_etl.schema.model import AGE_RANGE_NAME, IMAGE_URL, FeedbackSchema
+from feedback_etl.schema.model import AGE_RANGE_NAME, IMAGE_URL, RAW_IDS, FeedbackSchema
 from feedback_etl.transform.ages import age_at_feedback
 from feedback_etl.transform.dataframes import nan_to_null
 from feedback_etl.transform.duplicates import DuplicateFilter
@@ -20,13 +20,13 @@ class BatchResult(NamedTuple):
 
     Attributes:
         pairs: Training pairs, not yet checked by `validate`.
-        user_ids: The user of each pair, in the same order.
+        ids: The raw ids of each pair, in the same order.
         rejected: Invalid raw rows, without reasons; `add_reasons` adds them.
         counts: Numbers of rows and values, by the fields of `ExportReport`.
     """
 
     pairs: pl.DataFrame
-    user_ids: pl.Series
+    ids: pl.DataFrame
     rejected: pl.DataFrame
     counts: dict[str, int]
 
@@ -59,7 +59,7 @@ def process_batch(raw: pl.DataFrame, options: StepOptions, duplicates: Duplicate
         "withheld_image_urls": _count_new_nulls(pairs, unique, [IMAGE_URL.name]),
         "unreadable_times": _count_new_nulls(pairs, unique, time_columns),
     }
-    return BatchResult(pairs, unique["user_id"], rejected, counts)
+    return BatchResult(pairs, unique.select(RAW_IDS), rejected, counts)
 
 
 def _pseudonymize(valid: pl.DataFrame, options: StepOptions) -> pl.DataFrame:

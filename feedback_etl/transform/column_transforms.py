@@ -36,8 +36,8 @@ def hash_ids(
         The frame with text in these columns, null where an id is null; lazy if the frame is.
 
     Raises:
-        UsageError: There is no such column, or it has floats or another type that is no id; or `hash_id` refuses the
-            other arguments.
+        UsageError: There is no such column, or it has floats or another type that is not an id; or `hash_id` refuses
+            the other arguments.
         KeyUnusableError: The key cannot be used.
 
     >>> import pandas as pd

@@ -21,7 +21,7 @@ Model = pa.DataFrameSchema | type[pa.DataFrameModel]
 def failure_cases(schema: pa.DataFrameSchema, frame: pl.DataFrame) -> pl.DataFrame:
     """Return pandera's failure cases, one per row; an empty frame if there are none.
 
-    pandera cannot put cases of columns of wrong types and of others in one frame; then those of the types are returned.
+    pandera cannot put cases of wrong types and other cases in one frame; then only those of wrong types are returned.
     """
     try:
         with config_context(validation_enabled=True, validation_depth=ValidationDepth.SCHEMA_AND_DATA):

@@ -76,7 +76,7 @@ def unescape(column: str | pl.Expr) -> pl.Expr:
 def escape_texts(frame: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
     """Escape the texts of training pairs; return them with the number of escaped texts by column, without zeros.
 
-    Pseudonyms of analyses and age ranges are no formulas and stay as they are.
+    Pseudonyms of analyses and age ranges are not formulas and stay as they are.
     """
     names = [name for name in frame.select(cs.string()).columns if name not in _NEVER_ESCAPED]
     counts = frame.select(_needs_escape(pl.col(name)).sum() for name in names).to_dicts() if names else []

@@ -9,8 +9,8 @@ from itertools import pairwise
 from feedback_etl.transform.published_texts import decode_text, is_digest_of_a_word, list_sequences, measure_counter
 
 MIN_KEY_BITS = 90
-"""The least estimate of a usable key, in bits. 32 random hex characters (128 bits) are estimated at 124 on average, and
-at less than 96 once in 30,000 keys; what 2**90 guesses cost is out of reach."""
+"""The minimum estimate of a usable key, in bits. 32 random hex characters (128 bits) are estimated at 124 on average,
+and at less than 96 once in 30,000 keys; what 2**90 guesses cost is out of reach."""
 
 _BITS_PER_WORD_LETTER = 1.5
 """Bits per letter of English text: Shannon, Prediction and Entropy of Printed English, 1951, upper bound near 1.3."""

@@ -42,7 +42,7 @@ def _list_faults(column: ListColumn) -> dict[str, pl.Expr]:
     elements = decode_list(column.raw_name).list
     is_list = {column.reason: ~is_string_list(column.raw_name)}
     controls = {"control_character": elements.eval(has_control_character(pl.element())).list.any()}
-    if not column.is_joined:  # the text of an array is no formula
+    if not column.is_joined:  # the text of an array is not a formula
         return is_list | controls
     joined = {
         "comma_in_element": elements.eval(pl.element().str.contains(",", literal=True)).list.any(),
@@ -73,7 +73,7 @@ _ID_FAULTS: dict[str, dict[str, pl.Expr]] = {
 
 
 class _Faults(NamedTuple):
-    """The reasons for rejection of a schema, each with an expression that is true for invalid values, by column.
+    """The reasons for which a schema rejects rows, each with an expression that is true for invalid values, by column.
 
     Attributes:
         rows: Those that are tested in each row.

@@ -6,7 +6,7 @@ from functools import lru_cache
 import pandera.polars as pa
 import polars as pl
 
-from feedback_etl.schema.classic import CLASSIC_SCHEMA, COLUMN_DESCRIPTIONS
+from feedback_etl.schema.classic import CLASSIC_SCHEMA, COLUMN_DESCRIPTIONS, is_classic
 from feedback_etl.schema.column_types import UTC_TIME, ExtraColumn
 from feedback_etl.schema.feedback_columns import AGE_EDGES, ListColumn, Rating
 from feedback_etl.schema.model import (
@@ -30,6 +30,7 @@ from feedback_etl.transform.formulas import CONTROL_CHARACTERS, is_formula
 _RANGE = "Range of the age in years, half-open"
 _WIDER_RANGE = f"{_RANGE}; wider ranges belong to small equivalence classes."
 _OWN_LABEL = "Range of the age, a label of the application's own."
+_DECLARED_PSEUDONYM = "Pseudonym of the `analysis_id` of [source], or of the feedback itself: 16 or 32 hex characters."
 _OWN_PSEUDONYM = "Pseudonym of recommendation_feedbacks.analysis_id, made by the application itself."
 PSEUDONYM_PATTERN = "^([0-9a-f]{16}){1,2}$"
 _ELEMENT = f"[^,{CONTROL_CHARACTERS}]+"
@@ -91,6 +92,8 @@ def _create_columns(schema: FeedbackSchema) -> dict[str, pa.Column]:
     for name in (PSEUDONYM, RAW_ITEM, TIME, EXPORT_DATE):
         if name in columns:
             columns[name].description = _DESCRIPTIONS[name]
+    if not is_classic(schema):
+        columns[PSEUDONYM].description = _DECLARED_PSEUDONYM
     if schema.age_edges == AGE_EDGES:
         columns[AGE_RANGE_NAME].description = _DESCRIPTIONS[AGE_RANGE_NAME]
     return {name: columns[name] for name in schema.training_columns}

@@ -152,7 +152,7 @@ def coarsen(frame: Frame, precision: TimestampPrecision, *, also: Sequence[str] 
 
     Raises:
         UsageError: There is no such precision.
-        ValidationError: The frame lacks one of the columns, or they are no times.
+        ValidationError: The frame lacks one of the columns, or they are not times.
 
     >>> from datetime import UTC
     >>> pairs = pl.DataFrame({"feedback_timestamp": [datetime(2025, 10, 25, 10, 17, 31, tzinfo=UTC)]})

@@ -1,4 +1,4 @@
-"""Files that the coordinator and the workers of an export share until its commit."""
+"""Files by which the coordinator and the workers of an export exchange rows until its commit."""
 
 import io
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Write the parts of a shared export: the coordinator orders the rows of all of them by their pseudonyms."""
+"""Write the parts of an export for a recipient: the coordinator orders the rows of all of them by their pseudonyms."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,16 +6,16 @@ import polars as pl
 
 from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.exports.part_writer import PartWriter
+from feedback_etl.pipeline.exchange_files import open_spooled_part
 from feedback_etl.pipeline.release import release_pairs
 from feedback_etl.pipeline.request import ExportRequest
-from feedback_etl.pipeline.shared_files import open_spooled_part
 from feedback_etl.pipeline.tasks import TaskResult
 from feedback_etl.privacy.sharing import RowPseudonyms
-from feedback_etl.records.layout import links_part_path, parse_part_number, part_path
+from feedback_etl.records.layout import parse_part_number, part_path, state_part_path
 from feedback_etl.records.manifest import DataFile
 
 
-def write_shared_parts(
+def write_recipient_parts(
     request: ExportRequest, stem: str, spooled: Sequence[DataFile], changes: pl.DataFrame, pseudonyms: RowPseudonyms
 ) -> Iterator[TaskResult]:
     """Write the spooled rows in the order of their pseudonyms, a range of these a part, without small classes.
@@ -28,7 +28,7 @@ def write_shared_parts(
     for number, (part, linked) in enumerate(pseudonyms.prepare(frames, rows)):
         with (
             PartWriter(storage, part_path(stem, number, form.suffix), form, request.metadata) as pairs,
-            PartWriter(storage, links_part_path(stem, number), FileFormat()) as links,
+            PartWriter(storage, state_part_path(stem, "links", number), FileFormat()) as links,
         ):
             pairs.append(part)
             links.append(linked)

@@ -1,0 +1,79 @@
+"""Infer what columns of text contain from a sample of their values, which is not kept."""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from feedback_etl.database.connect import DatabaseConnection
+from feedback_etl.database.naming import ID_WORDS, ITEM_WORDS, USER_WORDS, split_words
+from feedback_etl.database.reflection import MAX_WORD_LENGTH, ColumnKind, ReflectedTable
+from feedback_etl.database.statements import fetch_rows
+from feedback_etl.database.tables import DIALECTS
+
+_SAMPLE_ROWS = 1_000
+_PATTERNS: dict[ColumnKind, re.Pattern[str]] = {
+    "integer": re.compile(r"0|[+-]?[1-9][0-9]{0,17}"),  # 007 is an id
+    "number": re.compile(r"[+-]?(0|[1-9][0-9]*)(\.[0-9]+)?"),
+    "boolean": re.compile(r"true|false", re.IGNORECASE),
+    "time": re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([ T][0-9]{2}:[0-9]{2}.*)?"),
+    "word": re.compile(rf".{{0,{MAX_WORD_LENGTH}}}", re.DOTALL),
+}
+_UNTYPED = ("list", "word")
+"""Kinds of which columns of text can be in SQLite, whose types have no length."""
+
+
+def with_value_kinds(source: DatabaseConnection, table: ReflectedTable) -> ReflectedTable:
+    """Return a table whose columns of text have the kind of their values, as far as the source is read so.
+
+    Text of raw files is converted to any type, and a table of them gets a key; a database has lists in text.
+    """
+    names = [column.name for column in table.columns]
+    texts = [column.name for column in table.columns if column.kind == "text"]
+    if not names:
+        return table
+    rows = sa.table(table.name, *map(sa.column, names if source.has_files else texts), schema=table.db_schema)
+    if not rows.columns:
+        return table
+    statement = sa.select(*rows.columns).limit(sa.literal_column(str(_SAMPLE_ROWS)))
+    dialect = DIALECTS["postgresql" if source.dialect == "duckdb" else source.dialect]
+    sample = fetch_rows(source, statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True}).string)
+    values = {column.name: [row[number] for row in sample] for number, column in enumerate(rows.columns)}
+    usable = (*_PATTERNS, "list") if source.has_files else _UNTYPED if source.dialect == "sqlite" else ("list",)
+    kinds = {name: kind for name in texts if (kind := infer_kind(values[name])) in usable}
+    columns = tuple(column._replace(kind=kinds.get(column.name, column.kind)) for column in table.columns)
+    return table._replace(columns=columns, key=_find_file_key(values) if source.has_files else table.key)
+
+
+def infer_kind(values: Sequence[Any]) -> ColumnKind:
+    """Return what texts contain; nulls and blanks have no meaning, and without others they are text.
+
+    >>> infer_kind(["5", None]), infer_kind(["4.5", "3"]), infer_kind(["007"]), infer_kind(['["a"]', "[]"])
+    ('integer', 'number', 'word', 'list')
+    """
+    texts = [value for value in values if value is not None and str(value).strip()]
+    if not texts or not all(isinstance(value, str) for value in texts):
+        return "text"
+    if all(map(_is_json_array, texts)):
+        return "list"
+    return next((kind for kind, pattern in _PATTERNS.items() if all(map(pattern.fullmatch, texts))), "text")
+
+
+def _is_json_array(text: str) -> bool:
+    try:
+        elements = json.loads(text) if text.lstrip().startswith("[") else None
+    except ValueError:
+        return False
+    return isinstance(elements, list) and all(isinstance(element, str) for element in elements)
+
+
+def _find_file_key(values: dict[str, list[Any]]) -> tuple[str, ...]:
+    """Return the first column of distinct ids that do not identify a person or what was rated."""
+    others = USER_WORDS | {*ITEM_WORDS}
+    for name, cells in values.items():
+        words = split_words(name)
+        if words & ID_WORDS and not words & others and None not in cells and len({*cells}) == len(cells):
+            return (name,)
+    return ()
