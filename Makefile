@@ -8,7 +8,7 @@ RANDOM_ROWS := $(addprefix tests/test_,oracle_agreement.py database_windows.py r
 OLDEST := $(addprefix tests/test_,any_frame.py csv.py custom_model.py dataset.py demo.py expressions.py manifest.py \
 	options.py processor.py report.py schema.py settings.py stored_formats.py transforms.py)
 
-.PHONY: demo test test-all test-oldest coverage torture bench lint format docs schemas notebooks lock clean
+.PHONY: demo test test-all test-oldest coverage torture bench bench-more lint format docs schemas notebooks lock clean
 
 demo: .venv/installed-run  ## create a sample database and export it
 	$(BIN)/feedback-etl demo
@@ -29,11 +29,12 @@ torture: .venv/installed-test  ## each fault injection a hundred times, and many
 	$(BIN)/pytest -n 2 -m torture
 	$(BIN)/pytest -n 2 --hypothesis-profile thorough $(RANDOM_ROWS)
 
-bench: .venv/installed-test .venv-users/installed  ## measure performance; about forty minutes
+bench: .venv/installed-test .venv-users/installed  ## measure exports, and write RESULTS.md; about half an hour
 	BENCH_PYTHON=$(CURDIR)/.venv-users/bin/python PYTHONPATH=tests $(BIN)/python benchmarks/bench.py
+
+bench-more: .venv/installed-test  ## measure training and exports by many workers
 	$(BIN)/python benchmarks/training.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/many_workers.py
-	PYTHONPATH=tests $(BIN)/python benchmarks/nothing_new.py
 
 lint: .venv/installed-test  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -23,6 +23,9 @@ AGES = ["<18", "18-25", "25-35", "35-50", "50+"]
 def export(url: str, key: str, folder: Path, now: datetime, engine: Literal["adbc", "connectorx"]) -> None:
     """Read, pseudonymise and write everything there is."""
     query = f"{BARE_JOIN} WHERE f.created_at < '{now}'"
+    if engine == "adbc":  # it returns JSON as a type of its own
+        for column in ("r.conditions_analyzed", "r.rules_applied"):
+            query = query.replace(column, f"CAST({column} AS text) AS {column[2:]}")
     frame = pl.read_database_uri(query, connectorx_url(url), engine=engine)
     lists = {"conditions_analyzed": "conditions_detected", "rules_applied": "rules_applied"}
     analysis: pl.Expr = pl.format("analysis_id:{}", "analysis_id").chash.hmac_sha256(key=key)  # type: ignore[attr-defined]

@@ -1,11 +1,13 @@
 """Contenders side by side: each once for its memory, then all in turn, round by round, for their time."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 
 from measure import Bench, Command, Failed, Timing
+
+SLOW_ROUNDS = 2
 
 
 @dataclass(frozen=True)
@@ -33,16 +35,22 @@ class Measured:
 
     def ratio_to(self, other: "Measured", *, imports: bool = True) -> float:
         """How many times as long a row takes: the median over the rounds, whose runs are neighbours in time."""
-        rounds = zip(self.seconds(imports=imports), other.seconds(), strict=True)
+        rounds = zip(self.seconds(imports=imports), other.seconds(), strict=False)  # slow contenders run less often
         return median(own / its for own, its in rounds) * other.rows / self.rows
 
 
-def compare(
-    bench: Bench, commands: Mapping[str, Command], rows_of: Mapping[str, int], rounds: int, *, memory: bool = True
+def compare(  # noqa: PLR0913
+    bench: Bench,
+    commands: Mapping[str, Command],
+    rows_of: Mapping[str, int],
+    rounds: int,
+    *,
+    slow: Collection[str] = (),
+    memory: bool = True,
 ) -> dict[str, Measured]:
     """Measure commands, each of which reads so many rows; the run for the memory also fills the caches.
 
-    Without `memory` there is no such run.
+    The slow ones take part in the first two rounds only. Without `memory` there is no such run.
 
     Raises:
         Failed: A command ended with an error; the message names it.
@@ -54,6 +62,8 @@ def compare(
             peaks[name] = bench.peak_memory(command)
     for number in range(1, rounds + 1):
         for name, command in commands.items():
+            if number > SLOW_ROUNDS and name in slow:
+                continue
             with named(name):
                 timings[name].append(bench.time(command))
             print(f"round {number}  {timings[name][-1].wall:8.2f} s  {name}", flush=True)

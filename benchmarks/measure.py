@@ -84,6 +84,17 @@ class Bench:
                 next(output.glob("*.csv")).replace(keep)
         return Timing(wall, usage.ru_utime + usage.ru_stime, self._server_seconds() - before, found)
 
+    def run(self, command: Sequence[str | Path]) -> dict[str, Any]:
+        """Run to the end, without measuring, and return what the command printed.
+
+        Raises:
+            Failed: The command ended with an error.
+        """
+        with self._output_folder() as output:
+            with self._running(command, output) as process:
+                process.wait()
+            return _output(process, output).told
+
     def peak_memory(self, command: Command) -> int | None:
         """Run to the end; the highest sum of proportional set sizes (PSS) of the process and its descendants, in bytes.
 

@@ -19,6 +19,8 @@ def connectorx_url(text: str) -> str:
     import sqlalchemy as sa
 
     url = sa.make_url(text)
+    if url.get_backend_name() == "sqlite":
+        return f"sqlite://{url.database}"
     host, port = str(url.query["host"]), int(str(url.query["port"]))
     return sa.URL.create(
         "postgresql", url.username, host=quote(host, safe=""), port=port, database=url.database

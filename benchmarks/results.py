@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from comparison import Measured
-from contenders import BARE, BULK, OURS
+from comparison import SLOW_ROUNDS, Measured
+from contenders import BARE, OURS
 from targets import MEGABYTE, targets
 
 _NOTES = re.compile(r"<!-- notes -->\n(.*?)<!-- /notes -->", re.DOTALL)
@@ -19,6 +19,9 @@ class Results(NamedTuple):
     Attributes:
         rounds: How often it was run.
         main: The comparison.
+        options: Our export with options.
+        sqlite: Ours and the script on SQLite.
+        steps: What `steps.measure` returns.
         scale: The series, by number of rows.
         startup: Seconds.
         startup_rows: Rows of the small exports.
@@ -28,6 +31,9 @@ class Results(NamedTuple):
 
     rounds: int
     main: Mapping[str, Measured]
+    options: Mapping[str, Measured]
+    sqlite: Mapping[str, Measured]
+    steps: Mapping[str, Any]
     scale: Mapping[int, Mapping[str, Measured]]
     startup: Mapping[str, float]
     startup_rows: int
@@ -42,7 +48,8 @@ def markdown(results: Results, notes: str = "") -> str:
             "# What the benchmarks measured",
             "",
             f"Written by `make bench` on {results.date}. Times are seconds from the start of a process to its end, "
-            f"medians; all took turns ({results.rounds} rounds). Ratios are medians of those within a round. "
+            f"medians; all took turns ({results.rounds} rounds; slow ones {SLOW_ROUNDS}, "
+            "options and sizes 3). Ratios are medians of those within a round. "
             "Memory is the highest sum of PSS over all processes of a contender, in a run of its own; that of "
             "PostgreSQL is not in it.",
             "",
@@ -56,12 +63,25 @@ def markdown(results: Results, notes: str = "") -> str:
                 ("", "seconds", "from", "to", "processor s", "PostgreSQL's", "us a row", "x bare `COPY`", "peak MB"),
                 _contender_rows(results.main),
             ),
+            "## Where the processor time goes",
+            "",
+            "Processor seconds of each step for a million rows, from a recorded Arrow stream (`steps.py`), and of the "
+            "part of it that no other code could save: the digest, the text or the bytes alone. In an export, they "
+            "run in two processes and three threads.",
+            "",
+            *_table(("step", "s", "bound"), _step_rows(**results.steps)),
+            "## What options cost",
+            "",
+            *_table(("", "seconds", "x plain export", "peak MB"), _ratio_rows(results.options, OURS)),
+            f"## SQLite, {results.sqlite[OURS].rows:,} rows",
+            "",
+            *_table(("", "seconds", "x ours", "peak MB"), _ratio_rows(results.sqlite, OURS)),
             "## Size",
             "",
             "Windows of one database, up to now.",
             "",
             *_table(
-                ("rows", *(f"{name}, {unit}" for name in (OURS, BULK) for unit in ("s", "MB")), f"{BARE}, s", "x"),
+                ("rows", f"{OURS}, s", "MB", f"{BARE}, s", "x"),
                 _scale_rows(results.scale),
             ),
             "## Start-up",
@@ -89,7 +109,8 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _target_rows(results: Results) -> Iterator[tuple[str, ...]]:
-    for target in targets(results.main, results.scale, results.startup):
+    measured = (results.main, results.options, results.sqlite, results.scale, results.startup)
+    for target in targets(*measured):
         limit = f"{'>=' if target.at_least else '<='} {_number(target.bound)} {target.unit}"
         yield target.what, f"{_number(target.measured)} {target.unit}", limit, "met" if target.is_met else "**missed**"
 
@@ -122,13 +143,20 @@ def _contender_row(name: str, measured: Measured, bare: Measured, *, imports: bo
 
 def _scale_rows(scale: Mapping[int, Mapping[str, Measured]]) -> Iterator[tuple[str, ...]]:
     for rows, figures in scale.items():
-        ours = [
-            cell
-            for name in (OURS, BULK)
-            for cell in ((_seconds(figures[name]), _megabytes(figures[name])) if name in figures else ("", ""))
-        ]
-        ratio = figures[OURS].ratio_to(figures[BARE])
-        yield f"{rows:,}", *ours, _seconds(figures[BARE]), f"{ratio:.2f}"
+        ours, bare = figures[OURS], figures[BARE]
+        yield f"{rows:,}", _seconds(ours), _megabytes(ours), _seconds(bare), f"{ours.ratio_to(bare):.2f}"
+
+
+def _step_rows(*, rows: int, steps: Mapping[str, float], bounds: Mapping[str, float]) -> Iterator[tuple[str, ...]]:
+    """Return the rows of the steps, per million rows, and of their sum."""
+    for name, seconds in [*steps.items(), ("sum", sum(steps.values()))]:
+        bound = sum(bounds.values()) if name == "sum" else bounds.get(name)
+        yield name, f"{seconds / rows * 1e6:.2f}", "" if bound is None else f"{bound / rows * 1e6:.2f}"
+
+
+def _ratio_rows(figures: Mapping[str, Measured], plain: str) -> Iterator[tuple[str, ...]]:
+    for name, measured in figures.items():
+        yield name, _seconds(measured), f"{measured.ratio_to(figures[plain]):.2f}", _megabytes(measured)
 
 
 def _seconds(measured: Measured) -> str:

@@ -1,6 +1,8 @@
 """How long it takes until something happens: start-up times of the command, the imports and a small export."""
 
+import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
@@ -15,6 +17,7 @@ LIBRARIES = "importing all libraries"
 HELP = "`feedback-etl --help`"
 SQLITE = "export of a small SQLite database"
 POSTGRES = "export of a small PostgreSQL database"
+WITH_PANDAS = "where pandas is installed: "
 
 _LIBRARIES = "connectorx, pandera.polars, polars, polars_hash, psycopg, pyarrow, pydantic_settings, sqlalchemy, typer"
 
@@ -35,12 +38,18 @@ def startup_times(bench: Bench, sqlite: Path, postgres: sa.URL, runs: int) -> di
 
 def _commands(sqlite: Path, postgres: sa.URL) -> Mapping[str, Command]:
     python = USERS_PYTHON
-    everything = ("--days", "-1", "--database-url")
+    small = {SQLITE: f"sqlite:///{sqlite}", POSTGRES: postgres.render_as_string(hide_password=False)}
+    exports = {name: export("--days", "-1", "--database-url", url) for name, url in small.items()}
+    if find_spec("pandas"):
+        exports |= {f"{WITH_PANDAS}{name}": _in_tests_environment(command) for name, command in exports.items()}
     return {
         PYTHON: lambda _: (python, "-c", "pass"),
         IMPORT: lambda _: (python, "-c", "import feedback_etl"),
         LIBRARIES: lambda _: (python, "-c", f"import {_LIBRARIES}"),
         HELP: lambda _: (python, "-m", "feedback_etl", "--help"),
-        SQLITE: export(*everything, f"sqlite:///{sqlite}"),
-        POSTGRES: export(*everything, postgres.render_as_string(hide_password=False)),
+        **exports,
     }
+
+
+def _in_tests_environment(command: Command) -> Command:
+    return lambda folder: (sys.executable, *command(folder)[1:])

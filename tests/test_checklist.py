@@ -22,7 +22,7 @@ from feedback_etl.compliance.rows import GUESSED_IDS
 from feedback_etl.data_files.file_formats import FileFormat, RowWriter
 from feedback_etl.database.lookups import ApplicationSummary
 from feedback_etl.demo.sample import DEMO_KEY
-from feedback_etl.errors import ExportFileError
+from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.adoption import adopt
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
@@ -60,6 +60,7 @@ def fill_with_consent(database: Database) -> Database:
     rows = people(3)
     for row in rows["feedbacks"]:
         row["user_id"] += 1_000_000
+        row["analysis_id"] += 1_000_000
     database.fill(**rows, users=[{"id": 1_000_000 + user} for user in (1, 2, 3)])
     with database.engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE users ADD COLUMN training_data_opt_in BOOLEAN DEFAULT true")
@@ -174,12 +175,12 @@ def test_short_ids_are_not_tested(settings: Settings, app: Database) -> None:
     """They occur in texts by chance; the longer ones are tested all the same."""
     app.fill(feedbacks=people(9)["feedbacks"][-1:])
     mixed = find_skipped(settings)["raw ids"].detail
-    assert "one of 3 ids of users and analyses of 6 characters or more." in mixed
-    assert "more. Not tested: 1 id of fewer than 6 characters" in mixed
+    assert "one of 12 ids of users and analyses of 6 characters or more, numbers of analyses in items apart." in mixed
+    assert "apart. Not tested: 2 ids of fewer than 6 characters" in mixed
     app.clear()
     app.fill(**people(2))
     detail = find_skipped(settings)["raw ids"].detail
-    assert detail == "Not tested: 2 ids of fewer than 6 characters, found in texts by chance."
+    assert detail == "Not tested: 8 ids of fewer than 6 characters, found in texts by chance."
 
 
 def test_duplicates_of_truncated_times_are_not_tested(app: Database, tmp_path: Path) -> None:
@@ -229,6 +230,7 @@ CHANGES: dict[str, tuple[str, dict[str, Any], str]] = {
     "the name of an image": ("images", {"recommendation_id": pl.lit("photos/a.JPG")}, "in recommendation_id"),
     "a user's id": ("raw ids", {"recommendation_id": pl.lit("rec1000002")}, "in recommendation_id"),
     "a user's id with zeros": ("raw ids", {"timeframe": pl.lit("u_0001000002.x")}, "in timeframe"),
+    "the number of an analysis": ("raw ids", {"timeframe": pl.lit("case 1000101")}, "in timeframe"),
     "a user's id between others": ("raw ids", {"rules_applied": pl.lit("r1,user-1000003")}, "in rules_applied"),
 }
 
@@ -241,7 +243,9 @@ def test_forbidden_content_is_reported(settings: Settings, what: str) -> None:
     failed = find_failed(settings)
     assert message in failed[name].detail
     assert f"feedback-etl prune --export {list_manifests(settings.output_dir)[-1].stem}" in failed[name].remedy
-    assert not any(word in failed[name].detail for word in ("private", "example.com", "1000002", "1000003", "JPG"))
+    assert not any(
+        word in failed[name].detail for word in ("private", "example.com", "1000002", "1000003", "1000101", "JPG")
+    )
 
 
 def test_plain_hashes_of_a_million_ids_are_recognised(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -483,7 +487,7 @@ def test_people_who_have_left_the_database_are_not_called_consenting(settings: S
 
 def test_images_without_consent_are_reported(app: Database, tmp_path: Path) -> None:
     """No export may contain URLs of images whose users have withdrawn."""
-    app.fill(photos=[{"id": 1, "s3_key": "a.jpg"}], analyses=[{"id": 101, "photo_id": 1}])
+    app.fill(photos=[{"id": 1, "s3_key": "a.jpg"}], analyses=[{"id": 1_000_101, "photo_id": 1}])
     with app.engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE users ADD COLUMN image_opt_in BOOLEAN DEFAULT true")
     exported(app, tmp_path, include_image_urls=True)
@@ -519,9 +523,11 @@ def test_consent_is_recognised_as_legal_basis(database: Database, tmp_path: Path
     assert not next(item for item in check(settings) if item.name == "consent").passed
 
 
-def test_narrow_age_ranges_are_reported(app: Database, tmp_path: Path) -> None:
+def test_narrow_age_ranges_are_refused_or_reported(app: Database, tmp_path: Path) -> None:
     """A range of a year or two is as good as an age."""
-    exported(app, tmp_path, age_edges=[18, 20, 30])
+    with pytest.raises(UsageError, match="ranges of fewer than 5 years nearly reveal the age: 18-20"):
+        exported(app, tmp_path, age_edges=[18, 20, 30])
+    exported(app, tmp_path, age_edges=[18, 20, 30], min_age_range=2)
     assert (
         "fewer than 5 years: 18-20"
         in find_failed(load_settings(database_url=app.url, output_dir=tmp_path))["ages"].detail

@@ -40,7 +40,7 @@ SETTINGS_ONLY = {
     "lineage",
     "lineage_hosts",
     *("db_schema", "opt_in_column", "opt_out_column", "connect_timeout", "read_timeout", "batch_size", "lock_timeout"),
-    *("quasi_identifiers", "hierarchies", "extra_columns", "age_edges", "idempotency_key"),
+    *("quasi_identifiers", "hierarchies", "extra_columns", "age_edges", "min_age_range", "idempotency_key"),
 }
 DOCUMENTED = Path(__file__).parent.parent / "docs" / "commands.md"
 YESTERDAY = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=1)

@@ -135,6 +135,7 @@ def case(
     rows = people(6, each=4)
     for row in rows["feedbacks"]:
         row["user_id"] += 1_000_000
+        row["analysis_id"] += 1_000_000
         row["created_at"] = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=3, minutes=row["id"])
     sqlite_database.fill(**rows, users=[{"id": 1_000_000 + user} for user in range(1, 7)])
     case = Case(sqlite_database, Here(capfd, monkeypatch), monkeypatch)

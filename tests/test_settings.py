@@ -81,7 +81,7 @@ def test_every_setting_has_three_sources(monkeypatch: pytest.MonkeyPatch) -> Non
     """The command line, FEEDBACK_ETL_<NAME> and the file, for each field."""
     text = {"database_url", "db_schema", "output_dir", "key_file"}
     schema = {"query", "source", "ratings", "lists", "columns", "dedup", "age_edges", "row_model", "formulas", "cursor"}
-    schema |= {"allow_row_security"}
+    schema |= {"allow_row_security", "min_age_range"}
     timeouts = {"connect_timeout", "read_timeout", "lock_timeout", "batch_size"}
     assert set(Settings.model_fields) == {*text, *timeouts, "retired_keys", *schema, *LINEAGE, *PRIVACY, *RECORD}
     write("feedback-etl.toml", "\n".join([*(f'{name} = "file"' for name in text), "connect_timeout = 3"]))
@@ -137,6 +137,7 @@ def test_defaults() -> None:
         query=None,
         source=None,
         age_edges=(18, 25, 35, 50),
+        min_age_range=5,
         columns={},
         row_model=None,
         formulas="escape",

@@ -29,5 +29,13 @@ def mark_slow(items: Iterable[pytest.Item], *, is_complete: bool) -> None:
         raise pytest.UsageError(f"samples of cases that do not exist: {wrong}")
 
 
+def is_repetition(test: pytest.Item) -> bool:
+    """Return whether a slow test is a case of one that is not slow as a whole: other cases are in the default tier."""
+    whole = [mark for node in test.listchain()[:-1] for mark in node.own_markers]
+    if isinstance(test, pytest.Function):
+        whole += getattr(test.function, "pytestmark", [])
+    return test.get_closest_marker("slow") is not None and all(mark.name != "slow" for mark in whole)
+
+
 def _is_named(case: str, name: str) -> bool:
     return bool(re.fullmatch(".*".join(map(re.escape, name.split("*"))), case))

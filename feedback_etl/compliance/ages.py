@@ -1,7 +1,6 @@
 """Test the ages in exports: ranges are allowed, ages and dates of birth are not."""
 
 from datetime import datetime
-from itertools import pairwise
 from typing import NamedTuple
 
 import polars as pl
@@ -9,11 +8,10 @@ import polars as pl
 from feedback_etl.compliance.context import CheckContext
 from feedback_etl.compliance.data_files import ExportContents, find_problems
 from feedback_etl.compliance.item import ChecklistItem, Finding, build_item
+from feedback_etl.options.privacy import MIN_RANGE_YEARS
 from feedback_etl.privacy.birth_dates import AgeCounts, count_ages, extract_number
+from feedback_etl.schema.feedback_columns import find_narrow_ranges
 from feedback_etl.transform.age_hierarchy import exported_age_ranges
-
-MIN_RANGE_YEARS = 5
-"""Width in years below which an age range reveals the age."""
 
 MIN_DISTINCT_AGES = 20
 """Whole numbers from which a column may be ages, whatever it is called."""
@@ -37,7 +35,7 @@ def check_ages(context: CheckContext) -> ChecklistItem:
             return _find_ages(labels)
         edges = export.manifest.schema.age_edges
         ranges = list(exported_age_ranges(export.manifest.settings).categories)
-        if narrow := [f"{low}-{high}" for low, high in pairwise(edges) if high - low < MIN_RANGE_YEARS]:
+        if narrow := find_narrow_ranges(edges, MIN_RANGE_YEARS):
             return f"has ranges of fewer than {MIN_RANGE_YEARS} years: {', '.join(narrow)}"
         return "" if labels.is_in(ranges).all() else "has ages that are not ranges"
 

@@ -1,6 +1,6 @@
 """Tests of the rows of exports."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import polars as pl
 
@@ -91,19 +91,20 @@ def check_pseudonyms(context: CheckContext) -> ChecklistItem:
 def check_raw_ids(context: CheckContext) -> ChecklistItem:
     """Test that no text contains the id of a user or an analysis.
 
-    Ids that are short enough to occur by chance cannot be tested, nor numbers of analyses, which are many.
+    Ids that are short enough to occur by chance cannot be tested. The item is not searched for numbers of analyses:
+    they are many, and an item may be numbered as well.
     """
     exports, remedies, application = context.files, context.remedies, context.application
-    distinct = dict.fromkeys([*application.users, *(id_ for id_ in application.analyses if not id_.isdigit())])
+    distinct = {*application.users, *application.analyses}
     ids = [id_ for id_ in distinct if len(id_) >= MIN_ID_LENGTH]
-    id_frame = pl.DataFrame({"id": ids}, schema={"id": pl.String})
-    patterns = {form: id_frame.select(form("id")).to_series().drop_nulls().to_list() for form in _FORMS}
+    numbers = {id_ for id_ in ids if id_.isdigit()}.difference(application.users)
+    patterns, item_patterns = _list_forms(ids), _list_forms([id_ for id_ in ids if id_ not in numbers])
     problems = []
     for export in exports:
         names = [
             name
             for name, values in export.texts.items()
-            if any(_contains_any(values.to_frame().select(form(name)).to_series(), patterns[form]) for form in _FORMS)
+            if _contains_ids(values, item_patterns if name == export.manifest.schema.item else patterns)
         ]
         if names:
             texts = ", ".join(name for name in names if name != "recommendation_id")
@@ -112,7 +113,8 @@ def check_raw_ids(context: CheckContext) -> ChecklistItem:
             problems.append(
                 Finding(f"{export.path.name} contains ids of users or analyses in {', '.join(names)}", first + remedy)
             )
-    passed = f"No text contains one of {len(ids):,} ids of users and analyses of {MIN_ID_LENGTH} characters or more."
+    passed = f"No text contains one of {len(ids):,} ids of users and analyses of {MIN_ID_LENGTH} characters or more"
+    passed += ", numbers of analyses in items apart." if numbers else "."
     short = len(distinct) - len(ids)
     untested = (
         [Finding(f"{pluralize(short, 'id')} of fewer than {MIN_ID_LENGTH} characters, found in texts by chance")]
@@ -121,6 +123,22 @@ def check_raw_ids(context: CheckContext) -> ChecklistItem:
     )
     untested += find_declared_free_texts(exports)
     return build_item("raw ids", problems, passed=passed if ids else "", untested=untested)
+
+
+_Forms = Mapping[Callable[[str], pl.Expr], Sequence[str]]
+
+
+def _list_forms(ids: Sequence[str]) -> _Forms:
+    """Return the patterns of ids, by the form of the texts that are searched for them."""
+    frame = pl.DataFrame({"id": ids}, schema={"id": pl.String})
+    return {form: frame.select(form("id")).to_series().drop_nulls().to_list() for form in _FORMS}
+
+
+def _contains_ids(texts: pl.Series, patterns: _Forms) -> bool:
+    """Return whether one of the texts contains one of the ids."""
+    return any(
+        _contains_any(texts.to_frame().select(form(texts.name)).to_series(), ids) for form, ids in patterns.items()
+    )
 
 
 def _contains_any(texts: pl.Series, ids: Sequence[str]) -> bool:

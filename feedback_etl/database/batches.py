@@ -3,8 +3,9 @@
 import logging
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from functools import reduce
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 from sqlalchemy.exc import SQLAlchemyError
@@ -16,6 +17,7 @@ from feedback_etl.database.ranges import PARALLEL_RANGE_ROWS, plan_ranges
 from feedback_etl.database.raw_types import filter_window, to_raw
 from feedback_etl.database.read_only import MYSQL_SESSION, READ_ONLY, SNAPSHOT
 from feedback_etl.database.reader_client import BATCHES_AHEAD, Reader, ReaderJob, ReaderLostError
+from feedback_etl.database.records import RecordQuery, RecordTable, plan_records
 from feedback_etl.database.relation import SourceRelation
 from feedback_etl.database.sql import select_feedback
 from feedback_etl.database.statements import fetch_rows
@@ -54,26 +56,35 @@ def open_batches(
             frames: Iterator[pl.DataFrame] = stack.enter_context(closing(streamed))
         else:
             ages = plan_ages(source, relation, window)
+            records = None if ages is None else plan_records(source, relation, window)
             rows = relation if ages is None else relation.without_ages()
+            rows = rows if records is None else relation.without_records()
             ranges = plan_ranges(source, relation, window, parallel=options.processes)
             queries = [select_feedback(rows, part) for part in ranges.windows]
-            readers = _start_readers(stack, source, queries, options, ages)
-            frames = _read_with_connectorx(readers, relation, ages)
+            lookups = _Lookups(ages, records)
+            readers = _start_readers(stack, source, queries, options, lookups)
+            frames = _read_with_connectorx(readers, relation, lookups)
         yield (filter_window(raw, window) for raw in frames) if source.dialect == "sqlite" else frames
 
 
+class _Lookups(NamedTuple):
+    """Tables that are read once, before the rows that refer to them; None for those that the database joins."""
+
+    ages: AgeQuery | None
+    records: RecordQuery | None
+
+
 def _start_readers(
-    stack: ExitStack, source: DatabaseConnection, queries: Sequence[str], options: ReadOptions, ages: AgeQuery | None
+    stack: ExitStack, source: DatabaseConnection, queries: Sequence[str], options: ReadOptions, lookups: _Lookups
 ) -> list[Reader]:
     """Return the reader of each query, in the order of the rows; a reader may run several queries.
 
-    The first reader reads the ages, if there are any to read, before its rows.
+    The first reader reads the lookups before its rows.
     """
     prepare = session_statements(source)
     processes = min(options.processes or 1, len(queries))
     shares = [list(queries[n::processes]) for n in range(processes)]
-    if ages is not None:
-        shares[0].insert(0, ages.sql)
+    shares[0] = [*(lookup.sql for lookup in lookups if lookup is not None), *shares[0]]
     jobs = [ReaderJob(str(source.connectorx_url), prepare, share, options.batch_size) for share in shares]
     # Each reader reads its next range ahead while the ranges of other readers are written.
     ahead = ceil(PARALLEL_RANGE_ROWS / options.batch_size) if options.bulk else BATCHES_AHEAD
@@ -93,14 +104,16 @@ def read_job(job: ReaderJob, schema: FeedbackSchema, *, read_timeout: float) -> 
                 yield to_raw(pl.DataFrame(batch), schema)
 
 
-def _read_with_connectorx(
-    readers: list[Reader], relation: SourceRelation, age_query: AgeQuery | None
-) -> Iterator[pl.DataFrame]:
+def _read_with_connectorx(readers: list[Reader], relation: SourceRelation, lookups: _Lookups) -> Iterator[pl.DataFrame]:
     try:
-        ages = None if age_query is None else AgeTable.collect(map(pl.DataFrame, readers[0].next_stream()), age_query)
+        tables: list[AgeTable | RecordTable] = []
+        if lookups.ages is not None:
+            tables.append(AgeTable.collect(map(pl.DataFrame, readers[0].next_stream()), lookups.ages))
+        if lookups.records is not None:
+            tables.append(RecordTable.collect(map(pl.DataFrame, readers[0].next_stream()), lookups.records))
         for reader in readers:
             for batch in map(pl.DataFrame, reader.next_stream()):
-                yield to_raw(batch if ages is None else ages.add_to(batch), relation.schema)
+                yield to_raw(reduce(lambda frame, table: table.add_to(frame), tables, batch), relation.schema)
     except SourceError as error:
         if relation.dialect != "sqlite" or isinstance(error, ReaderLostError):
             raise

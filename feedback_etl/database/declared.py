@@ -8,7 +8,8 @@ import sqlalchemy as sa
 from feedback_etl.database.column_types import reflect_columns
 from feedback_etl.database.connect import DatabaseConnection
 from feedback_etl.database.custom_query import extract_select
-from feedback_etl.database.relation import QUERY_PLACEHOLDER, Column, SourceRelation, empty_query_select
+from feedback_etl.database.empty_selects import empty_query_select
+from feedback_etl.database.relation import QUERY_PLACEHOLDER, Column, SourceRelation
 from feedback_etl.database.statements import describe, execute, fetch_rows
 from feedback_etl.errors import SourceError
 from feedback_etl.plurals import list_some

@@ -17,6 +17,7 @@ from feedback_etl.database.cursor import with_cursor
 from feedback_etl.database.cursor_name import CREATED_AT
 from feedback_etl.database.declared import build_declared_relation
 from feedback_etl.database.driver_errors import invalid_query_error
+from feedback_etl.database.empty_selects import empty_id_select, empty_query_select, empty_select, empty_table_select
 from feedback_etl.database.files import SELECT_FILES
 from feedback_etl.database.query_errors import locate_error
 from feedback_etl.database.relation import (
@@ -24,10 +25,6 @@ from feedback_etl.database.relation import (
     add_consent,
     build_default_relation,
     build_query_relation,
-    empty_id_select,
-    empty_query_select,
-    empty_select,
-    empty_table_select,
 )
 from feedback_etl.database.statements import describe, fetch_count, fetch_rows, hides_rows
 from feedback_etl.errors import SourceError

@@ -14,9 +14,10 @@ import sqlalchemy as sa
 
 from feedback_etl.database.collations import describe_remedy
 from feedback_etl.database.connect import Database, DatabaseConnection, open_connection
+from feedback_etl.database.empty_selects import empty_select
 from feedback_etl.database.hints import count_edited, missing_index_statement
 from feedback_etl.database.inspection import inspect_source
-from feedback_etl.database.relation import SourceRelation, empty_select
+from feedback_etl.database.relation import SourceRelation
 from feedback_etl.database.sql import has_consent
 from feedback_etl.database.statements import hides_rows, iterate_rows
 from feedback_etl.errors import SourceError

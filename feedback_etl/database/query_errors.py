@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from feedback_etl.database.connect import DatabaseConnection
 from feedback_etl.database.custom_query import blank_quoted, describe_position, extract_select
 from feedback_etl.database.driver_errors import unwrap_error
-from feedback_etl.database.relation import empty_query_select
+from feedback_etl.database.empty_selects import empty_query_select
 from feedback_etl.database.statements import execute
 
 _EXCERPT = re.compile(r"\nLINE (\d+): (.*)\n( *)\^")

@@ -14,7 +14,7 @@ from feedback_etl.database.cursor_name import CREATED_AT
 from feedback_etl.database.custom_query import extract_select
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.schema.column_types import ExtraColumn
-from feedback_etl.schema.model import CONSENT, IMAGE_OPT_IN, IMAGE_URL, FeedbackSchema
+from feedback_etl.schema.model import CONSENT, IMAGE_OPT_IN, IMAGE_URL, RAW_ITEM, FeedbackSchema
 
 QUERY_PLACEHOLDER = "the_custom_query_goes_here"
 """The name of the table that `SourceRelation.render` replaces by the custom query."""
@@ -32,8 +32,11 @@ class SourceRelation:
             consented, if that is recorded.
         rows: The FROM clause of the columns.
         feedback_table: The FROM clause that is sufficient to count rows.
-        rows_without_profiles: The FROM clause of all columns but `age`; None for a custom query.
-        profiles: The table of ages in `rows`; None for a custom query.
+        rows_without_profiles: The FROM clause of all columns but `age`; None for a custom query, as the next four.
+        profiles: The table of ages in `rows`.
+        rows_without_records: The FROM clause of all columns but `age` and those of recommendations.
+        records: The table of recommendations in `rows`.
+        record_key: The id of a row's recommendation.
         custom_query: The user's SQL behind `rows`; None for tables.
         consent: The columns that record consent; empty if none does.
         schema: The schema of the rows; the cursor, unless it is another column, is an extra column.
@@ -52,6 +55,9 @@ class SourceRelation:
     feedback_table: sa.FromClause
     rows_without_profiles: sa.FromClause | None = None
     profiles: sa.FromClause | None = None
+    rows_without_records: sa.FromClause | None = None
+    records: sa.FromClause | None = None
+    record_key: Column | None = None
     custom_query: str | None = None
     consent: tuple[str, ...] = ()
     schema: FeedbackSchema = CLASSIC_SCHEMA
@@ -90,11 +96,24 @@ class SourceRelation:
         return replace(self, columns={**self.columns, **canonical}, comparisons=comparisons, stored_ids=stored_ids)
 
     def without_ages(self) -> Self:
-        """Return the relation of the default schema with a null as each `age`, and without the join that finds it."""
-        if self.rows_without_profiles is None:
-            raise ValueError("A custom query yields the ages itself.")
-        columns = {**self.columns, "age": sa.cast(sa.null(), sa.Integer)}
-        return replace(self, columns=columns, rows=self.rows_without_profiles, types={**self.types, "age": "int4"})
+        """Return the relation of the default schema without `age` and the join that finds it."""
+        return self._without(["age"], self.rows_without_profiles)
+
+    def without_records(self) -> Self:
+        """Return the relation without `age` and without the join of recommendations, with their ids instead."""
+        lists = (column.raw_name for column in self.schema.lists)
+        rest = self._without(["age", *lists, RAW_ITEM], self.rows_without_records)
+        assert self.record_key is not None  # noqa: S101  a relation of the default schema has one
+        return replace(
+            rest, columns={**rest.columns, RAW_ITEM: self.record_key}, types={**self.types, RAW_ITEM: "int8"}
+        )
+
+    def _without(self, names: Sequence[str], rows: sa.FromClause | None) -> Self:
+        if rows is None:
+            raise ValueError("A custom query yields all columns itself.")
+        return replace(
+            self, columns={name: self.columns[name] for name in self.columns if name not in names}, rows=rows
+        )
 
     def render(self, statement: sa.Select[*tuple[Any, ...]]) -> str:
         """Return a statement as one text without parameters."""
@@ -121,7 +140,7 @@ def build_default_relation(
     record = _alias(tables.recommendation_records, "r", db_schema)
     profile, earlier = (_alias(tables.profiles, name, db_schema) for name in ("p", "e"))
     has_earlier = sa.exists().where(earlier.c.user_id == profile.c.user_id, earlier.c.id < profile.c.id)
-    rows = feedback.outerjoin(record, record.c.id == feedback.c.recommendation_id)
+    rows_without_records: sa.FromClause = feedback
     names = CLASSIC_SCHEMA.raw_columns
     joined: dict[str, Column] = {"feedback_id": feedback.c.id, "age": profile.c.age}
     joined |= {name: record.c[name] for name in names if name in record.c}
@@ -130,11 +149,12 @@ def build_default_relation(
         columns[CONSENT] = consent_condition(feedback, consent_columns, db_schema)
     if images:
         analysis, photo = _alias(tables.analyses, "a", db_schema), _alias(tables.photos, "i", db_schema)
-        rows = rows.outerjoin(analysis, analysis.c.id == feedback.c.analysis_id)
-        rows = rows.outerjoin(photo, photo.c.id == analysis.c.photo_id)
+        rows_without_records = feedback.outerjoin(analysis, analysis.c.id == feedback.c.analysis_id)
+        rows_without_records = rows_without_records.outerjoin(photo, photo.c.id == analysis.c.photo_id)
         has_consent = consent_condition(feedback, image_consent_columns, db_schema)
         columns[IMAGE_URL.name] = sa.case((has_consent, photo.c.s3_key))
     columns |= {column.name: feedback.c[column.name] for column in cursors}
+    rows = rows_without_records.outerjoin(record, record.c.id == feedback.c.recommendation_id)
     return SourceRelation(
         dialect,
         columns,
@@ -142,6 +162,9 @@ def build_default_relation(
         feedback_table=feedback,
         rows_without_profiles=rows,
         profiles=profile,
+        rows_without_records=rows_without_records,
+        records=record,
+        record_key=feedback.c.recommendation_id,
         consent=tuple(map(str, consent_columns)),
         schema=CLASSIC_SCHEMA.with_extra_columns([*images, *cursors]),
     )
@@ -204,28 +227,6 @@ def is_true(column: Column, type_name: str) -> sa.ColumnElement[bool]:
     if type_name not in ("bool", ""):  # SQLite, which has no types, treats every value as true or false
         column = column == sa.literal_column("1")
     return column.is_(sa.true())
-
-
-def empty_query_select(dialect: str, sql: str) -> str:
-    """Return a statement that yields all columns of a custom query, and no rows."""
-    return f"SELECT * FROM ({extract_select(dialect, sql)}\n) AS feedback LIMIT 0"  # noqa: S608  it is one SELECT
-
-
-def empty_select(relation: SourceRelation) -> str:
-    """Return a statement that yields the columns of a relation, and no rows."""
-    return relation.render(sa.select(*label_columns(relation.columns)).select_from(relation.rows).limit(0))
-
-
-def empty_table_select(table: str, db_schema: str | None) -> str:
-    """Return a PostgreSQL statement that reads a table and yields no rows."""
-    select: sa.Select[Any] = sa.select(sa.literal_column("1")).select_from(sa.table(table, schema=db_schema))
-    return f"{select.compile(dialect=tables.DIALECTS['postgresql'])} LIMIT 0"
-
-
-def empty_id_select(relation: SourceRelation, name: str) -> str:
-    """Return a statement that yields a column as `id`, and no rows."""
-    id_ = relation.columns[name].label("id")
-    return relation.render(sa.select(id_).select_from(relation.feedback_table).limit(0))
 
 
 def label_columns(columns: Mapping[str, Column]) -> list[sa.Label[Any]]:

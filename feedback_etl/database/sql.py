@@ -17,7 +17,7 @@ from feedback_etl.database.relation import Column, SourceRelation, label_columns
 from feedback_etl.database.window import Window
 from feedback_etl.database.window_sql import format_time, is_counted, is_dated, is_in, is_read, is_unreadable
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
-from feedback_etl.schema.model import CONSENT
+from feedback_etl.schema.model import CONSENT, RAW_ITEM
 
 _CLASSIC_TEXTS = {column.name for column in CLASSIC_SCHEMA.columns}
 """Texts that are read without a cast, so that SQLite reports values of another type."""
@@ -29,7 +29,7 @@ def select_feedback(relation: SourceRelation, window: Window) -> str:
     On SQLite it also reads some rows around the window, which `raw_types.filter_window` removes.
     """
     time = relation.columns["created_at"]
-    names = relation.schema.raw_columns
+    names = [name for name in relation.schema.raw_columns if name in relation.columns]  # others are read apart
     selected = {name: _readable(relation, name) for name in names}
     if relation.dialect != "sqlite":  # its texts are parsed later
         times = list_raw_names(relation.schema, "time")
@@ -57,6 +57,15 @@ def select_ages(relation: SourceRelation) -> str:
         raise ValueError("A custom query has no profiles.")
     ages = sa.select(profile.c.user_id, _readable(relation, "age").label("age")).ext(distinct_on(profile.c.user_id))
     return relation.render(ages.where(profile.c.user_id.is_not(None)).order_by(profile.c.user_id, profile.c.id))
+
+
+def select_records(relation: SourceRelation) -> str:
+    """Return the statement that yields the id and the raw columns of each recommendation (PostgreSQL)."""
+    records = relation.records
+    if records is None:
+        raise ValueError("A custom query has no recommendations.")
+    names = [RAW_ITEM, *(column.raw_name for column in relation.schema.lists)]
+    return relation.render(sa.select(records.c.id, *label_columns({name: _readable(relation, name) for name in names})))
 
 
 def count_excluded(relation: SourceRelation, window: Window) -> str:

@@ -68,6 +68,7 @@ class TrainingKeywords(RawKeywords, total=False):
     include_image_urls: bool
     include_subject_hash: bool
     age_edges: Sequence[int] | None
+    min_age_range: int
 
 
 class ExportKeywords(TrainingKeywords, total=False):

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from feedback_etl.schema.column_types import ExtraColumn
     from feedback_etl.schema.model import FeedbackSchema
 
+MIN_RANGE_YEARS = 5
+"""Width in years below which an age range nearly reveals the age."""
+
 
 def _classic_schema() -> "FeedbackSchema":
     from feedback_etl.schema.classic import CLASSIC_SCHEMA
@@ -45,6 +48,7 @@ class PrivacyOptions:
         schema: The ratings, lists and other columns of the feedback.
         extra_columns: Columns that the query returns besides those of the schema; they follow those in the export.
         age_edges: The ages at which a new age range begins, for the default schema; another declares its own.
+        min_age_range: Least width of an age range in years; a smaller one allows ranges that nearly reveal the age.
     """
 
     hash_recommendation_id: bool = False
@@ -62,9 +66,11 @@ class PrivacyOptions:
     schema: "FeedbackSchema" = field(default_factory=_classic_schema)
     extra_columns: "Sequence[ExtraColumn]" = ()
     age_edges: Sequence[int] | None = None
+    min_age_range: int = MIN_RANGE_YEARS
 
     def __post_init__(self) -> None:
         from feedback_etl.schema.classic import is_classic
+        from feedback_etl.schema.feedback_columns import find_narrow_ranges
         from feedback_etl.schema.model import IMAGE_URL, SUBJECT_HASH
         from feedback_etl.transform.transforms import is_coarse
 
@@ -73,6 +79,12 @@ class PrivacyOptions:
         if taken := {column.name for column in self.extra_columns} & {IMAGE_URL.name, SUBJECT_HASH.name}:
             raise UsageError(f"An extra column cannot be called {taken.pop()}: that name is reserved.")
         is_coarse(self.timestamp_precision)
+        if narrow := find_narrow_ranges(self.full_schema.age_edges, self.min_age_range):
+            raise UsageError(
+                f"Age ranges of fewer than {self.min_age_range} years nearly reveal the age: {', '.join(narrow)}. "
+                "Remove ages (`age_edges`, or `bucket` of [columns.age_range]), or set `min_age_range` to allow "
+                "these ranges; `check` reports them all the same."
+            )
         self.k_anonymity  # noqa: B018  it validates
 
     @property

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 Write = Callable[[pl.DataFrame], None]
 WriteBatch = Callable[["ProcessedBatch"], None]
 
-_BATCHES_PER_CHECK = 2
+BATCHES_PER_CHECK = 2
 """Batches that are validated together: a call of pandera takes 19 ms, however few the rows."""
 
 
@@ -42,7 +42,7 @@ def process_batches(
         writing, batches = writer.submit(lambda: None), list["ProcessedBatch"]()
         for raw in raw_batches:
             batches.append(processor.process(raw))
-            if len(batches) == _BATCHES_PER_CHECK:
+            if len(batches) == BATCHES_PER_CHECK:
                 writing.result()
                 writing, batches = writer.submit(write_batches, batches), []
         writing.result()

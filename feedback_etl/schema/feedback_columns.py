@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import polars as pl
@@ -155,6 +156,15 @@ class AgeColumn:
     def raw_type(self) -> RawTypeName:
         """The name of the type of the raw column."""
         return "number" if self.raw_name == "age" else "date"
+
+
+def find_narrow_ranges(edges: Sequence[int], years: int) -> list[str]:
+    """Return the age ranges of fewer years.
+
+    >>> find_narrow_ranges([18, 20, 30], 5)
+    ['18-20']
+    """
+    return [f"{low}-{high}" for low, high in pairwise(edges) if high - low < years]
 
 
 def require_age_edges(edges: Sequence[int], name: str = "age_edges") -> None:

@@ -79,6 +79,7 @@ class Settings(BaseSettings):
     hierarchies: dict[str, dict[str, list[str]]] = Field({}, description="coarser values by column and value")
     quasi_identifiers: tuple[str, ...] = CLASSIC_SCHEMA.quasi_identifiers
     age_edges: tuple[int, ...] = AGE_EDGES
+    min_age_range: int = Field(PrivacyOptions.min_age_range, ge=1, description="minimum width of an age range in years")
     ratings: dict[str, RatingTable] = Field({}, description="ratings of a declared schema")
     lists: dict[str, ListTable] = Field({}, description="lists of a declared schema")
     columns: dict[str, ColumnTable] = Field({}, description="other columns, or extra columns that the query yields")
