@@ -36,7 +36,7 @@ from feedback_etl.errors import (
     UsageError,
     ValidationError,
 )
-from feedback_etl.pipeline.part_files import by_number
+from feedback_etl.pipeline.commit import by_number
 from feedback_etl.pipeline.scheduler import MAX_ATTEMPTS
 from feedback_etl.pipeline.tasks import PartTask, ReleaseTask
 from feedback_etl.records.audit import AuditLog

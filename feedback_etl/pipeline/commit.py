@@ -1,6 +1,7 @@
 """Finish an export whose rows were read: decide which of them are published, and commit their files."""
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -8,12 +9,13 @@ import polars as pl
 
 from feedback_etl.database.cursor_name import CREATED_AT
 from feedback_etl.database.watermark import Watermark
+from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.incremental import INCREMENTAL
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.pipeline.backfill import BACKFILL
-from feedback_etl.pipeline.part_files import by_number, require_all
 from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.privacy.sharing import RowPseudonyms
+from feedback_etl.records.layout import parse_part_number
 from feedback_etl.records.manifest import DataFile
 from feedback_etl.records.manifest_details import ManifestDetails
 from feedback_etl.results import ExportReport
@@ -96,13 +98,36 @@ def commit_export(
         window = publication.series.extend_window(request.selection.window)
         details = details._replace(window=window, is_state_new=publication.series.is_changed)
     if request.is_partitioned:
-        require_all(parts, report)
+        _require_all(parts, report)
     details = details._replace(statistics=report.to_statistics(), risk=report.risk)
     published = export.commit(sorted(parts, key=by_number), details)
     if series is not None and (any(published) or details.is_state_new):
         series.delete_state(request.storage)
     report.audit_head = export.audit_head
     report.export_filename, report.rejected_filename = published.pairs or "", published.rejected or ""
+
+
+def by_number(file: DataFile) -> tuple[str, int]:
+    """Return the sort key of parts; by name, `part-100000` would come before `part-99999`."""
+    return file.kind, parse_part_number(file.path)
+
+
+def _require_all(files: Sequence[DataFile], report: ExportReport) -> None:
+    """Verify that the parts contain the rows that were counted, so that no lost file goes unnoticed.
+
+    Raises:
+        ExportFileError: A kind of files contains another number of rows.
+    """
+    contained = Counter[str]()
+    for file in files:
+        contained[file.kind] += file.rows
+    expected = {"pairs": report.exported_records, "rejected": report.errors, "pending": report.pending_records}
+    for kind, rows in expected.items():
+        if contained[kind] != rows:
+            raise ExportFileError(
+                f"The parts contain {contained[kind]:,} rows ({kind}), but {rows:,} were counted: nothing was "
+                "published. Run again."
+            )
 
 
 def _add_increment(
