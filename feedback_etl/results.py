@@ -52,6 +52,9 @@ class ExportReport(FeedbackProcessingStats):
 
     Attributes:
         rejected_filename: Path of the list of rejected rows; "" if there are none.
+        items_filename: Path of the file of item rows; "" if there are none.
+        exported_items: Item rows written.
+        escaped_items: Items in a CSV file that have an additional apostrophe, as in `escaped_texts`.
         rejected_reasons: Number of rejected rows by reason, most frequent first; a row can have several reasons.
         implausible_ages: Training pairs, including suppressed ones, without an age_range because the age is below 0 or
             above 130.
@@ -73,6 +76,9 @@ class ExportReport(FeedbackProcessingStats):
     """
 
     rejected_filename: str = ""
+    items_filename: str = ""
+    exported_items: int = 0
+    escaped_items: int = 0
     rejected_reasons: dict[str, int] = field(default_factory=dict)
     implausible_ages: int = 0
     withheld_image_urls: int = 0
@@ -99,7 +105,8 @@ class ExportReport(FeedbackProcessingStats):
         """Return the counts, as manifests contain them."""
         counts = {name: value for name, value in asdict(self).items() if name.endswith("_records") or name == "errors"}
         names = ("rejected_reasons", "implausible_ages", "withheld_image_urls", "unreadable_times", "escaped_texts")
-        return counts | {name: getattr(self, name) for name in names}
+        items = {name: getattr(self, name) for name in ("exported_items", "escaped_items") if self.exported_items}
+        return counts | {name: getattr(self, name) for name in names} | items
 
     def to_dict(self) -> dict[str, Any]:
         """Return all attributes as values that JSON can hold; the window's ends are ISO 8601 text in UTC."""

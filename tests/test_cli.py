@@ -125,6 +125,9 @@ class TestExport:
         assert figures == {
             "total_feedback_records": 5,
             "exported_records": 2,
+            "exported_items": 0,
+            "escaped_items": 0,
+            "items_filename": "",
             "anonymized_records": 2,
             "deduplicated_records": 1,
             "skipped_records": 1,

@@ -102,7 +102,10 @@ for number in range(int(moments)):
 @pytest.fixture
 def application(sqlite_database: Database) -> Path:
     """Three users with feedback, some of it wrong, and texts of several lines."""
-    sqlite_database.fill(**people(3, each=4))
+    rows = people(3, each=4)
+    for row in rows["feedbacks"]:
+        row["product_ratings"] = '{"a": 3}'
+    sqlite_database.fill(**rows)
     return Path(sqlite_database.url.removeprefix("sqlite:///"))
 
 
@@ -218,11 +221,11 @@ class Undisturbed:
 
 def all_rows(folder: Path) -> pl.DataFrame:
     """The pairs of all exports."""
-    files = [file for manifest in list_manifests(folder) for file in manifest.all("pairs")]
+    files = [file for manifest in list_manifests(folder) for kind in ("pairs", "items") for file in manifest.all(kind)]
     assert {path for path in visible(folder) if "rejected" not in path and not path.endswith(".json")} == {
         file.path for file in files
     }
-    return pl.concat([rows_of(folder / file.path) for file in files])
+    return pl.concat([rows_of(folder / file.path) for file in files], how="diagonal")
 
 
 def kill_at(run: Undisturbed, calls: list[Call], top: Path) -> int:
@@ -269,11 +272,14 @@ def moved(call: Call, old: Path, new: Path) -> Call:
     return call._replace(path=new / call.path.relative_to(old))
 
 
-def test_export_killed_while_publishing_is_recovered(application: Path, tmp_path: Path) -> None:
-    """When the pairs have their name and the manifest has none yet."""
-    run = Undisturbed("export", application, tmp_path, {}, is_traced=False)
-    (manifest,) = run.folder.glob("*.json")
-    assert kill_at(run, [Call("link,linkat", manifest, 1)], tmp_path) == 1
+@pytest.mark.parametrize(("form", "pattern"), [({}, "*.json"), ({"items": "product_ratings"}, "*.csv")])
+def test_export_killed_while_publishing_is_recovered(
+    application: Path, tmp_path: Path, form: dict[str, Any], pattern: str
+) -> None:
+    """When the pairs have their name and the manifest has none yet; or the items, and the pairs have none yet."""
+    run = Undisturbed("export", application, tmp_path, form, is_traced=False)
+    (path,) = run.folder.glob(pattern)
+    assert kill_at(run, [Call("link,linkat", path, 1)], tmp_path) == 1
 
 
 @pytest.mark.slow

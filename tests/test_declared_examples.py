@@ -156,6 +156,52 @@ def test_example_exports_what_plain_python_exports(example: str, url: str, monke
         assert canary not in path.read_text()
 
 
+def export_items(items: str, fetch: Callable[[str], list[Row]]) -> Iterator[dict[str, str]]:
+    """Yield the rated items of the exported reviews, in the order of time, then of the map or of the items' bytes."""
+    exported = {pseudonym("analysis_id", row["review_no"]): row for row in fetch("SELECT * FROM reviews")}
+    services = sorted(fetch("SELECT * FROM review_services"), key=lambda row: str(row["service"]).encode())
+    for review in sorted(export_reviews(fetch), key=lambda review: str(review["feedback_timestamp"])):
+        row = exported[review["analysis_hash"]]
+        of_table = {each["service"]: each["points"] for each in services if each["review_no"] == row["review_no"]}
+        bundle = row["bundle_ratings"]
+        of_column = json.loads(bundle) if isinstance(bundle, str) else bundle
+        for item, rating in (of_column if items == "bundle_ratings" else of_table).items():
+            if rating is not None:
+                number = str(rating) if items == "bundle_ratings" else str(float(rating))
+                yield {
+                    "analysis_hash": review["analysis_hash"],
+                    "item": f"'{item}" if item.startswith("=") else item,
+                    "rating": number,
+                    "feedback_timestamp": review["feedback_timestamp"],
+                }
+
+
+def test_items_are_what_plain_python_exports(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a JSON map and from a table of items, with the pairs as they are without items."""
+    create("shop_reviews", url)
+    shutil.copy(EXAMPLES / "shop_reviews" / "feedback-etl.toml", ".")
+    monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", url)
+    monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
+    options = load_settings().to_options(days_back=-1)
+    plain = fe.export_feedback(url, options=options, output_dir="plain", key=KEY)
+    for items in ("bundle_ratings", "service_ratings"):
+        report = fe.export_feedback(url, options=options, output_dir=items, items=items, key=KEY)
+        with Path(report.items_filename).open(newline="") as file:
+            exported = list(csv.DictReader(file))
+        engine = sa.create_engine(url, poolclass=sa.NullPool)
+        with engine.connect() as connection:
+
+            def fetch(sql: str, connection: sa.Connection = connection) -> list[Row]:
+                return [dict(row) for row in connection.execute(sa.text(sql)).mappings()]
+
+            expected = list(export_items(items, fetch))
+        engine.dispose()
+        assert exported == expected
+        assert report.exported_items == len(expected) > 10
+        pairs = [pl.read_csv(each.export_filename).drop("export_date") for each in (report, plain)]
+        assert pairs[0].equals(pairs[1])
+
+
 def test_lists_of_an_example_are_lists_in_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With commas in their elements."""
     database = f"sqlite:///{tmp_path}/example.db"

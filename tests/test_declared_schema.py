@@ -78,6 +78,10 @@ column = "age"
 role = "quasi_identifier"
 type = "integer"
 bucket = [18, 25, 35, 50]
+[items.product_ratings]
+min = 1
+max = 5
+description = "Rating of a product, 1 to 5."
 """
 COURSES = """
 [source]
@@ -331,7 +335,7 @@ def test_classic_declaration_equals_the_classic_schema(
     """So its files and manifests are the same, byte for byte."""
     monkeypatch.chdir(tmp_path)
     declare(CLASSIC)
-    assert load_settings().declaration == (CLASSIC_SCHEMA, {}, {})
+    assert load_settings().declaration == (CLASSIC_SCHEMA, {}, {}, {})
     database.fill(**people(3))
     for form in ("csv", "parquet"):
         declared = export(database.url, format=form, output_dir=f"declared_{form}")

@@ -21,6 +21,7 @@ from feedback_etl.schema.declaration import (
     declare_schema,
 )
 from feedback_etl.schema.feedback_columns import AgeColumn, Rating
+from feedback_etl.schema.item_declaration import ItemSettings
 from feedback_etl.schema.model import FeedbackSchema
 from feedback_etl.schema.record import read_schema, record_schema
 
@@ -48,12 +49,13 @@ def declare(tables: dict[str, Any]) -> Declaration:
         {name: ListTable(**table) for name, table in tables.get("lists", {}).items()},
         {name: ColumnTable(**table) for name, table in tables.get("columns", {}).items()},
         DedupTable(**tables["dedup"]) if "dedup" in tables else None,
+        {name: ItemSettings(**table) for name, table in tables.get("items", {}).items()},
     )
 
 
 def test_declared_schema_has_the_declared_columns() -> None:
     """And no others: neither those of the classic schema nor a date of birth."""
-    schema, sources, _ = declare(COURSES)
+    schema, sources, *_ = declare(COURSES)
     assert schema.training_columns == (
         *("analysis_hash", "course", "stars", "would_buy_again", "tags", "country", "visits", "age_range"),
         *("feedback_timestamp", "export_date"),
@@ -160,7 +162,7 @@ def test_columns_of_declared_schemas_need_one() -> None:
     [
         CLASSIC_SCHEMA,
         declare(COURSES).schema,
-        replace(CLASSIC_SCHEMA, age=None),
+        replace(CLASSIC_SCHEMA, age=None, items=()),
         CLASSIC_SCHEMA.with_options([ExtraColumn("city")], [30]),
     ],
 )

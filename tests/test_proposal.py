@@ -231,6 +231,15 @@ def test_age_in_years_is_proposed_as_a_range() -> None:
     assert "age at the time of the feedback" not in render_declaration(propose([aged], aged), None)
 
 
+def test_person_of_a_joined_table_is_proposed() -> None:
+    """The answers name a ticket, and the ticket its customer: without a user, k would count no people."""
+    tickets = table("tickets", id="integer", customer_id="integer", agent_id="integer", body="text")
+    answers = table("csat", id="integer", ticket_id=("integer", "tickets"), csat_score="integer", answered_at="time")
+    source = declared(propose([tickets, answers], answers))["source"]
+    assert source["user_id"] == "tickets.customer_id"
+    assert source["join"] == {"table": "tickets", "on": {"ticket_id": "id"}}
+
+
 def test_text_times_of_sqlite_are_found_by_their_words() -> None:
     """Such as `reviewed_at`, without any column of the type of a time."""
     found = propose([], table("reviews", id="text", rating="number", reviewed_at="text", comment="text"))

@@ -81,7 +81,7 @@ def test_every_setting_has_three_sources(monkeypatch: pytest.MonkeyPatch) -> Non
     """The command line, FEEDBACK_ETL_<NAME> and the file, for each field."""
     text = {"database_url", "db_schema", "output_dir", "key_file"}
     schema = {"query", "source", "ratings", "lists", "columns", "dedup", "age_edges", "row_model", "formulas", "cursor"}
-    schema |= {"allow_row_security", "min_age_range"}
+    schema |= {"allow_row_security", "min_age_range", "items"}
     timeouts = {"connect_timeout", "read_timeout", "lock_timeout", "batch_size"}
     assert set(Settings.model_fields) == {*text, *timeouts, "retired_keys", *schema, *LINEAGE, *PRIVACY, *RECORD}
     write("feedback-etl.toml", "\n".join([*(f'{name} = "file"' for name in text), "connect_timeout = 3"]))
@@ -123,6 +123,7 @@ def test_defaults() -> None:
         quasi_identifiers=("age_range", "conditions_detected", "timeframe"),
         ratings={},
         lists={},
+        items={},
         dedup=None,
         lineage=None,
         lineage_hosts=False,

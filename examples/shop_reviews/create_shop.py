@@ -3,6 +3,7 @@
 import random
 import sys
 from datetime import datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
@@ -29,11 +30,19 @@ reviews = sa.Table(
     sa.Column("headline", sa.String(200)),
     sa.Column("topics", sa.JSON),
     sa.Column("Sent at", time, index=True),
+    sa.Column("bundle_ratings", sa.JSON),
+)
+services = sa.Table(
+    "review_services",
+    metadata,
+    sa.Column("review_no", sa.BigInteger, sa.ForeignKey("reviews.review_no"), primary_key=True),
+    sa.Column("service", sa.String(20), primary_key=True),
+    sa.Column("points", sa.Numeric(4, 1)),
 )
 
 
 def create_tables(url: str, rows: int = 30) -> None:
-    """Create both tables with random rows, the same each time."""
+    """Create the tables with random rows, the same each time."""
     numbers = random.Random(6)
     people = [
         {
@@ -45,7 +54,7 @@ def create_tables(url: str, rows: int = 30) -> None:
         }
         for number in range(10)
     ]
-    written = [
+    written: list[dict[str, Any]] = [
         {
             "review_no": number + 1,
             "customer_no": numbers.choice(people)["customer_no"],
@@ -58,11 +67,21 @@ def create_tables(url: str, rows: int = 30) -> None:
         }
         for number in range(rows)
     ]
+    others = random.Random(7)
+    for review in written:  # a review of a bundle rates its products, too
+        bundle = others.sample(["SKU-0", "SKU-1", "=SKU-2", "Sk\u00fc 3"], others.randrange(4))
+        review["bundle_ratings"] = {product: others.choice([None, 1, 3, 5]) for product in bundle}
+    rated = [
+        {"review_no": review["review_no"], "service": service, "points": others.choice([None, 0, 4.5, 10])}
+        for review in written
+        for service in others.sample(["advice", "delivery", "Returns"], others.randrange(4))
+    ]
     engine = sa.create_engine(url)
     metadata.create_all(engine)
     with engine.begin() as connection:
         connection.execute(customers.insert(), people)
         connection.execute(reviews.insert(), written)
+        connection.execute(services.insert(), rated)
     engine.dispose()
 
 

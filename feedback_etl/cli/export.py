@@ -63,6 +63,7 @@ def export(
     query: Query = None,
     allow_row_security: AllowRowSecurity = None,
     row_model: export_options.RowModel = None,
+    items: export_options.Items = None,
     strict: export_options.Strict = False,
     max_rejected: export_options.MaxRejected = QualityOptions.max_rejected,
     hash_recommendation_id: export_options.HashRecommendationId = False,

@@ -17,6 +17,9 @@ MaxRejected = Annotated[
 HashRecommendationId = Annotated[
     bool, privacy_option("--hash-recommendation-id", "Pseudonymise recommendation_id as well.")
 ]
+Items = Annotated[
+    str | None, row_option("--items", "Item ratings to export in a second file, such as product_ratings.", "NAME")
+]
 PseudonymLength = Annotated[
     int | None,
     privacy_option(

@@ -13,7 +13,8 @@ from feedback_etl.cli.options import RawFiles
 from feedback_etl.errors import ExportFileError, SourceError, UsageError
 
 if TYPE_CHECKING:
-    from feedback_etl.database.proposal import Proposal, Use
+    from feedback_etl.database.column_uses import Use
+    from feedback_etl.database.proposal import Proposal
     from feedback_etl.database.reflection import ReflectedTable
 
 
@@ -128,6 +129,8 @@ def _ask_columns(proposal: "Proposal") -> "Proposal":
     }
     names = [column.column.name for column in proposal.columns]
     echo_err(f"columns    {', '.join(names)}")
+    if proposal.user:
+        del questions["user_id"]  # another table says whose feedback it is
     for use, question in questions.items():
         proposed = next((column.column.name for column in proposal.find(use)), "-")
         while (name := typer.prompt(question, default=proposed, err=True)) not in (*names, "-"):
@@ -161,7 +164,7 @@ def _summarize(proposal: "Proposal", output: Path) -> Iterator[str]:
         yield f"left out   {', '.join(personal)}: may be personal"
     if undecided:
         yield f"undecided  {', '.join(undecided)}: left out until you declare them"
-    if proposal.joined is None and not proposal.find("consent"):
+    if not proposal.consent and not proposal.find("consent"):
         yield "consent    no column of consent was found: the feedback of everybody would be exported"
     if proposal.is_default:
         yield "default    these are the default tables, which are read with lists and ages without a declaration"

@@ -160,18 +160,19 @@ def load_command_settings(folder: str | None = None, *, raw_files: str | None = 
 
 def load_given_settings(context: typer.Context) -> "Settings":
     """Return the active settings for a command whose options have the names of settings; raises the same errors."""
-    from feedback_etl.settings.model import Settings
+    from feedback_etl.settings.model import DECLARATIONS, Settings
 
-    given = {name: value for name, value in context.params.items() if name in Settings.model_fields}
+    names = {*Settings.model_fields} - DECLARATIONS
+    given = {name: value for name, value in context.params.items() if name in names}
     return load_command_settings(given.pop("output_dir", None), raw_files=context.params.get("raw_files"), **given)
 
 
 def find_given_options(context: typer.Context) -> dict[str, Any]:
     """Return the options of an export, without those that are settings, that have the names of a command's options."""
     from feedback_etl.options.export import list_option_names
-    from feedback_etl.settings.model import Settings
+    from feedback_etl.settings.model import DECLARATIONS, Settings
 
-    names = {*list_option_names()} - {*Settings.model_fields}
+    names = {*list_option_names()} - ({*Settings.model_fields} - DECLARATIONS)
     return {name: value for name, value in context.params.items() if name in names}
 
 

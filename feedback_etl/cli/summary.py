@@ -34,6 +34,8 @@ def format_summary(report: "ExportReport", min_fields: int) -> Iterator[str]:
     if report.export_filename:
         yield from _format_k(report.risk)
         yield f"file       {report.export_filename}"
+        if report.items_filename:
+            yield f"items      {report.exported_items:,} rows in {report.items_filename}"
         yield f"key        {report.key_id or 'none: unkeyed pseudonyms can be inverted'}"
     yield f"duration   {report.execution_time_seconds:.2f} s"
     if report.late_records:

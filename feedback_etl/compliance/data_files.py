@@ -9,6 +9,7 @@ import polars as pl
 from feedback_etl.compliance.item import Finding
 from feedback_etl.compliance.remedies import Remedies
 from feedback_etl.data_files.csv_files import scan_text
+from feedback_etl.data_files.item_rows import scan_item_rows
 from feedback_etl.data_files.links import read_links
 from feedback_etl.data_files.row_filter import LINKED
 from feedback_etl.errors import ExportFileError
@@ -18,6 +19,7 @@ from feedback_etl.records.manifest import DataFile, Manifest
 from feedback_etl.schema.model import IMAGE_URL
 from feedback_etl.storage.base import Storage
 from feedback_etl.transform.expressions import hash_id
+from feedback_etl.transform.items import ITEM
 
 
 class ExportContents(NamedTuple):
@@ -34,7 +36,7 @@ class ExportContents(NamedTuple):
         analyses: Distinct pseudonyms of analyses; those of a shared export are in its links.
         pseudonyms: These, and those of other identifiers.
         imaged: Distinct pseudonyms of analyses in rows with an image URL.
-        texts: Distinct values of the other columns, as text, by column.
+        texts: Distinct values of the other columns, as text, by column; those of rated items by the name of the items.
     """
 
     manifest: Manifest
@@ -67,8 +69,8 @@ def read_contents(storage: Storage, manifest: Manifest) -> ExportContents | None
         ExportFileError: The file cannot be read.
     """
     links = read_links(storage, manifest)
-    names = [file.path for file in manifest.all("pairs")]
-    if not names or storage.stat_files(names).keys() != {*names}:
+    names = [file.path for kind in ("pairs", "items") for file in manifest.all(kind)]
+    if not manifest.all("pairs") or storage.stat_files(names).keys() != {*names}:
         return None
     path = storage.local_path(manifest.data) or Path(manifest.data)
     try:
@@ -81,6 +83,9 @@ def read_contents(storage: Storage, manifest: Manifest) -> ExportContents | None
         values = {name: rows.select(pl.col(name).drop_nulls().unique()).collect().to_series() for name in others}
         identifiers = [column.name for column in manifest.schema.all_columns if column.role == "identifier"]
         hashes = [values.pop(name) for name in ("analysis_hash", *identifiers)]
+        if manifest.all("items"):
+            items = scan_item_rows(storage, manifest).select(pl.col(ITEM).unique())
+            values[manifest.items] = items.collect().to_series().alias(manifest.items)
         imaged = hashes[0].clear()
         if IMAGE_URL.name in columns:
             imaged = rows.filter(pl.col(IMAGE_URL.name).is_not_null()).select("analysis_hash").collect().to_series()

@@ -9,7 +9,7 @@ from feedback_etl.compliance.context import CheckContext
 from feedback_etl.compliance.item import ChecklistItem, Finding, build_item
 from feedback_etl.demo.sample import DEMO_KEY
 from feedback_etl.records.audit_verification import verify_folder
-from feedback_etl.records.layout import PREFIX, REJECTED_FOLDER
+from feedback_etl.records.layout import DATA_FOLDERS, PREFIX
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.storage.base import STATE_FOLDER
 
@@ -38,8 +38,8 @@ def check_modes(context: CheckContext) -> ChecklistItem:
     if top is None:
         detail = "Not tested: the policies of the object store control access."
         return ChecklistItem("modes", "skipped", detail)
-    candidates = [top, top / REJECTED_FOLDER, top / STATE_FOLDER]
-    candidates += [path for folder in (top, top / REJECTED_FOLDER) for path in folder.glob(f"{PREFIX}*")]
+    candidates = [top, *(top / name for name in (*DATA_FOLDERS, STATE_FOLDER))]
+    candidates += [path for folder in candidates[:-1] for path in folder.glob(f"{PREFIX}*")]
     folders = [path for path in candidates if path.is_dir()]
     paths = [*folders, *(path for folder in folders for path in folder.iterdir() if path.is_file())]
     open_to_others = [path for path in paths if path.stat().st_mode & _OTHERS]

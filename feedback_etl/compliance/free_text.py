@@ -21,7 +21,7 @@ def find_free_texts(export: ExportContents, remedies: Remedies) -> Iterator[Find
 
     These are the columns of type text that are neither identifiers nor declared free text, if a text is longer than
     `MAX_LABEL_LENGTH` or contains contact or account details, or if texts are mostly distinct, by the limits of exports
-    (`privacy.column_inspector`); the lists, if they contain contact or account details; and the item, if it contains
+    (`privacy.column_inspector`); the lists, if they contain contact or account details; and items, if they contain
     e-mail addresses or IBANs, since codes of articles look like telephone numbers, and an article can be a URL.
     """
     declared = _list_labels(export)
@@ -38,9 +38,12 @@ def find_free_texts(export: ExportContents, remedies: Remedies) -> Iterator[Find
                 remedy = f"correct {name} in the database, or select other values with --query"
             clause = f"{export.path.name} contains free text in {name}"
             yield Finding(clause, f"{remedy}\n{remedies.replace(export.manifest)}")
-    item = schema.item
-    if item in export.texts and _has_contact_details(export.texts[item], PERSONAL_ITEMS):
+    for item in (*schema.item_columns, export.manifest.items):
+        if item not in export.texts or not _has_contact_details(export.texts[item], PERSONAL_ITEMS):
+            continue
         remedy = f"pseudonymise {item} with --hash-recommendation-id, or select other values with --query"
+        if item == export.manifest.items:
+            remedy = f"correct {item} in the database, or export without --items"
         clause = f"{export.path.name} contains contact or account details in {item}"
         yield Finding(clause, f"{remedy}\n{remedies.replace(export.manifest)}")
 

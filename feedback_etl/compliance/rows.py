@@ -177,7 +177,7 @@ def check_contents(context: CheckContext) -> ChecklistItem:
     """Test that the data files and the lists of rejected rows exist and match their manifests."""
     storage, problems = context.storage, []
     for manifest in context.exports:
-        files = [*manifest.all("pairs"), *manifest.all("rejected")]
+        files = [file for kind in ("pairs", "items", "rejected") for file in manifest.all(kind)]
         existing = storage.stat_files(file.path for file in files)
         missing = [file.path for file in files if file.path not in existing]
         changed = [file.path for file in files if file.path in existing and not _is_intact(storage, file)]

@@ -13,7 +13,7 @@ from feedback_etl.database.relation import QUERY_PLACEHOLDER, Column, SourceRela
 from feedback_etl.database.statements import describe, execute, fetch_rows
 from feedback_etl.errors import SourceError
 from feedback_etl.plurals import list_some
-from feedback_etl.schema.source import ElementTable, Join, SourceTable
+from feedback_etl.schema.source import ElementTable, ItemTable, Join, SourceTable
 
 
 class SourceColumns(NamedTuple):
@@ -69,10 +69,12 @@ def build_declared_relation(
         joined = _open_table(source, declaration.join.table, "j", "[source.join]")
         _require_unique(source, joined, declaration.join)
         rows = rows.outerjoin(joined.rows, _is_joined(declaration.join, feedback, joined, "[source.join]"))
-    elements = dict(declaration.elements)
+    elements, items = dict(declaration.elements), dict(declaration.items)
     columns = {
         name: _aggregate(source, feedback, elements[name], name)
         if name in elements
+        else _aggregate_items(source, feedback, items[name], name)
+        if name in items
         else _select(declaration, feedback, joined, name, dialect=source.dialect)
         for name in names
     }
@@ -161,11 +163,39 @@ def _aggregate(source: DatabaseConnection, feedback: SourceColumns, elements: El
     return sa.select(text).select_from(table.rows).where(is_element).correlate(feedback.rows).scalar_subquery()
 
 
-def _concat_json(element: Column) -> Column:
-    """Return MySQL's elements as a JSON array: its own aggregate has no order."""
-    quoted = sa.func.json_quote(element)
-    elements = sa.func.group_concat(_order(quoted, sa.cast(element, sa.LargeBinary)))
-    return sa.func.concat(sa.literal_column("'['"), elements, sa.literal_column("']'"))
+def _aggregate_items(source: DatabaseConnection, feedback: SourceColumns, items: ItemTable, name: str) -> Column:
+    """Return the items of each feedback as the text of a JSON map in the order of the items, `{}` if it has none.
+
+    A missing item becomes an empty one, which is rejected.
+    """
+    key = f"[items.{name}]"
+    table = _open_table(source, items.join.table, "i", key)
+    item = sa.func.coalesce(sa.cast(table.require(items.item, key), sa.Text), sa.literal_column("''"))
+    rating, is_joined = table.require(items.rating, key), _is_joined(items.join, feedback, table, key)
+    if source.dialect == "sqlite":
+        ordered = sa.select(item.label("item"), rating.label("rating")).select_from(table.rows).where(is_joined)
+        rows = ordered.order_by(item).correlate(feedback.rows).subquery("o")
+        return sa.select(sa.func.json_group_object(rows.c.item, rows.c.rating)).select_from(rows).scalar_subquery()
+    map_ = sa.cast(_MAPS[source.dialect](item, rating), sa.Text)
+    text = sa.func.coalesce(map_, sa.literal_column("'{}'"))
+    return sa.select(text).select_from(table.rows).where(is_joined).correlate(feedback.rows).scalar_subquery()
+
+
+def _concat_json(entry: Column, key: Column, brackets: str) -> Column:
+    """Return MySQL's entries as JSON in the order of a text: its own aggregates have no order.
+
+    MySQL cuts a text that is too long, which would be no error if it were cut after an entry.
+    """
+    entries = sa.func.group_concat(_order(entry, sa.cast(key, sa.LargeBinary)))
+    is_cut = sa.func.octet_length(entries) > sa.literal_column("@@group_concat_max_len - 4")
+    whole = sa.func.concat(sa.literal_column(f"'{brackets[0]}'"), entries, sa.literal_column(f"'{brackets[1]}'"))
+    return sa.case((is_cut, sa.literal_column("'too long'")), else_=whole)
+
+
+def _entry(item: Column, rating: Column, quote: Any) -> Column:
+    """Return an entry of a JSON map as text."""
+    number = sa.func.coalesce(sa.cast(rating, sa.Text), sa.literal_column("'null'"))
+    return sa.func.concat(quote(item), sa.literal_column("':'"), number)
 
 
 def _order(element: Column, key: Column) -> Column:
@@ -175,7 +205,18 @@ def _order(element: Column, key: Column) -> Column:
 
 _ARRAYS: dict[str, Callable[[Column], Column]] = {
     "postgresql": lambda element: sa.func.json_agg(_order(element, element.collate("C"))),
-    "mysql": _concat_json,
+    "mysql": lambda element: _concat_json(sa.func.json_quote(element), element, "[]"),
     "duckdb": lambda element: sa.func.to_json(sa.func.list(_order(element, element))),
 }
 """The aggregate of each dialect that yields a JSON array in the order of its elements' bytes; null without elements."""
+
+_MAPS: dict[str, Callable[[Column, Column], Column]] = {
+    "postgresql": lambda item, rating: sa.func.json_object_agg(item, _order(rating, item.collate("C"))),
+    "mysql": lambda item, rating: _concat_json(_entry(item, rating, sa.func.json_quote), item, "{}"),
+    "duckdb": lambda item, rating: sa.func.concat(
+        sa.literal_column("'{'"),
+        sa.func.string_agg(_entry(item, rating, sa.func.to_json), _order(sa.literal_column("','"), item)),
+        sa.literal_column("'}'"),
+    ),
+}
+"""The aggregate of each dialect that yields a JSON map in the order of its items' bytes."""

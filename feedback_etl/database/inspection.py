@@ -105,15 +105,15 @@ def _inspect_default_tables(
     inspector = sa.inspect(source.connection)
     _check_schema(source, inspector)
     required = _REQUIRED_COLUMNS | (_REQUIRED_FOR_IMAGES if with_images else {})
-    if cursor is not None:
-        required |= {"recommendation_feedbacks": required["recommendation_feedbacks"] | {cursor.name}}
+    optional = {column.name for column in (cursor, schema.exported_items) if column is not None}
+    required |= {"recommendation_feedbacks": required["recommendation_feedbacks"] | optional}
     _check_tables(source, inspector, required)
     consent_columns = [
         column._replace(is_partial=hides_rows(source, empty_table_select(column.table, db_schema)))
         for column in find_consent_columns(inspector, db_schema, consent)
     ]
     image_columns = find_image_consent_columns(inspector, db_schema) if with_images else []
-    relation = build_default_relation(source.dialect, db_schema, consent_columns, image_columns, cursor)
+    relation = build_default_relation(source.dialect, db_schema, consent_columns, image_columns, schema)
     return replace(relation, types=_describe_columns(source, empty_select(relation))[1])
 
 

@@ -36,7 +36,7 @@ ITEM_WORDS = (
 RATING_WORDS = _words(
     "rating ratings rate stars star score satisfaction helpful helpfulness useful usefulness nps grade vote thumb "
     "thumbs liked like recommend recommends recommended again quality difficulty clarity ease accuracy "
-    "likert pct percent"
+    "likert pct percent csat ces effort resolved solved"
 )
 COUNT_WORDS = _words("count counts total number num votes sum average avg")
 TIME_WORDS = (
@@ -63,7 +63,7 @@ _PERSONAL = {
     "an image of a person": "avatar photo picture image",
     "text that a person wrote": "comment comments text note notes message review body feedback description remark "
     "remarks reason suggestion suggestions content title headline question prompt explanation opinion answer reply "
-    "response",
+    "response verbatim",
 }
 _SENSITIVE = {
     "health data": "hiv health diagnosis diagnoses diagnosed disease illness medical medication symptom symptoms "

@@ -13,7 +13,6 @@ from feedback_etl.database.consent import ConsentColumn, consent_condition
 from feedback_etl.database.cursor_name import CREATED_AT
 from feedback_etl.database.custom_query import extract_select
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
-from feedback_etl.schema.column_types import ExtraColumn
 from feedback_etl.schema.model import CONSENT, IMAGE_OPT_IN, IMAGE_URL, RAW_ITEM, FeedbackSchema
 
 QUERY_PLACEHOLDER = "the_custom_query_goes_here"
@@ -129,19 +128,22 @@ def build_default_relation(
     db_schema: str | None = None,
     consent_columns: Sequence[ConsentColumn] = (),
     image_consent_columns: Sequence[ConsentColumn] = (),
-    cursor: ExtraColumn | None = None,
+    schema: FeedbackSchema = CLASSIC_SCHEMA,
 ) -> SourceRelation:
     """Return the default application schema, one row per feedback; the lowest profile id gives the age.
 
-    Columns that record consent add the column `consent`; columns that record consent to images add `image_url`.
+    Columns that record consent add the column `consent`; columns that record consent to images add `image_url`. Of the
+    schema, the exported items and an extra column of the feedback, the cursor, are read.
     """
-    cursors, images = ([cursor] if cursor else []), ([IMAGE_URL] if image_consent_columns else [])
+    cursors = [column for column in schema.raw_extra_columns if column != IMAGE_URL]
+    images = [IMAGE_URL] if image_consent_columns else []
+    schema = replace(CLASSIC_SCHEMA, exported_items=schema.exported_items)
     feedback = _alias(tables.recommendation_feedbacks, "f", db_schema, *(column.name for column in cursors))
     record = _alias(tables.recommendation_records, "r", db_schema)
     profile, earlier = (_alias(tables.profiles, name, db_schema) for name in ("p", "e"))
     has_earlier = sa.exists().where(earlier.c.user_id == profile.c.user_id, earlier.c.id < profile.c.id)
     rows_without_records: sa.FromClause = feedback
-    names = CLASSIC_SCHEMA.raw_columns
+    names = schema.raw_columns
     joined: dict[str, Column] = {"feedback_id": feedback.c.id, "age": profile.c.age}
     joined |= {name: record.c[name] for name in names if name in record.c}
     columns = {name: joined[name] if name in joined else feedback.c[name] for name in names}
@@ -166,7 +168,7 @@ def build_default_relation(
         records=record,
         record_key=feedback.c.recommendation_id,
         consent=tuple(map(str, consent_columns)),
-        schema=CLASSIC_SCHEMA.with_extra_columns([*images, *cursors]),
+        schema=schema.with_extra_columns([*images, *cursors]),
     )
 
 

@@ -19,7 +19,7 @@ _PATTERNS: dict[ColumnKind, re.Pattern[str]] = {
     "number": re.compile(r"[+-]?(0|[1-9][0-9]*)(\.[0-9]+)?"),
     "boolean": re.compile(r"true|false", re.IGNORECASE),
     "time": re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([ T][0-9]{2}:[0-9]{2}.*)?"),
-    "word": re.compile(rf".{{0,{MAX_WORD_LENGTH}}}", re.DOTALL),
+    "word": re.compile(rf"\S{{1,{MAX_WORD_LENGTH}}}"),
 }
 _UNTYPED = ("list", "word")
 """Kinds of which columns of text can be in SQLite, whose types have no length."""

@@ -7,8 +7,8 @@ from pathlib import Path
 from feedback_etl.records.audit import LockedAuditLog
 from feedback_etl.records.audit_records import has_valid_stem
 from feedback_etl.records.layout import (
+    DATA_FOLDERS,
     PREFIX,
-    REJECTED_FOLDER,
     STEM,
     export_paths,
     manifest_path,
@@ -26,7 +26,7 @@ _PART = re.compile(r"\.?(part-\d{5,}|small_classes)\.[a-z.]+[a-z](\.\d+-[0-9a-f]
 
 def find_staged_stems(storage: Storage) -> set[str]:
     """Return the stems of the staged files in a folder, of running and of killed exports."""
-    folders = [folder for name in ("", REJECTED_FOLDER, STATE_FOLDER) if (folder := storage.local_path(name))]
+    folders = [folder for name in ("", *DATA_FOLDERS, STATE_FOLDER) if (folder := storage.local_path(name))]
     names = [path.name for folder in folders for path in folder.glob(f".{PREFIX}*.tmp*")]
     return {match[0] for name in names if (match := STEM.match(name[1:]))}
 

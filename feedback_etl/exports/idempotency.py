@@ -16,7 +16,7 @@ from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.audit_records import Record, has_valid_stem
 from feedback_etl.records.catalog import read_committed
-from feedback_etl.records.layout import REJECTED_FOLDER
+from feedback_etl.records.layout import ITEMS_FOLDER, REJECTED_FOLDER
 from feedback_etl.records.manifest_details import audit_summary
 from feedback_etl.results import ExportReport
 from feedback_etl.storage.base import STATE_FOLDER, Storage
@@ -85,6 +85,8 @@ def _report(storage: Storage, done: Record) -> ExportReport:
         named = storage.uri(folder if name.startswith("part-") else path)
         if path.startswith(f"{REJECTED_FOLDER}/"):
             report.rejected_filename = named
+        elif path.startswith(f"{ITEMS_FOLDER}/"):
+            report.items_filename = named
         elif not path.startswith(f"{STATE_FOLDER}/"):
             report.export_filename = named
     return report

@@ -17,7 +17,7 @@ from feedback_etl.records.audit_records import list_unfinished
 from feedback_etl.records.audit_verification import require_untampered
 from feedback_etl.records.catalog import find_latest_increments, list_manifests, mark_pruned
 from feedback_etl.records.key_binding import bind_key
-from feedback_etl.records.layout import REJECTED_FOLDER, STEM, contains_rows, part_folders
+from feedback_etl.records.layout import DATA_FOLDERS, REJECTED_FOLDER, STEM, contains_rows, part_folders
 from feedback_etl.records.manifest import DataFile, Manifest
 from feedback_etl.records.manifest_details import summarize_revisions
 from feedback_etl.storage.base import LOCK_TIMEOUT, Storage
@@ -60,7 +60,7 @@ def list_exports(folder: StorageLike) -> ExportListing:
 def _list_exports(storage: Storage) -> ExportListing:
     exports = list_manifests(storage)
     ours = {file.path for manifest in exports for file in manifest.files}
-    folders = {"", REJECTED_FOLDER, *(path.rpartition("/")[0] for path in ours if not path.startswith("."))}
+    folders = {"", *DATA_FOLDERS, *(path.rpartition("/")[0] for path in ours if not path.startswith("."))}
     folders |= {
         folder for stem in _without_manifest(storage, exports) for folder in (stem, f"{REJECTED_FOLDER}/{stem}")
     }
@@ -150,7 +150,7 @@ def prune(  # noqa: PLR0913  public, flat
         listed, unmanaged = list_exports(storage)
         existing = storage.stat_files(file.path for export in listed for file in _removable(export))
         present = [export for export in listed if any(file.path in existing for file in _removable(export))]
-        storage.refuse_links(REJECTED_FOLDER)
+        storage.refuse_links(*DATA_FOLDERS)
         if keep_days is None:
             expired = _select_named(listed, exports)
         else:

@@ -14,7 +14,7 @@ from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.rewrite import write_remaining
 from feedback_etl.exports.series_conflicts import SupersededError
 from feedback_etl.records.catalog import read_manifest
-from feedback_etl.records.layout import REJECTED_FOLDER, staged_path
+from feedback_etl.records.layout import DATA_FOLDERS, staged_path
 from feedback_etl.records.manifest import DataFile
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.errors import explain_staging_errors, explain_write_errors
@@ -170,7 +170,8 @@ class PartWriter:
         folder = self._storage.local_path()
         if folder is None:
             return explain_staging_errors(str(self._storage))
-        return explain_write_errors(folder / REJECTED_FOLDER if self.name.startswith(f"{REJECTED_FOLDER}/") else folder)
+        own = self.name.partition("/")[0]
+        return explain_write_errors(folder / own if own in DATA_FOLDERS else folder)
 
     def _require_open(self) -> None:
         """Remove the part from an object store if the export has ended, since its cleanup may have run before.

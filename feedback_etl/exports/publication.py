@@ -20,7 +20,7 @@ from feedback_etl.records.audit import LockedAuditLog
 from feedback_etl.records.audit_records import Line, Record
 from feedback_etl.records.catalog import read_manifest
 from feedback_etl.records.layout import (
-    REJECTED_FOLDER,
+    DATA_FOLDERS,
     candidate_stems,
     export_paths,
     manifest_path,
@@ -59,7 +59,7 @@ class LocalPublisher:
 
     def find_free_stem(self, now: datetime, names: Sequence[str], lines: Sequence[Line]) -> str:  # noqa: ARG002
         """Return a stem that no file has, hidden ones included; the log is locked, and a dead run's stem is free."""
-        self._storage.refuse_links(REJECTED_FOLDER, STATE_FOLDER)
+        self._storage.refuse_links(*DATA_FOLDERS, STATE_FOLDER)
         for stem in candidate_stems(now):
             own_names = export_paths(stem) if self._files else [*export_paths(stem), *part_folders(stem)]
             self._storage.refuse_links(*own_names)

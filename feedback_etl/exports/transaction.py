@@ -126,9 +126,9 @@ class ExportTransaction:
     def write(self, rows: pl.DataFrame, kind: str = "pairs") -> None:
         """Add rows to the file of a kind, which the first of them creates: `links`, or one of `STATE_KINDS`.
 
-        Rows of the kind `spool` may have to be suppressed, and are read again with `spooled_frames`.
+        Rows of the kind `spool` may have to be suppressed: `spooled_frames` reads them. Pairs add the items they carry.
         """
-        self._writer(kind).append(rows)
+        cast("ExportFiles", self._files).write(rows, kind)
 
     def write_rejected(self, rows: pl.DataFrame) -> None:
         """Add rows to the list of rejected rows."""
@@ -138,6 +138,11 @@ class ExportTransaction:
     def escaped_texts(self) -> dict[str, int]:
         """Return the number of escaped texts in the data file by column."""
         return self._writer("pairs").escaped_texts
+
+    @property
+    def item_counts(self) -> tuple[int, int]:
+        """Return the number of item rows, and of escaped texts in them."""
+        return (items := self._writer("items")).rows, sum(items.escaped_texts.values())
 
     @property
     def spooled_rows(self) -> int:

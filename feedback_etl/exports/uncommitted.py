@@ -9,9 +9,10 @@ from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.data_files.links import LINKED_KINDS, find_rows, join_links, scan_links
 from feedback_etl.exports.part_writer import PartWriter
 from feedback_etl.exports.rewrite import map_files, read_pseudonyms, write_remaining
-from feedback_etl.records.layout import rejected_path, state_path
+from feedback_etl.records.layout import items_path, rejected_path, state_path
 from feedback_etl.records.manifest import DataFile
 from feedback_etl.storage.base import Storage
+from feedback_etl.transform.items import explode_items, without_items
 
 _IsErased = Callable[[str], bool]
 """Recognises the pseudonyms of erased analyses."""
@@ -27,21 +28,29 @@ class ExportFiles:
     def __init__(self, storage: Storage, file_format: FileFormat, metadata: dict[str, str] | None) -> None:
         self._suffix = file_format.suffix
         state = {"rows": FileFormat(), "members": FileFormat("parquet"), "pending": FileFormat("parquet")}
-        formats = {"rejected": FileFormat(), "links": FileFormat(), "pairs": file_format, "spool": FileFormat("arrow")}
+        data = {"rejected": FileFormat(), "links": FileFormat(), "items": file_format, "pairs": file_format}
         self.writers = {
             kind: PartWriter(storage, "", format_, metadata if kind == "pairs" else None, is_announced=True)
-            for kind, format_ in (state | formats).items()
+            for kind, format_ in (state | data | {"spool": FileFormat("arrow")}).items()
         }
 
     def names(self, stem: str) -> list[str]:
         """Return the names of the files that the log announces."""
         state = [state_path(stem, kind) for kind in ("rows", "members", "pending")]
-        return [*state, rejected_path(stem), state_path(stem, "links"), f"{stem}{self._suffix}"]
+        data = [items_path(stem, self._suffix), f"{stem}{self._suffix}"]
+        return [*state, rejected_path(stem), state_path(stem, "links"), *data]
 
     def move(self, stem: str) -> None:
         """Give the files the names of a stem."""
         for writer, name in zip(self.writers.values(), (*self.names(stem), state_path(stem, "spool")), strict=True):
             writer.move(name)
+
+    def write(self, rows: pl.DataFrame, kind: str) -> None:
+        """Add rows to the file of a kind; pairs add the items that they carry to a file of their own."""
+        if kind == "pairs":
+            self.writers["items"].append(explode_items(rows))
+            rows = without_items(rows)
+        self.writers[kind].append(rows)
 
     def complete(self) -> list[DataFile]:
         """Complete the files that have rows, and describe them in the order of publication."""

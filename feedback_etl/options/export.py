@@ -7,7 +7,7 @@ of the keywords are declared in `options.keywords`, for editors and type checker
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from feedback_etl.database.cursor_name import CREATED_AT
 from feedback_etl.errors import UsageError
@@ -17,6 +17,9 @@ from feedback_etl.options.privacy import PrivacyOptions
 from feedback_etl.options.quality import QualityOptions
 from feedback_etl.options.read import ReadOptions
 from feedback_etl.options.sharing import prepare_for_sharing, require_shareable
+
+if TYPE_CHECKING:
+    from feedback_etl.schema.model import FeedbackSchema
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,9 @@ class ExportOptions:
         from feedback_etl.transform.transforms import has_min_ratings
 
         has_min_ratings(self.quality.min_feedback_fields, self.privacy.schema)
+        self.full_schema  # noqa: B018  it validates
+        if self.output.items is not None and self.privacy.hash_recommendation_id:
+            raise UsageError("`items` are exported as they are: leave `hash_recommendation_id` or `items` out.")
         if self.output.incremental and self.read.since is not None:
             raise UsageError("An incremental export continues where the last one ended: leave `since` and `until` out.")
         if self.output.incremental and self.output.cursor == CREATED_AT and {self.privacy.l, self.privacy.t} != {None}:
@@ -45,6 +51,11 @@ class ExportOptions:
             )
         if self.output.recipient is not None:
             require_shareable(self.privacy, self.output.recipient)
+
+    @property
+    def full_schema(self) -> "FeedbackSchema":
+        """The schema with all extra columns, the chosen age ranges and the exported items."""
+        return self.privacy.full_schema.with_items(self.output.items)
 
     @classmethod
     def from_keywords(cls, **keywords: Unpack[ExportKeywords]) -> Self:

@@ -77,6 +77,7 @@ class ExportKeywords(TrainingKeywords, total=False):
     output_dir: str | Path
     format: Literal["csv", "parquet"]
     compression: Literal["none", "gzip", "zstd"]
+    items: str | None
     formulas: Literal["escape", "reject", "allow"]
     incremental: bool
     cursor: str

@@ -22,6 +22,8 @@ class OutputOptions:
         output_dir: The folder of the exports (0700), or `s3://bucket/prefix`, where each is a folder of parts.
         format: "csv" or "parquet" (compressed with zstd).
         compression: "none", "gzip" or "zstd", for CSV.
+        items: Declared item ratings (`[items.NAME]`) that are exported as rows of their own in a second file: the
+            pseudonym, the item, its rating and the time of each. None exports none.
         formulas: What happens in CSV to a text that spreadsheets would run: "escape" puts an apostrophe before it,
             "reject" rejects its row, "allow" writes it as it is.
         incremental: Export the rows that are new since the folder's last incremental export with the same settings:
@@ -52,6 +54,7 @@ class OutputOptions:
     output_dir: str | Path = "ml/feedback_training"
     format: Literal["csv", "parquet"] = "csv"
     compression: Literal["none", "gzip", "zstd"] = "none"
+    items: str | None = None
     formulas: Literal["escape", "reject", "allow"] = "escape"
     incremental: bool = False
     cursor: str = CREATED_AT
@@ -85,6 +88,13 @@ class OutputOptions:
             raise UsageError(
                 "`lineage` must not contain a password or a query, such as one with a key: set it to openlineage, and "
                 "OPENLINEAGE_URL and OPENLINEAGE_API_KEY in the environment."
+            )
+        if self.items is not None and self.recipient is not None:
+            raise UsageError("Shared data has no link between rows, and so no `items`: leave one of the two out.")
+        if self.items is not None and self.incremental and self.cursor != CREATED_AT:
+            raise UsageError(
+                "`items` cannot follow changes: items that a new version of a feedback lacks would stay. Leave "
+                "`cursor` or `items` out."
             )
         if self.lineage_hosts and self.lineage is None:
             raise UsageError("`lineage_hosts` has no effect without `lineage`.")

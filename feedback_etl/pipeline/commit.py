@@ -105,6 +105,7 @@ def commit_export(
         series.delete_state(request.storage)
     report.audit_head = export.audit_head
     report.export_filename, report.rejected_filename = published.pairs or "", published.rejected or ""
+    report.items_filename = published.items or ""
 
 
 def by_number(file: DataFile) -> tuple[str, int]:

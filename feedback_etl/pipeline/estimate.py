@@ -29,6 +29,7 @@ from feedback_etl.pipeline.selection import select
 from feedback_etl.pipeline.transform_options import TransformOptions, parquet_metadata
 from feedback_etl.privacy.keys import generate_key
 from feedback_etl.transform.fork_guard import require_usable_polars
+from feedback_etl.transform.items import without_items
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def _measure(
         process_batches(
             processor,
             next(group_batches(frames)),
-            write=lambda batch: part.append(batch.pairs),
+            write=lambda batch: part.append(without_items(batch.pairs)),
             write_rejected=lambda _: None,
         )
         part.finish()

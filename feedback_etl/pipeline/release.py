@@ -4,6 +4,7 @@ import polars as pl
 
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.release_plan import apply_changes
+from feedback_etl.transform.items import without_items
 from feedback_etl.transform.training_schema import validate
 
 
@@ -13,13 +14,14 @@ def validate_pairs(pairs: pl.DataFrame, options: TransformOptions, *, generalize
     Raises:
         ValidationError: The pairs do not satisfy the rules of their schema or the custom row model.
     """
-    return validate(
-        pairs,
+    validate(
+        without_items(pairs),
         schema=options.schema,
         row_model=options.row_model,
         overridden=options.overrides.names(),
         generalized=generalized,
     )
+    return pairs
 
 
 def release_pairs(pairs: pl.DataFrame, changes: pl.DataFrame, options: TransformOptions) -> pl.DataFrame:

@@ -65,6 +65,8 @@ class ExportRequest:
                 "An overridden _hash_id or _get_pair_hash needs an export in one file: name a folder, not an object "
                 "store."
             )
+        if self.is_partitioned and self.output.items is not None:
+            raise UsageError("`items` need an export in one file: name a folder, and leave `executor` out.")
         if self.output.recipient is not None and overridden:
             raise UsageError(
                 "Overridden methods could put anything into shared data: leave `recipient` out, or override none."
@@ -179,7 +181,7 @@ class ExportRequest:
         """The settings with the normalised query; then with its text, by which earlier versions identified a series."""
         query, source = self.selection.options.query, self.selection.options.source
         if not query:
-            return [self._settings(source.to_text() if source else None)]
+            return [self._settings(source.to_text(self.output.items) if source else None)]
         normalized = normalize_query(find_dialect(self.selection.database), query)
         return [self._settings(text) for text in dict.fromkeys((normalized, query))]
 

@@ -35,5 +35,5 @@ def select(
         options=read,
         on_progress=on_progress,
         on_phase=on_phase,
-        schema=options.privacy.full_schema,
+        schema=options.full_schema,
     )

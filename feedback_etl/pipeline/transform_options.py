@@ -39,7 +39,7 @@ class TransformOptions(StepOptions):
             max_rejected=quality.max_rejected,
             timestamp_precision=privacy.timestamp_precision,
             k_policy=replace(privacy.k_anonymity, has_own_ages="bucket_age" in (overrides or Overrides()).names()),
-            schema=privacy.full_schema,
+            schema=options.full_schema,
             row_model=quality.row_model,
             has_own_query=options.read.query is not None or options.read.source is not None,
             overrides=overrides or Overrides(),

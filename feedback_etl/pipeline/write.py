@@ -46,6 +46,7 @@ def write_export(selection: ReadRequest, request: ExportRequest) -> ExportReport
             if seen_rows is not None:
                 export.write(seen_rows.rows(), "rows")
             report = processor.build_report(selection.window, publication.excluded, export.escaped_texts)
+            report.exported_items, report.escaped_items = export.item_counts
             commit_export(request, export, publication, report)
         report.advice = suggest(request, stream)
     return report

@@ -229,9 +229,9 @@ class Eraser:
             manifest.statistics.pop(UNKNOWN_PSEUDONYMS, None)
         removal = remove_rows(self._storage, manifest, unwanted, self._signer, dry_run=self._dry_run)
         for file, removed_rows in removal.rows:
-            if file.kind in COUNTED_KINDS:
+            if file.kind in (*COUNTED_KINDS, "items"):
                 self._result.files += [file.path] if file.path not in self._result.files else []
-                self._result.rows += removed_rows
+                self._result.rows += removed_rows if file.kind in COUNTED_KINDS else 0
         if removal.conflict:
             raise removal.conflict
         self._result.suppressed += suppressed

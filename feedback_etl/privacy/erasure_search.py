@@ -64,7 +64,7 @@ def search_file(
             present = list_pseudonyms(path, path.name)
             if linked is not None and file.kind in LINKED_KINDS:
                 return linked.match(present)
-            has_subjects = request.subjects and file.kind in ("pairs", "pending")
+            has_subjects = request.subjects and file.kind in ("pairs", "items", "pending")
             subjects = find_analyses(path, path.name, {*request.subjects}) if has_subjects else {}
     except ExportFileError:
         return FileMatch(damaged=True)

@@ -10,6 +10,8 @@ from feedback_etl.privacy.class_table import CLASS, ClassTable
 from feedback_etl.privacy.generalization import generalize_classes, original
 from feedback_etl.privacy.information_loss import measure_loss
 from feedback_etl.privacy.k_anonymity import ClassCounter, drop_small_classes, summarize
+from feedback_etl.schema.classic import is_classic
+from feedback_etl.schema.model import TIME
 from feedback_etl.transform.age_hierarchy import all_age_ranges
 
 IS_DROPPED = "is dropped"
@@ -49,7 +51,7 @@ def plan_release(counter: ClassCounter, policy: KAnonymityPolicy) -> ReleasePlan
         raise ValidationError(
             f"Nothing was exported: {plan.suppressed:,} of {rows:,} rows belong to equivalence classes of fewer than "
             f"{policy.k} people with equal {', '.join(policy.quasi_identifiers)}{policy.describe_diversity()}, and "
-            f"{violation}. Set fewer quasi_identifiers or age_edges to make classes larger"
+            f"{violation}. Set fewer quasi_identifiers{_list_coarser(policy)} to make classes larger"
             f"{'' if policy.generalizes else ', or give `on_small_class` the value generalize'}."
         )
     _require_values(plan, rows, policy)
@@ -72,6 +74,12 @@ def _require_values(plan: ReleasePlan, rows: int, policy: KAnonymityPolicy) -> N
                 f"no equivalence class is left with fewer than {policy.k} people{policy.describe_diversity()}, and "
                 f"{reason}. Export more rows, or lower these limits."
             )
+
+
+def _list_coarser(policy: KAnonymityPolicy) -> str:
+    """Return the other settings that make classes larger."""
+    ages = " or age_edges" if is_classic(policy.schema) else ""
+    return ages + (" or a coarser `timestamp_precision`" if TIME in policy.quasi_identifiers else "")
 
 
 def _plan(counter: ClassCounter, policy: KAnonymityPolicy) -> ReleasePlan:

@@ -24,7 +24,7 @@ from feedback_etl.privacy.remaining_classes import (
 from feedback_etl.records.manifest import DataFile, Manifest
 from feedback_etl.storage.base import Storage
 
-_KINDS = ("pairs", "links", "members")
+_KINDS = ("pairs", "items", "links", "members")
 """Files with rows of small classes: with those that left, the people that count in a series leave its state."""
 
 

@@ -4,14 +4,15 @@
       feedback_training_20251025_120000.csv              the pairs; .csv.gz, .csv.zst or .parquet
       feedback_training_20251025_120000.manifest.json    named last: the commit point
       rejected/feedback_training_20251025_120000_rejected.txt
+      items/feedback_training_20251025_120000_items.csv  the items of each pair; as the pairs
       .feedback_etl/feedback_training_20251025_120000.rows    digests of the rows that an incremental export read
       .feedback_etl/feedback_training_20251025_120000.pending    pending rows of a series
       .feedback_etl/feedback_training_20251025_120000.members    people of its equivalence classes, as digests
       .feedback_etl/feedback_training_20251025_120000.links    the analysis of each row of a shared export
 
-Lists of rejected rows are CSV, and named so that `**/*.csv` finds the pairs alone. Exports of earlier versions call
-them `.csv`. A second export of the same second is called `..._1`. While a file is being written it has the same name
-with a dot before it and `.tmp` after it.
+Lists of rejected rows are CSV, and named so that `**/*.csv` finds the pairs and items alone. Exports of earlier
+versions call them `.csv`. A second export of the same second is called `..._1`. While a file is being written it has
+the same name with a dot before it and `.tmp` after it.
 
 An export in parts, which several machines have written or an object store contains, has folders instead of files:
 
@@ -34,6 +35,9 @@ MANIFEST_SUFFIX = ".manifest.json"
 DATA_SUFFIXES = (".csv", ".csv.gz", ".csv.zst", ".parquet")
 REJECTED_FOLDER = "rejected"
 REJECTED_SUFFIX = ".txt"
+ITEMS_FOLDER = "items"
+DATA_FOLDERS = (REJECTED_FOLDER, ITEMS_FOLDER)
+"""The folders of further data files, beside that of the pairs."""
 STEM = re.compile(rf"{PREFIX}\d{{8}}_\d{{6}}(_\d+)?(?!\d)")
 """The beginning of the names of the files and folders of an export."""
 
@@ -63,6 +67,11 @@ def manifest_path(stem: str) -> str:
 def rejected_path(stem: str) -> str:
     """Return the path of the list of rejected rows in the folder."""
     return _rejected_paths(stem)[0]
+
+
+def items_path(stem: str, suffix: str) -> str:
+    """Return the path of the item rows in the folder."""
+    return f"{ITEMS_FOLDER}/{stem}_items{suffix}"
 
 
 def part_path(stem: str, number: int, suffix: str) -> str:
@@ -119,7 +128,7 @@ def part_folders(stem: str) -> list[str]:
 
 def export_paths(stem: str) -> list[str]:
     """Return all paths in the folder that an export may use."""
-    data = (f"{stem}{suffix}" for suffix in DATA_SUFFIXES)
+    data = (path for suffix in DATA_SUFFIXES for path in (f"{stem}{suffix}", items_path(stem, suffix)))
     state = (state_path(stem, kind) for kind in ("rows", "links", "members", "pending", "spool"))
     return [*data, *_rejected_paths(stem), *state, manifest_path(stem)]
 
@@ -164,6 +173,7 @@ def is_path_of_export(path: str, stem: str) -> bool:
     own = {
         (): name == stem or name.startswith(f"{stem}."),
         (REJECTED_FOLDER,): f"{REJECTED_FOLDER}/{name}" in _rejected_paths(stem),
+        (ITEMS_FOLDER,): path in [items_path(stem, suffix) for suffix in DATA_SUFFIXES],
         (STATE_FOLDER,): name.removeprefix(f"{stem}.") in ("rows", "links", "members", "pending"),
     } | dict.fromkeys([(stem,), (REJECTED_FOLDER, stem), (STATE_FOLDER, stem)], name.startswith("part-"))
     return own.get(tuple(folders), False) and "\0" not in name

@@ -32,8 +32,8 @@ class DataFile:
 
     Attributes:
         path: The path in the folder.
-        kind: "pairs", "rejected", "links" (the analysis of each row); of the state of a series "rows" (digests of the
-            rows that were read), "pending" and "members".
+        kind: "pairs", "items" (the rated items of the pairs), "rejected", "links" (the analysis of each row); of the
+            state of a series "rows" (digests of the rows that were read), "pending" and "members".
         rows, bytes, sha256: The number of rows, the size, and the digest as 64 hex characters.
         becoming: The rows, size and digest of the content that is about to replace it; empty if there is none.
         etag: The ETag of an object; "" in a folder.
@@ -139,6 +139,11 @@ class Manifest:
     def recipient(self) -> str:
         """Return the recipient of a shared export; "" for others."""
         return str(self.settings.get("recipient", ""))
+
+    @property
+    def items(self) -> str:
+        """Return the name of the exported item ratings; "" if there are none."""
+        return str(self.settings.get("items", {}).get("name", ""))
 
     @property
     def pseudonyms(self) -> str | None:

@@ -41,13 +41,14 @@ class CommittedFiles(NamedTuple):
 
     pairs: str | None = None
     rejected: str | None = None
+    items: str | None = None
 
 
 def locate_files(storage: Storage, files: Sequence[DataFile], *, in_parts: bool) -> CommittedFiles:
     """Return where files were published."""
     paths = {file.kind: file.path for file in files if file.rows}
     uris = {kind: storage.uri(path.rpartition("/")[0] if in_parts else path) for kind, path in paths.items()}
-    return CommittedFiles(uris.get("pairs"), uris.get("rejected"))
+    return CommittedFiles(uris.get("pairs"), uris.get("rejected"), uris.get("items"))
 
 
 class ExportRun(NamedTuple):

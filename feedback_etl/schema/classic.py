@@ -54,6 +54,7 @@ CLASSIC_SCHEMA = FeedbackSchema(
     ),
     columns=(ExtraColumn("timeframe", "quasi_identifier"),),
     age=AgeColumn(),
+    items=(Rating(name="product_ratings", min=1, max=5, description="Rating of a product, 1 to 5."),),
 )
 """The schema of the default tables."""
 
@@ -83,5 +84,6 @@ def declared_columns(schema: FeedbackSchema) -> tuple[ExtraColumn, ...]:
 
 
 def is_classic(schema: FeedbackSchema) -> bool:
-    """Return whether a schema is the classic one, with whatever extra columns and age ranges."""
-    return replace(schema, extra_columns=(), age=schema.age and CLASSIC_SCHEMA.age) == CLASSIC_SCHEMA
+    """Return whether a schema is the classic one, with whatever extra columns, age ranges and item ratings."""
+    usual = replace(schema, extra_columns=(), items=CLASSIC_SCHEMA.items, exported_items=None)
+    return replace(usual, age=schema.age and CLASSIC_SCHEMA.age) == CLASSIC_SCHEMA

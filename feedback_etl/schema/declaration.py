@@ -9,8 +9,9 @@ from feedback_etl.errors import UsageError
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.schema.column_types import ExtraColumn
 from feedback_etl.schema.feedback_columns import AgeColumn, ListColumn, Rating, require_age_edges
+from feedback_etl.schema.item_declaration import ItemSettings, declare_items
 from feedback_etl.schema.model import AGE_RANGE_NAME, RAW_ITEM, FeedbackSchema
-from feedback_etl.schema.source import ElementTable
+from feedback_etl.schema.source import ElementTable, ItemTable
 from feedback_etl.schema.source_declaration import JoinTable
 
 _KEY = FeedbackSchema.dedup_key
@@ -123,11 +124,13 @@ class Declaration(NamedTuple):
         schema: The schema.
         source_columns: Columns of the source by the names of raw columns, for those that have another name there.
         elements: Tables of the elements of lists by the names of raw columns.
+        items: Tables of item ratings by the names of raw columns.
     """
 
     schema: FeedbackSchema
     source_columns: dict[str, str]
     elements: dict[str, ElementTable]
+    items: dict[str, ItemTable]
 
 
 def declare_schema(
@@ -135,6 +138,7 @@ def declare_schema(
     lists: Mapping[str, ListTable],
     columns: Mapping[str, ColumnTable],
     dedup: DedupTable | None,
+    items: Mapping[str, ItemSettings],
 ) -> Declaration:
     """Return the declared schema; without ratings, lists and key the classic one, with the columns as extra columns.
 
@@ -142,15 +146,14 @@ def declare_schema(
         UsageError: A name, a scale or the key is invalid.
     """
     if not ratings and not lists and dedup is None:
+        if items:
+            raise UsageError(f"[items.{next(iter(items))}] needs a declared schema: declare [ratings.NAME] as well.")
         extra = [column.to_extra_column(name) for name, column in columns.items()]
         sources = {name: column.column for name, column in columns.items() if column.column}
-        return Declaration(CLASSIC_SCHEMA.with_extra_columns(extra), sources, {})
+        return Declaration(CLASSIC_SCHEMA.with_extra_columns(extra), sources, {}, {})
     if repeated := [name for name in lists if name in columns]:
         raise UsageError(f"[lists.{repeated[0]}] and [columns.{repeated[0]}] declare the same name; remove one.")
-    items = [name for name, column in columns.items() if column.role == "item"]
-    if len(items) > 1:
-        raise UsageError(f'Only one column can have the role "item", not {", ".join(items)}.')
-    item = items[0] if items else None
+    item = _find_item(columns)
     ages = [
         name
         for name, column in columns.items()
@@ -158,6 +161,7 @@ def declare_schema(
     ]
     others = {name: column for name, column in columns.items() if name not in (*ages, item)}
     age = columns[ages[0]].to_age(ages[0]) if ages else None
+    item_ratings, item_columns, item_tables = declare_items(items)
     schema = FeedbackSchema(
         ratings=tuple(table.to_rating(name) for name, table in ratings.items()),
         lists=tuple(table.to_list(name) for name, table in lists.items()),
@@ -165,6 +169,7 @@ def declare_schema(
         age=age,
         item=item,
         dedup_key=_raw_key(dedup, item),
+        items=item_ratings,
     )
     raw_names = {item: RAW_ITEM} | {column.name: column.raw_name for column in schema.lists}
     raw_names |= {AGE_RANGE_NAME: age.raw_name} if age else {}
@@ -176,7 +181,15 @@ def declare_schema(
         if table.join is not None
     }
     renamed = {name: column for name, column in sources.items() if name != column and name not in elements}
-    return Declaration(schema, renamed, elements)
+    return Declaration(schema, renamed | item_columns, elements, item_tables)
+
+
+def _find_item(columns: Mapping[str, ColumnTable]) -> str | None:
+    """Return the column of the role "item", if there is one."""
+    items = [name for name, column in columns.items() if column.role == "item"]
+    if len(items) > 1:
+        raise UsageError(f'Only one column can have the role "item", not {", ".join(items)}.')
+    return items[0] if items else None
 
 
 def _raw_key(dedup: DedupTable | None, item: str | None) -> tuple[str, ...]:

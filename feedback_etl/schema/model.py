@@ -4,13 +4,14 @@ A raw row has the columns of `FeedbackSchema.raw_columns`, a row of an export th
 modules ask a schema instead of naming columns; `classic.CLASSIC_SCHEMA` is the default.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 from feedback_etl.errors import UsageError
-from feedback_etl.schema.column_types import NAME, ExtraColumn, RawTypeName
+from feedback_etl.schema.column_types import ExtraColumn, RawTypeName
 from feedback_etl.schema.feedback_columns import AgeColumn, Label, ListColumn, Rating
+from feedback_etl.schema.names import require_names, require_text_roles
 
 AGE_RANGE_NAME = "age_range"
 """The name of a bucketed age in an export."""
@@ -50,6 +51,8 @@ class FeedbackSchema:
         dedup_key: Raw columns that identify a feedback: of rows with equal values the first is exported. It contains
             `created_at`, so that duplicates are adjacent.
         extra_columns: Columns that follow all others in an export.
+        items: Ratings of several items in one feedback, in the raw rows as a JSON map of item to rating.
+        exported_items: Those of them that an export has, as rows of their own in a second file; None for none.
 
     Raises:
         UsageError: A name is reserved, used twice or malformed; or `dedup_key` names no raw column.
@@ -62,15 +65,17 @@ class FeedbackSchema:
     item: str | None = "recommendation_id"
     dedup_key: tuple[str, ...] = ("analysis_id", "recommendation_id", "created_at")
     extra_columns: tuple[ExtraColumn, ...] = ()
+    items: tuple[Rating, ...] = ()
+    exported_items: Rating | None = None
 
     def __post_init__(self) -> None:
         if not self.ratings:
             raise UsageError("A schema needs at least one rating: declare [ratings.NAME].")
-        _require_text_roles((*self.columns, *self.extra_columns))
+        require_text_roles((*self.columns, *self.extra_columns))
         own = self._own_names
-        _require_names(own, "column")
+        require_names(own, "column", taken=RESERVED)
         if self.item is not None and self.item != RAW_ITEM:
-            _require_names([self.item], "column")
+            require_names([self.item], "column", taken=RESERVED)
         renamed = [*(column.raw_name for column in self.lists), *([self.age.raw_name] if self.age else [])]
         taken = {*self.raw_ids, "created_at", *self.rating_names, *(column.name for column in self.columns)}
         if repeated := [name for name in renamed if name in taken or renamed.count(name) > 1]:
@@ -78,7 +83,9 @@ class FeedbackSchema:
                 f"Two columns are called {repeated[0]} in raw rows: rename one, or set another `raw_name` of a list."
             )
         extra = [column.name for column in self.extra_columns]
-        _require_names(extra, "extra column", taken={*own, *taken, *renamed, self.item})
+        used = {*RESERVED, *own, *taken, *renamed, *self.item_columns}
+        require_names(extra, "extra column", taken=used)
+        require_names([rating.name for rating in self.items], "item rating", taken={*used, *extra})
         unknown = [name for name in self.dedup_key if name not in self.raw_columns]
         if unknown or "created_at" not in self.dedup_key:
             raise UsageError(
@@ -108,6 +115,7 @@ class FeedbackSchema:
         types |= {rating.name: rating.type for rating in self.ratings}
         types |= {column.raw_name: "list" for column in self.lists}
         types |= {column.name: column.raw_type for column in self.columns}
+        types |= {self.exported_items.name: "list"} if self.exported_items else {}
         types |= {self.age.raw_name: self.age.raw_type} if self.age else {}
         return types | {"created_at": "time"} | {column.name: column.raw_type for column in self.raw_extra_columns}
 
@@ -215,31 +223,23 @@ class FeedbackSchema:
         """The ages at which a new age range begins."""
         return self.age.edges if self.age else ()
 
-    def with_age_edges(self, edges: Sequence[int]) -> Self:
-        """Return the schema with other age ranges, if it has an age."""
-        return replace(self, age=replace(self.age, edges=tuple(edges))) if self.age else self
-
     def with_extra_columns(self, extra_columns: Sequence[ExtraColumn]) -> Self:
         """Return the schema with these extra columns instead of its own."""
         return replace(self, extra_columns=tuple(extra_columns))
 
+    def with_items(self, name: str | None) -> Self:
+        """Return the schema whose exports have the item ratings of this name; raises UsageError for an unknown one."""
+        if name is None:
+            return self
+        by_name = {rating.name: rating for rating in self.items}
+        if name not in by_name:
+            known = ", ".join(by_name) or "none"
+            raise UsageError(f"No item ratings {name} are declared (declared: {known}): declare [items.{name}].")
+        return replace(self, exported_items=by_name[name])
+
     def with_options(self, extra_columns: Sequence[ExtraColumn], age_edges: Sequence[int] | None) -> Self:
         """Return the schema with these extra columns after its own, and other age ranges if they are given."""
         schema = self.with_extra_columns((*self.extra_columns, *extra_columns)) if extra_columns else self
-        return schema if age_edges is None else schema.with_age_edges(age_edges)
-
-
-def _require_text_roles(columns: Iterable[ExtraColumn]) -> None:
-    if wrong := [column.name for column in columns if column.role == "free_text" and column.type != "text"]:
-        raise UsageError(f'The role "free_text" is for columns of the type "text", not for {", ".join(wrong)}.')
-
-
-def _require_names(names: Sequence[str], noun: str, *, taken: Iterable[str | None] = ()) -> None:
-    """Raise if a name is malformed, reserved, taken or repeated."""
-    reserved = {*RESERVED, *taken}
-    for name in names:
-        if not NAME.fullmatch(name):
-            raise UsageError(f"Names of {noun}s consist of lower-case letters, digits and underscores, unlike {name}.")
-        if name in reserved or names.count(name) > 1:
-            article = "An" if noun[0] in "aeiou" else "A"
-            raise UsageError(f"{article} {noun} cannot be called {name}: that name is reserved or used twice.")
+        if age_edges is None or schema.age is None:
+            return schema
+        return replace(schema, age=replace(schema.age, edges=tuple(age_edges)))

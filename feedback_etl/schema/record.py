@@ -1,7 +1,7 @@
 """A schema as settings of a manifest, which JSON can represent."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from feedback_etl.schema.classic import CLASSIC_SCHEMA, is_classic
@@ -14,13 +14,14 @@ def record_schema(schema: FeedbackSchema) -> dict[str, Any]:
     """Return the settings of a manifest that record a schema; those that record nothing are empty.
 
     The classic schema is not recorded, only its extra columns and other age ranges: manifests without a schema are of
-    the classic one.
+    the classic one. Item ratings are recorded only where they are exported, so that declaring some changes no series.
     """
-    classic = is_classic(schema)
+    classic, items = is_classic(schema), schema.exported_items
     return {
         "extra_columns": [list(column) for column in schema.extra_columns],
         "age_edges": list(schema.age_edges) if classic and schema.age_edges != AGE_EDGES else [],
         "schema": {} if classic else _to_record(schema),
+        "items": {name: getattr(items, name) for name in ("name", "min", "max", "step")} if items else {},
     }
 
 
@@ -30,9 +31,10 @@ def read_schema(settings: Mapping[str, Any]) -> FeedbackSchema:
     Raises:
         TypeError, KeyError, UsageError: The settings record no schema.
     """
-    record = settings.get("schema")
+    record, items = settings.get("schema"), settings.get("items")
     extra = [ExtraColumn(*column) for column in settings.get("extra_columns", [])]
-    return (_from_record(record) if record else CLASSIC_SCHEMA).with_options(extra, settings.get("age_edges"))
+    schema = (_from_record(record) if record else CLASSIC_SCHEMA).with_options(extra, settings.get("age_edges"))
+    return replace(schema, exported_items=Rating(**items)) if items else schema
 
 
 def describe_schema(record: Mapping[str, Any]) -> str:
@@ -55,7 +57,7 @@ def describe_schema(record: Mapping[str, Any]) -> str:
 
 def _to_record(schema: FeedbackSchema) -> dict[str, Any]:
     record = asdict(schema)
-    del record["extra_columns"]
+    del record["extra_columns"], record["items"], record["exported_items"]
     return record | {
         "ratings": list(record["ratings"]),
         "lists": list(record["lists"]),

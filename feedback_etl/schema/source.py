@@ -31,6 +31,20 @@ class ElementTable(NamedTuple):
     column: str
 
 
+class ItemTable(NamedTuple):
+    """Name a table that has one row for each item that a feedback rates.
+
+    Attributes:
+        join: The table.
+        item: Its column of the items.
+        rating: Its column of their ratings.
+    """
+
+    join: Join
+    item: str
+    rating: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class SourceTable:
     """Describe where feedback is. A value: hashable, comparable, and sent to workers.
@@ -42,6 +56,7 @@ class SourceTable:
             columns have their own name there.
         join: A table with at most one row for each feedback.
         elements: Pairs of a raw list and the table of its elements.
+        items: Pairs of a raw map of item ratings and the table of its items.
 
     Raises:
         UsageError: There is neither a table nor a query, or both; a query is joined; or a column is missing that every
@@ -53,18 +68,25 @@ class SourceTable:
     columns: tuple[tuple[str, str], ...] = ()
     join: Join | None = None
     elements: tuple[tuple[str, ElementTable], ...] = ()
+    items: tuple[tuple[str, ItemTable], ...] = ()
 
     def __post_init__(self) -> None:
         if bool(self.table) == bool(self.query):
             raise UsageError("[source] must name either a table or a query.")
-        if self.query and (self.join or self.elements):
+        if self.query and (self.join or self.elements or self.items):
             raise UsageError("[source] with a query cannot join a table: join it in the query.")
         if missing := [name for name in ("feedback_id", "created_at") if name not in dict(self.columns)]:
             raise UsageError(f"[source] must name the column of {' and '.join(missing)}.")
 
-    def to_text(self) -> str:
-        """Return a text that differs from that of any other source, and from any query."""
-        return json.dumps(asdict(self), sort_keys=True)
+    def to_text(self, items: str | None = None) -> str:
+        """Return a text that differs from that of any other source, and from any query.
+
+        Of the tables of items it contains that of the exported `items`.
+        """
+        record = asdict(self)
+        del record["items"]
+        exported = [table for name, table in self.items if name == items]
+        return json.dumps(record | ({"items": exported} if exported else {}), sort_keys=True)
 
     def find_column(self, raw_name: str) -> str | None:
         """Return the source's name of a raw column; None if the source has no such column.

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from feedback_etl.errors import UsageError
-from feedback_etl.schema.source import ElementTable, Join, SourceTable
+from feedback_etl.schema.source import ElementTable, ItemTable, Join, SourceTable
 
 _CONFIG = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
@@ -38,16 +39,22 @@ class SourceSettings(BaseModel):
     consent: str | None = None
     join: JoinTable | None = None
 
-    def require_pseudonyms(self, columns: Mapping[str, str], item: str | None) -> None:
+    def require_pseudonyms(self, tables: Mapping[str, Mapping[str, Any]], item: str) -> None:
         """Raise if an id would be exported as it is, since its pseudonyms would then protect no one.
 
         Args:
-            columns: The columns of the source that are exported as they are, by their tables (`columns.NAME`).
+            tables: The declarations of columns by the name of their table (`columns`) and their own name.
             item: The table of the item, which may be the id of the feedback, but not that of a person.
 
         Raises:
             UsageError: A column is that of an id, or the column of the joined table that is equal to it.
         """
+        columns = {
+            f"{kind}.{name}": table.column or name
+            for kind, declared in tables.items()
+            for name, table in declared.items()
+            if getattr(table, "join", None) is None and getattr(table, "role", "") != "identifier"
+        }
         ids = {name: getattr(self, name) for name in ("user_id", "analysis_id", "feedback_id")}
         names = {column.lower(): name for name, column in reversed(ids.items()) if column is not None}
         for left, right in self.join.on.items() if self.join else ():
@@ -62,13 +69,18 @@ class SourceSettings(BaseModel):
                 )
 
     def to_source(
-        self, columns: Mapping[str, str], elements: Mapping[str, ElementTable], read_query: Callable[[Path], str]
+        self,
+        columns: Mapping[str, str],
+        elements: Mapping[str, ElementTable],
+        items: Mapping[str, ItemTable],
+        read_query: Callable[[Path], str],
     ) -> SourceTable:
         """Return the source.
 
         Args:
             columns: The columns of other raw columns, by raw names, where these differ.
             elements: The tables of the elements of lists, by raw names.
+            items: The tables of item ratings, by raw names.
             read_query: Return the text of a query file.
 
         Raises:
@@ -82,4 +94,5 @@ class SourceSettings(BaseModel):
             columns=(*named.items(), *columns.items()),
             join=self.join.to_join() if self.join else None,
             elements=tuple(elements.items()),
+            items=tuple(items.items()),
         )

@@ -32,6 +32,7 @@ from feedback_etl.schema.declaration import (
     declare_schema,
 )
 from feedback_etl.schema.feedback_columns import AGE_EDGES
+from feedback_etl.schema.item_declaration import ItemSettings
 from feedback_etl.schema.model import FeedbackSchema
 from feedback_etl.schema.source import SourceTable
 from feedback_etl.schema.source_declaration import SourceSettings
@@ -45,6 +46,9 @@ from feedback_etl.settings.messages import (
 )
 from feedback_etl.settings.sources import describe_source, find_source
 from feedback_etl.transform.expressions import age_ranges
+
+DECLARATIONS = frozenset({"items"})
+"""Settings that declare what an option of the same name selects."""
 
 
 class Settings(BaseSettings):
@@ -83,6 +87,7 @@ class Settings(BaseSettings):
     ratings: dict[str, RatingTable] = Field({}, description="ratings of a declared schema")
     lists: dict[str, ListTable] = Field({}, description="lists of a declared schema")
     columns: dict[str, ColumnTable] = Field({}, description="other columns, or extra columns that the query yields")
+    items: dict[str, ItemSettings] = Field({}, description="ratings of several items in one feedback")
     dedup: DedupTable | None = Field(None, description="what identifies a feedback of a declared schema")
     formulas: Literal["escape", "reject", "allow"] = Field(
         OutputOptions.formulas, description="texts in CSV that spreadsheets would run"
@@ -116,7 +121,7 @@ class Settings(BaseSettings):
         Raises:
             UsageError: A name, a scale or the key of the declaration is invalid.
         """
-        return declare_schema(self.ratings, self.lists, self.columns, self.dedup)
+        return declare_schema(self.ratings, self.lists, self.columns, self.dedup, self.items)
 
     @property
     def extra_columns(self) -> tuple[ExtraColumn, ...]:
@@ -144,7 +149,7 @@ class Settings(BaseSettings):
         """
         from feedback_etl.transform.model_loader import load_model
 
-        given = {*self.model_fields_set, "extra_columns"}
+        given = {*self.model_fields_set, "extra_columns"} - DECLARATIONS
         configured: dict[str, Any] = {name: getattr(self, name) for name in list_option_names() if name in given}
         configured["schema"] = self.feedback_schema
         if self.query and "query" not in keywords:
@@ -161,21 +166,16 @@ class Settings(BaseSettings):
         """Raise UsageError if an id of the declared source would be exported as it is."""
         if self.source is None:
             return
-        tables: dict[str, dict[str, Any]] = {"ratings": self.ratings, "lists": self.lists, "columns": self.columns}
-        exported = {
-            f"{kind}.{name}": table.column or name
-            for kind, declared in tables.items()
-            for name, table in declared.items()
-            if getattr(table, "join", None) is None and getattr(table, "role", "") != "identifier"
-        }
-        self.source.require_pseudonyms(exported, f"columns.{self.feedback_schema.item}")
+        tables: dict[str, Any] = {"ratings": self.ratings, "lists": self.lists, "columns": self.columns}
+        self.source.require_pseudonyms(tables, f"columns.{self.feedback_schema.item}")
 
     @property
     def _source_table(self) -> SourceTable | None:
         """The declared source; None for the default tables and for a query that yields the raw columns."""
         if self.source is None:
             return None
-        return self.source.to_source(self.declaration.source_columns, self.declaration.elements, read_query_file)
+        declared = self.declaration
+        return self.source.to_source(declared.source_columns, declared.elements, declared.items, read_query_file)
 
     def to_database_keywords(self) -> DatabaseKeywords:
         """Return the options that describe the database; raises UsageError if the query file cannot be read."""

@@ -3,8 +3,9 @@
 import json
 from collections.abc import Iterator
 
+from feedback_etl.database.column_uses import ColumnProposal
 from feedback_etl.database.naming import SENSITIVE_REASONS
-from feedback_etl.database.proposal import ColumnProposal, ElementsProposal, Proposal
+from feedback_etl.database.proposal import ElementsProposal, Proposal
 from feedback_etl.database.reflection import Scale
 from feedback_etl.schema.feedback_columns import AGE_EDGES
 
@@ -63,15 +64,19 @@ def _render_source(proposal: Proposal) -> Iterator[str]:
         for column in proposal.find(use):
             yield f"{use} = {_quote(column.column.name)}"
     yield '# analysis_id = "..."  # Rows with the same value get the same pseudonym. Without it, each has its own.'
-    if not proposal.find("user_id"):
+    if proposal.joined is not None and proposal.user:
+        yield f"user_id = {_quote(f'{proposal.joined.full_name}.{proposal.user}')}"
+    elif not proposal.find("user_id"):
         yield '# user_id = "..."  # Without it, nothing can be erased by user, and k counts no people.'
-    if proposal.joined is not None:
+    has_consent = bool(proposal.consent or proposal.find("consent"))
+    if proposal.consent and proposal.joined is not None:
         yield f"consent = {_quote(f'{proposal.joined.full_name}.{proposal.consent}')}  # only rows in which it is true"
-        yield from ("", "[source.join]", f"table = {_quote(proposal.joined.full_name)}")
-        yield f"on = {{ {_quote_key(proposal.reference)} = {_quote(proposal.joined.key[0])} }}"
-    elif not proposal.find("consent"):
+    if not has_consent:
         yield "# No column of consent was found: the feedback of everybody would be exported."
         yield '# consent = "..."  # A boolean: then only rows in which it is true are read.'
+    if proposal.joined is not None:
+        yield from ("", "[source.join]", f"table = {_quote(proposal.joined.full_name)}")
+        yield f"on = {{ {_quote_key(proposal.reference)} = {_quote(proposal.joined.key[0])} }}"
 
 
 def _render_rating(column: ColumnProposal, scale: Scale | None) -> Iterator[str]:

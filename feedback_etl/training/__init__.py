@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from feedback_etl.training.dataset import scan_training as scan_training
     from feedback_etl.training.feature_matrix import LeakWarning as LeakWarning
     from feedback_etl.training.feature_matrix import features as features
+    from feedback_etl.training.items import scan_items as scan_items
     from feedback_etl.training.labels import label as label
     from feedback_etl.training.recommender_data import interactions as interactions
     from feedback_etl.training.splits import NullGroupWarning as NullGroupWarning
@@ -50,6 +51,7 @@ else:
             "open_dataset": "training.dataset",
             "record_training": "training.training_record",
             "rolling_origins": "training.time_splits",
+            "scan_items": "training.items",
             "scan_training": "training.dataset",
             "split_by_hash": "training.splits",
             "split_by_time": "training.time_splits",

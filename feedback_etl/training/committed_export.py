@@ -55,10 +55,14 @@ class CommittedExport(NamedTuple):
         series = (str(storage), manifest.settings_digest, manifest.chain["number"]) if manifest.chain else None
         return cls(storage, manifest.all("pairs"), manifest, (start or datetime.min, end or datetime.max), series)
 
+    def with_kind(self, kind: str) -> Self:
+        """Return the export with its files of a kind instead of those of its pairs."""
+        return self._replace(files=self.manifest.all(kind))
+
     @property
     def name(self) -> str:
-        """Return the name of its file, or of the folder of its parts."""
-        return self.files[0].path.split("/")[0]
+        """Return the name of the file of its pairs, or of the folder of their parts."""
+        return self.manifest.data
 
     @property
     def address(self) -> str:

@@ -10,7 +10,7 @@ from feedback_etl.errors import ExportFileError
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit_verification import verify_folder
 from feedback_etl.records.catalog import list_manifests
-from feedback_etl.records.layout import DATA_SUFFIXES, REJECTED_FOLDER, manifest_path
+from feedback_etl.records.layout import DATA_FOLDERS, DATA_SUFFIXES, manifest_path
 from feedback_etl.records.manifest import DataFile
 from feedback_etl.storage.base import FileInfo, Storage
 from feedback_etl.storage.errors import explain_read_errors
@@ -80,13 +80,13 @@ def list_committed(storage: Storage) -> Iterator[CommittedExport]:
 
 
 def _expand(pattern: str) -> list[Path]:
-    """Return the folders and data files that a path or pattern names, without files of rejected rows."""
+    """Return the folders and data files that a path or pattern names, without files of rejected rows and of items."""
     names = [pattern] if Path(pattern).exists() else glob.glob(pattern, recursive=True)  # noqa: PTH207  absolute too
     return [path for path in map(Path, names) if path.is_dir() or _is_data_file(path)]
 
 
 def _is_data_file(path: Path) -> bool:
-    return path.name.endswith(DATA_SUFFIXES) and REJECTED_FOLDER not in path.parts[-3:-1]
+    return path.name.endswith(DATA_SUFFIXES) and {*DATA_FOLDERS}.isdisjoint(path.parts[-3:-1])
 
 
 def _exports_folder(path: Path) -> Path:
@@ -140,11 +140,11 @@ def require_unchanged(exports: list[CommittedExport], keys: Sequence[Key], where
                 )
 
 
-def refresh(export: CommittedExport, *, verify: bool) -> CommittedExport | None:
+def refresh(export: CommittedExport, *, verify: bool, kind: str = "pairs") -> CommittedExport | None:
     """Return an export whose files match its manifest, as it is now; None if it was pruned meanwhile.
 
     An erasure may have rewritten manifest and files since the manifest was read, so a mismatch is checked again with
-    the current manifest.
+    the current manifest, whose files of one kind are returned.
 
     Raises:
         ExportFileError: A file is missing, truncated or changed.
@@ -152,7 +152,8 @@ def refresh(export: CommittedExport, *, verify: bool) -> CommittedExport | None:
     with explain_read_errors(export.address):
         if not (mismatch := _find_mismatch(export, verify=verify)):
             return export
-        current = next((other for other in list_committed(export.storage) if other.name == export.name), None)
+        stem, others = export.manifest.stem, list_committed(export.storage)
+        current = next((other.with_kind(kind) for other in others if other.manifest.stem == stem), None)
         if current is None or not (mismatch := _find_mismatch(current, verify=True)):
             return current
     prune = f"feedback-etl prune --export {export.manifest.stem} {shlex.quote(str(export.storage))}"

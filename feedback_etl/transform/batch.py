@@ -10,6 +10,7 @@ from feedback_etl.schema.model import AGE_RANGE_NAME, IMAGE_URL, RAW_IDS, Feedba
 from feedback_etl.transform.ages import age_at_feedback
 from feedback_etl.transform.dataframes import nan_to_null
 from feedback_etl.transform.duplicates import DuplicateFilter
+from feedback_etl.transform.items import add_items
 from feedback_etl.transform.raw_schema import partition_valid
 from feedback_etl.transform.step_options import StepOptions
 from feedback_etl.transform.transforms import anonymize, coarsen, has_min_ratings
@@ -19,7 +20,7 @@ class BatchResult(NamedTuple):
     """The result of a batch.
 
     Attributes:
-        pairs: Training pairs, not yet checked by `validate`.
+        pairs: Training pairs, not yet checked by `validate`, with the items that they carry (`transform.items`).
         ids: The raw ids of each pair, in the same order.
         rejected: Invalid raw rows, without reasons; `add_reasons` adds them.
         counts: Numbers of rows and values, by the fields of `ExportReport`.
@@ -59,6 +60,7 @@ def process_batch(raw: pl.DataFrame, options: StepOptions, duplicates: Duplicate
         "withheld_image_urls": _count_new_nulls(pairs, unique, [IMAGE_URL.name]),
         "unreadable_times": _count_new_nulls(pairs, unique, time_columns),
     }
+    pairs = add_items(pairs, unique, options.schema.exported_items)
     return BatchResult(pairs, unique.select(RAW_IDS), rejected, counts)
 
 

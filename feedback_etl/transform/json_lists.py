@@ -5,13 +5,13 @@ import polars as pl
 from feedback_etl.transform.expressions import to_expr
 
 # A JSON string as in RFC 8259 section 7, without lone surrogates, which cannot be decoded to text.
-_JSON_STRING = (
+JSON_STRING = (
     r'"(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u(?:[0-9a-cA-CefEF][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2}'
     r'|[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})))*"'
 )
-_SPACE = r"[ \t\n\r]*"
-_STRING_ARRAY = rf"\A{_SPACE}\[{_SPACE}(?:{_JSON_STRING}{_SPACE}(?:,{_SPACE}{_JSON_STRING}{_SPACE})*)?\]{_SPACE}\z"
-_NULL_OR_EMPTY = rf"\A(?:{_SPACE}null{_SPACE})?\z"
+SPACE = r"[ \t\n\r]*"
+_STRING_ARRAY = rf"\A{SPACE}\[{SPACE}(?:{JSON_STRING}{SPACE}(?:,{SPACE}{JSON_STRING}{SPACE})*)?\]{SPACE}\z"
+NULL_OR_EMPTY = rf"\A(?:{SPACE}null{SPACE})?\z"
 
 
 def is_string_list(column: str | pl.Expr) -> pl.Expr:
@@ -22,7 +22,7 @@ def is_string_list(column: str | pl.Expr) -> pl.Expr:
     [True, True, True, False, False]
     """
     text = to_expr(column).cast(pl.String)
-    return text.is_null() | text.str.contains(_NULL_OR_EMPTY) | text.str.contains(_STRING_ARRAY)
+    return text.is_null() | text.str.contains(NULL_OR_EMPTY) | text.str.contains(_STRING_ARRAY)
 
 
 def decode_list(column: str | pl.Expr) -> pl.Expr:

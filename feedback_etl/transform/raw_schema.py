@@ -18,6 +18,7 @@ from feedback_etl.schema.requirements import require_raw
 from feedback_etl.transform.dataframes import Frame, accepts_any_dataframe, collect_if_lazy, lazy_like
 from feedback_etl.transform.failure_cases import failure_cases
 from feedback_etl.transform.formulas import has_control_character, is_formula
+from feedback_etl.transform.items import item_faults
 from feedback_etl.transform.json_lists import decode_list, is_string_list
 from feedback_etl.transform.timestamps import is_unreadable
 
@@ -98,8 +99,10 @@ def _get_faults(schema: FeedbackSchema) -> _Faults:
     ids = {name: faults for name, faults in _ID_FAULTS.items() if name in schema.raw_types}
     ratings = {rating.name: _rating_faults(rating) for rating in schema.ratings}
     values = {column.name: _text_faults(column.name) for column in texts}
+    items = schema.exported_items
+    maps = {items.name: item_faults(items, FORMULA)} if items else {}
     return _Faults(
-        ids | ratings | {column.name: _column_faults(column) for column in others},
+        ids | ratings | {column.name: _column_faults(column) for column in others} | maps,
         values | {column.raw_name: _list_faults(column) for column in schema.lists},
     )
 

@@ -1,0 +1,189 @@
+"""Ratings of several items in one feedback, exported as rows of a second file."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from databases import Database
+from folders import NOW, exported, people, visible
+from pseudonym_keys import KEY
+
+import feedback_etl as fe
+from feedback_etl.compliance.check import check
+from feedback_etl.errors import ExportFileError, UsageError
+from feedback_etl.privacy.erasure import erase
+from feedback_etl.privacy.keys import Key
+from feedback_etl.records.audit_verification import verify_folder
+from feedback_etl.records.catalog import list_manifests
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
+from feedback_etl.settings.model import load_settings
+from feedback_etl.training.items import scan_items
+
+ITEMS = "product_ratings"
+MAPS = ['{"SKU: 1": 4, "=\\"b\\"": 2.0, "none": null}', '{"SKU: 1": 1}', "{}", "null", None]
+
+
+def fill(database: Database, count: int = 2, maps: list[str | None] = MAPS) -> None:
+    """Feedback of so many people, who rated items."""
+    rows = people(count)
+    for number, row in enumerate(rows["feedbacks"]):
+        row[ITEMS] = maps[number % len(maps)]
+    database.fill(**rows)
+
+
+def pseudonym(analysis: int) -> str:
+    return pl.select(fe.hash_id(pl.lit(analysis), key=KEY, domain="analysis_id")).item()  # type: ignore[no-any-return]
+
+
+def rows_of(folder: Path) -> list[tuple[Any, ...]]:
+    return scan_items(folder).select("analysis_hash", "item", "rating").collect().rows()
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "zstd"}, {"format": "parquet"}, {"incremental": True}])
+def test_items_are_rows_of_a_second_file(database: Database, tmp_path: Path, options: dict[str, Any]) -> None:
+    """With the pseudonym and the time of their feedback, whatever their names are."""
+    fill(database)
+    report = exported(database, tmp_path / "items", items=ITEMS, **options)
+    plain = exported(database, tmp_path / "plain", **options)
+    first, second, last = map(pseudonym, (101, 102, 203))
+    expected = [(first, "SKU: 1", 4), (first, '="b"', 2), (second, "SKU: 1", 1), (last, "SKU: 1", 4), (last, '="b"', 2)]
+    assert sorted(rows_of(tmp_path / "items")) == sorted(expected)
+    assert report.exported_items == 5
+    pairs = fe.scan_training(tmp_path / "items").collect()
+    assert pairs.equals(fe.scan_training(tmp_path / "plain").collect())
+    times = dict(pairs.select("analysis_hash", "feedback_timestamp").rows())
+    rows = scan_items(tmp_path / "items", verify=True, key=KEY).collect()
+    assert all(times[row["analysis_hash"]] == row["feedback_timestamp"] for row in rows.iter_rows(named=True))
+    assert rows.schema["rating"] == pl.Int8
+    assert plain.exported_records == report.exported_records
+    assert not any("items" in name for name in visible(tmp_path / "plain"))
+
+
+@pytest.mark.parametrize(
+    ("map_", "reason"),
+    [
+        ('{"a": 6}', "product_ratings_out_of_range"),
+        ('{"a": 1e999}', "product_ratings_out_of_range"),
+        ('{"a": 1.5}', "product_ratings_not_whole"),
+        ('{"a": "4"}', "product_ratings_not_a_map"),
+        ("[4]", "product_ratings_not_a_map"),
+        ('{"a": 4', "product_ratings_not_a_map"),
+        ('{"a": 4, "a": 4}', "product_ratings_repeated_item"),
+        ('{"": 4}', "product_ratings_empty_item"),
+        ('{"a\\u0007": 4}', "control_character"),
+    ],
+)
+def test_invalid_maps_reject_their_feedback(map_: str, reason: str) -> None:
+    """With a reason; without --items nothing is read, and nothing is rejected."""
+    schema = CLASSIC_SCHEMA.with_items(ITEMS)
+    row = {"feedback_id": 1, "analysis_id": 1, "recommendation_id": "r", "created_at": NOW, "helpful_rating": 5}
+    rows = [{name: row.get(name) for name in schema.raw_columns} | {ITEMS: text} for text in (map_, *MAPS)]
+    valid, rejected = fe.split_valid(pl.DataFrame(rows, infer_schema_length=None), schema=schema)
+    assert rejected["reasons"].to_list() == [reason]
+    assert valid.height == len(MAPS)
+
+
+def test_items_of_small_classes_are_suppressed(sqlite_database: Database, tmp_path: Path) -> None:
+    """As their feedback is, and times have the precision of the feedback."""
+    rows = people(4)
+    for row in rows["feedbacks"]:
+        row |= {ITEMS: '{"a": 3}', "timeframe": "rare" if row["user_id"] == 1 else "usual"}
+    sqlite_database.fill(**rows)
+    exported(sqlite_database, tmp_path, items=ITEMS, k=3, quasi_identifiers=["timeframe"], timestamp_precision="day")
+    ratings = scan_items(tmp_path).collect()
+    pairs = fe.scan_training(tmp_path).collect()
+    assert {*ratings["analysis_hash"]} == {*pairs["analysis_hash"]}
+    assert pseudonym(101) not in {*ratings["analysis_hash"]}
+    assert {time.hour for time in ratings["feedback_timestamp"]} == {0}
+    assert ratings.height == pairs.height == 9
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_erasure_removes_items(sqlite_database: Database, tmp_path: Path, form: str) -> None:
+    """Of the person alone, and the second file verifies afterwards."""
+    fill(sqlite_database)
+    exported(sqlite_database, tmp_path, items=ITEMS, format=form)
+    result = erase(tmp_path, user_ids=[1], database=sqlite_database.url, keys=[Key(KEY)])
+    assert {row[0] for row in rows_of(tmp_path)} == {pseudonym(203)}
+    assert result.rows == 3
+    assert len(result.files) == 2
+    assert not verify_folder(tmp_path, [Key(KEY)], data=True).problems
+
+
+def test_erasure_with_k_removes_the_items_of_small_classes(sqlite_database: Database, tmp_path: Path) -> None:
+    fill(sqlite_database, count=3, maps=['{"a": 3}'])
+    exported(sqlite_database, tmp_path, items=ITEMS, k=3, quasi_identifiers=["timeframe"])
+    assert len(rows_of(tmp_path)) == 9
+    erase(tmp_path, user_ids=[1], database=sqlite_database.url, keys=[Key(KEY)], keep_k=True)
+    assert rows_of(tmp_path) == []
+
+
+def test_changed_items_are_found(sqlite_database: Database, tmp_path: Path) -> None:
+    """By `audit verify`, the checklist and the reader; recorded in the manifest are their rows."""
+    fill(sqlite_database)
+    report = exported(sqlite_database, tmp_path, items=ITEMS)
+    (manifest,) = list_manifests(tmp_path)
+    (file,) = manifest.all("items")
+    assert (file.path, file.rows) == (str(Path(report.items_filename).relative_to(tmp_path)), 5)
+    path = Path(report.items_filename)
+    path.write_bytes(path.read_bytes().replace(b",4,", b",5,"))
+    assert verify_folder(tmp_path, [Key(KEY)], data=True).problems == [f"{file.path} was changed"]
+    with pytest.raises(ExportFileError, match="does not match its manifest"):
+        scan_items(tmp_path, verify=True)
+    contents = next(
+        item for item in check(load_settings(output_dir=tmp_path), keys=[Key(KEY)]) if item.name == "contents"
+    )
+    assert contents.status == "failed"
+    assert file.path in contents.detail
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"items": "unknown"}, "declared: product_ratings"),
+        ({"items": ITEMS, "hash_recommendation_id": True}, "hash_recommendation_id"),
+        ({"items": ITEMS, "recipient": "acme"}, "Shared data"),
+        ({"items": ITEMS, "incremental": True, "cursor": "updated_at"}, "cannot follow changes"),
+        ({"items": ITEMS, "output_dir": "s3://bucket/exports"}, "one file"),
+    ],
+)
+def test_what_items_cannot_do_is_refused(sqlite_database: Database, options: dict[str, Any], message: str) -> None:
+    """Before anything is read."""
+    with pytest.raises(UsageError, match=message):
+        fe.export_feedback(sqlite_database.url, key=KEY, **options)
+
+
+def test_newest_row_of_each_feedback_and_item_is_read(sqlite_database: Database, tmp_path: Path) -> None:
+    """Two exports of the same window; rows of one feedback are not dropped as duplicates of each other."""
+    fill(sqlite_database)
+    exported(sqlite_database, tmp_path, items=ITEMS)
+    before = rows_of(tmp_path)
+    exported(sqlite_database, tmp_path, items=ITEMS, format="parquet")
+    assert sorted(rows_of(tmp_path)) == sorted(before)
+    exported(sqlite_database, tmp_path / "plain")
+    with pytest.raises(ExportFileError, match="contains no item rows"):
+        scan_items(tmp_path / "plain")
+
+
+def test_checklist_reads_items(sqlite_database: Database, tmp_path: Path) -> None:
+    """They could contain what people wrote, or an id."""
+    fill(sqlite_database, maps=['{"someone@example.org": 3}'])
+    exported(sqlite_database, tmp_path, items=ITEMS)
+    items = {item.name: item for item in check(load_settings(output_dir=tmp_path), keys=[Key(KEY)])}
+    assert items["columns"].status == "failed"
+    assert "contains contact or account details in product_ratings" in items["columns"].detail
+
+
+def test_items_of_a_series_wait_with_their_feedback(sqlite_database: Database, tmp_path: Path) -> None:
+    """And are exported with it."""
+    fill(sqlite_database, maps=['{"a": 3}'])
+    options: dict[str, Any] = {"items": ITEMS, "incremental": True, "k": 3, "quasi_identifiers": ["timeframe"]}
+    first = exported(sqlite_database, tmp_path, **options)
+    assert (first.pending_records, first.exported_items) == (6, 0)
+    rows = people(3)["feedbacks"][-3:]
+    sqlite_database.fill(feedbacks=[row | {ITEMS: '{"b": 4}', "created_at": NOW} for row in rows])
+    second = exported(sqlite_database, tmp_path, **options | {"now": NOW + timedelta(hours=1)})
+    assert (second.exported_records, second.exported_items) == (9, 9)
+    assert sorted({row[1:] for row in rows_of(tmp_path)}) == [("a", 3), ("b", 4)]
