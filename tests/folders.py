@@ -51,7 +51,7 @@ def people(count: int, *, each: int = 3, days_ago: int = 0) -> dict[str, list[di
     return {"records": [record], "feedbacks": rows}
 
 
-def exported(database: Database, folder: Path, **options: Any) -> ExportReport:
+def exported(database: Database, folder: Path | str, **options: Any) -> ExportReport:
     """An export of everything, read by SQLAlchemy: what comes after reading is looked at, and it starts no process."""
     with database.engine.connect() as connection:
         return fe.export_feedback(connection, **_usual(folder) | options)
@@ -62,7 +62,7 @@ def exported_from_url(database: Database, folder: Path, **options: Any) -> Expor
     return fe.export_feedback(database.url, **_usual(folder) | options)
 
 
-def _usual(folder: Path) -> dict[str, Any]:
+def _usual(folder: Path | str) -> dict[str, Any]:
     return {"days_back": -1, "now": NOW, "key": KEY, "output_dir": folder}
 
 

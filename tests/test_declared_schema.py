@@ -373,13 +373,18 @@ def test_lists_are_described_and_measured(app: str, form: str) -> None:
     """By the report, which counts their elements, by Croissant, and by `risk`."""
     add_people(app)
     path = export(app, format=form).export_filename
+    again = export(app, format=form, output_dir="again").export_filename
     page = write_report("report.html", "out", keys=KEY, now=NOW).read_text(encoding="utf-8")
     assert ">a, b<" in page[page.index("Values of tags") :]
     fields = json.loads(Path(write_croissant("out")).read_text(encoding="utf-8"))["recordSet"][0]["field"]
     (tags,) = [field for field in fields if field["name"] == "tags"]
     assert (tags["dataType"], tags.get("repeated", False)) == ("sc:Text", form == "parquet")
-    done = feedback_etl("risk", path, "--quasi-identifier", "tags", "--json")
+    done = feedback_etl("risk", path, again, "--quasi-identifier", "tags", "--json")
     assert done.returncode == 0, done.stderr
+    measured = json.loads(done.stdout)
+    assert (measured["linked_k"], measured["linked_by"], measured["repeated_rows"]) == (None, None, None)
+    assert "k of linked rows was not measured" in done.stderr
+    assert "A row in several files counts in each" in done.stderr
 
 
 def checklist_items() -> dict[str, ChecklistItem]:

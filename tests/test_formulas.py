@@ -27,6 +27,7 @@ from feedback_etl.data_files.file_formats import FileFormat, RowWriter
 from feedback_etl.errors import UsageError, ValidationError
 from feedback_etl.options.export import ExportOptions
 from feedback_etl.records.catalog import list_manifests
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.storage.location import open_storage
 from feedback_etl.transform import formulas
 from feedback_etl.transform.pairs import iter_pairs
@@ -154,7 +155,7 @@ class TestExport:
         fields = pl.read_csv(report.export_filename, infer_schema=False)
         assert fields["recommendation_id"].to_list() == [escape(text) for text in IDS]
         text = scan_text(open_storage("out"), manifest).collect()
-        named, _ = read_files([Path(report.export_filename)], numeric=())
+        named = read_files([Path(report.export_filename)], numeric=(), schema=CLASSIC_SCHEMA).table
         for frame in (fe.scan_training("out").collect(), text, named):
             assert frame["recommendation_id"].to_list() == IDS
             assert frame["conditions_detected"].to_list() == ["-" + text for text in IDS]

@@ -20,6 +20,7 @@ from processes import Here
 from pseudonym_keys import KEY
 
 import feedback_etl as fe
+from feedback_etl.cli.summary import format_summary
 from feedback_etl.demo.sample import sample_database
 from feedback_etl.errors import UsageError, ValidationError
 from feedback_etl.privacy.anonymity_policy import KAnonymityPolicy
@@ -438,3 +439,24 @@ class TestOptions:
         """Before anything is read."""
         with pytest.raises(UsageError, match=message):
             fe.export_feedback("sqlite:///nowhere.db", key=KEY, output_dir=tmp_path / "out", **wrong)
+
+
+def test_column_is_not_emptied_unnoticed(sqlite_database: Database, tmp_path: Path) -> None:
+    """All rows would stay, but no timeframe: refused with l, and reported; nor are more values emptied than allowed."""
+    rows = [
+        {**dict.fromkeys(("id", "user_id", "analysis_id"), user), "recommendation_id": 1, "helpful_rating": 5}
+        | {"timeframe": f"{min(user, 8)}_weeks", "created_at": NOW}
+        for user in range(1, 12)
+    ]
+    sqlite_database.fill(records=[{"id": 1, "recommendation_id": "rec_1"}], feedbacks=rows)
+    url, now = sqlite_database.url, NOW + timedelta(1)
+    options: dict[str, Any] = {"on_small_class": "generalize", "output_dir": tmp_path, "now": now, "key": KEY}
+    with pytest.raises(ValidationError, match=r"11 of 11 values of timeframe .* no value would be left"):
+        fe.export_feedback(url, k=5, l=1, **options)
+    with pytest.raises(ValidationError, match=r"7 of 11 values of timeframe .* `max_suppressed` allows 0\.5"):
+        fe.export_feedback(url, k=4, max_suppressed=0.5, **options)
+    report = fe.export_feedback(url, k=5, **options)
+    assert report.risk["generalization"]["empty_columns"] == ["timeframe"]
+    assert "           timeframe: no value is left" in [*format_summary(report, 1)]
+    report = fe.export_feedback(url, k=4, **options)
+    assert (report.exported_records, report.suppressed_records) == (11, 0)

@@ -57,7 +57,7 @@ def add(app: Database, day: int, *people: tuple[int, str]) -> None:
     app.fill(feedbacks=rows)
 
 
-def export_night(app: Database, folder: Path, day: int, **options: Any) -> ExportReport:
+def export_night(app: Database, folder: Path | str, day: int, **options: Any) -> ExportReport:
     """Run the incremental export of a day."""
     report = exported(app, folder, **{"incremental": True, "days_back": 30, "k": K, "now": NOW + day * DAY, **options})
     outcomes = ("exported", "deduplicated", "skipped", "suppressed", "pending")
@@ -96,6 +96,7 @@ def test_row_leaves_when_k_people_share_its_class(app: Database, folder: Path) -
     add(app, 1, (1, "a"), (2, "a"))
     first = export_night(app, folder, 1)
     assert (first.pending_records, first.exported_records, first.export_filename) == (2, 0, "")
+    assert (first.risk["k"], first.risk["highest_risk"], first.risk["rows_in_classes_under_5"]) == (None, None, 0)
     assert published(folder) == {}
     add(app, 2, (3, "a"), (4, "b"))
     second = export_night(app, folder, 2)
@@ -176,12 +177,14 @@ def test_prune_reaches_pending_rows_and_members(app: Database, folder: Path) -> 
     export_night(app, folder, 1)
     add(app, 20, (5, "b"))
     export_night(app, folder, 20)
-    fe.exports.prune(folder, keep_days=10, now=NOW + 21 * DAY, key=Key(KEY))
+    for dry_run in (True, False):
+        pruned = fe.exports.prune(folder, keep_days=10, now=NOW + 21 * DAY, key=Key(KEY), dry_run=dry_run)
+        assert (len(pruned.exports), pruned.pending_rows) == (1, 1)
     assert pl.read_parquet(pending_files(folder)[0])["analysis_hash"].to_list() == [pseudonym(2005)]
     add(app, 22, (6, "a"), (7, "b"))
     report = export_night(app, folder, 22)
     assert (report.exported_records, report.pending_records) == (0, 3)
-    fe.exports.prune(folder, keep_days=0, now=NOW + 23 * DAY, key=Key(KEY))
+    assert fe.exports.prune(folder, keep_days=0, now=NOW + 23 * DAY, key=Key(KEY)).pending_rows == 3
     assert pending_files(folder) == []
     add(app, 24, (1, "b"), (2, "b"), (3, "b"))
     assert export_night(app, folder, 24).exported_records == 3

@@ -32,7 +32,7 @@ def application(sqlite_database: Database) -> Database:
 
 def asked(database: Database, url: str) -> ExportReport:
     """An export under the id that all of them use."""
-    return exported(database, url, idempotency_key="one")  # type: ignore[arg-type]
+    return exported(database, url, idempotency_key="one")
 
 
 def first_put_of_the_log(proxy: Proxy, act: Any) -> None:

@@ -1,11 +1,11 @@
 """Data files given by name: read them as one table, and refuse files of different keys."""
 
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from feedback_etl.errors import ExportFileError, UsageError
 
@@ -13,17 +13,33 @@ if TYPE_CHECKING:
     import polars as pl
 
     from feedback_etl.records.manifest import Manifest
+    from feedback_etl.schema.model import FeedbackSchema
 
 
-def read_files(files: list[Path], *, numeric: Iterable[str]) -> "tuple[pl.DataFrame, int]":
-    """Read files as one table of strings, in which 1067 and 01067 are different values.
+class JoinedFiles(NamedTuple):
+    """Rows of files.
 
-    A feedback that several exports contain, by the key of its pair, is one row: that of the last file. Also returns the
-    number of rows that were left out for this.
+    Attributes:
+        table: The rows as strings, in which 1067 and 01067 are different values.
+        repeated: Number of rows that were left out because a later file contains them; None if these cannot be found.
+        links_rows: Whether equal pseudonyms link the rows of an analysis; in shared files, and where a declared schema
+            has no analyses, each row has a pseudonym of its own.
+    """
+
+    table: "pl.DataFrame"
+    repeated: int | None
+    links_rows: bool
+
+
+def read_files(files: list[Path], *, numeric: Iterable[str], schema: "FeedbackSchema") -> JoinedFiles:
+    """Read files as one table.
+
+    A feedback that several exports contain, by the key of its pair, is one row: that of the last file.
 
     Args:
         files: CSV or Parquet files, or folders of parts.
         numeric: Columns to convert to Float64 if every value is a number, because their order matters.
+        schema: Schema of files without a manifest.
 
     Raises:
         UsageError: A file does not exist, a folder contains exports, the files were made with different keys, or they
@@ -35,8 +51,27 @@ def read_files(files: list[Path], *, numeric: Iterable[str]) -> "tuple[pl.DataFr
     _require_comparable([manifest for manifest in manifests.values() if manifest])
     frames = [_read_export_file(path) for path in paths]
     exports = [manifest.run if (manifest := manifests[path]) else path for path in paths]
-    table = _join_exports(frames, exports)
-    return _convert_numbers(table, numeric), sum(frame.height for frame in frames) - table.height
+    schemas = [manifest.schema if manifest else schema for manifest in manifests.values()]
+    key = schemas[-1].pair_key
+    is_found = all({*key} <= {*frame.columns} for frame in frames) and all(each.has_whole_key for each in schemas)
+    table = _join_exports(frames, exports, key if is_found else ())
+    repeated = sum(frame.height for frame in frames) - table.height if is_found or len({*exports}) == 1 else None
+    return JoinedFiles(_convert_numbers(table, numeric), repeated, _links_rows(frames, exports, manifests.values()))
+
+
+def _links_rows(frames: "list[pl.DataFrame]", exports: list[str], manifests: "Iterable[Manifest | None]") -> bool:
+    """Return whether pseudonyms link rows: some occur twice in an export, or the manifests are of analyses."""
+    import polars as pl
+
+    from feedback_etl.schema.classic import is_classic
+    from feedback_etl.schema.model import PSEUDONYM
+
+    if any(PSEUDONYM not in frame.columns for frame in frames):
+        return False
+    rows = [frame.select(PSEUDONYM, pl.lit(name).alias("export")) for frame, name in zip(frames, exports, strict=True)]
+    if pl.concat(rows).is_duplicated().any():
+        return True
+    return all(manifest and is_classic(manifest.schema) and not manifest.recipient for manifest in manifests)
 
 
 def _require_comparable(manifests: "Iterable[Manifest]") -> None:
@@ -62,23 +97,21 @@ def _require_comparable(manifests: "Iterable[Manifest]") -> None:
         )
 
 
-def _join_exports(frames: "list[pl.DataFrame]", exports: list[str]) -> "pl.DataFrame":
+def _join_exports(frames: "list[pl.DataFrame]", exports: list[str], key: Sequence[str]) -> "pl.DataFrame":
     """Join files; of rows with the same pair in several exports, those of the last export remain.
 
-    Rows of one export are different ones, also if truncated times make their pairs equal.
+    Rows of one export are different ones, also if truncated times make their pairs equal. Without a key, all remain.
     """
     import polars as pl
-
-    from feedback_etl.transform.transforms import PAIR_KEY
 
     parts = [frame.with_columns(pl.lit(name).alias("an export")) for frame, name in zip(frames, exports, strict=True)]
     try:
         table = pl.concat(parts)
     except pl.exceptions.PolarsError:
         raise ExportFileError("The files have different columns: measure them separately.") from None
-    if {*PAIR_KEY} <= {*table.columns} and len({*exports}) > 1:
-        numbered = table.with_columns(pl.int_range(pl.len()).over(*PAIR_KEY, "an export").alias("a number"))
-        table = numbered.unique([*PAIR_KEY, "a number"], keep="last", maintain_order=True).drop("a number")
+    if key and len({*exports}) > 1:
+        numbered = table.with_columns(pl.int_range(pl.len()).over(*key, "an export").alias("a number"))
+        table = numbered.unique([*key, "a number"], keep="last", maintain_order=True).drop("a number")
     return table.drop("an export")
 
 

@@ -114,6 +114,9 @@ def _print_pruned(result: "PruneResult", *, dry_run: bool) -> None:
         print_lines(f"{'would remove' if dry_run else 'removed'} {manifest.stem}")
     pruned = pluralize(len(result.exports), "export")
     echo_err(f"{pruned} {'would be ' if dry_run else ''}pruned, {len(result.kept):,} kept")
+    if result.pending_rows:
+        rows = pluralize(result.pending_rows, "row")
+        echo_err(f"{rows} waiting for k people {'would be ' if dry_run else ''}removed")
     if result.unmanaged:
         files = pluralize(len(result.unmanaged), "file")
         echo_err(f"not touched, without a manifest: {files} (`feedback-etl list` shows them)")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 _LABELS = {
-    "rows": ("rows", "a row in several files counts once"),
+    "rows": ("rows", "{repeated}"),
     "classes": ("classes", "equivalence classes: equal quasi-identifiers"),
     "k": ("k", "{counted} in the smallest class (k-anonymity)"),
     "linked_k": ("k, linked", "{linked} alike, if all rows of one are linked"),
@@ -83,30 +83,37 @@ def measure_risk(
     from feedback_etl.schema.model import SUBJECT_HASH
 
     settings = load_command_settings()
-    table, repeated = read_files(files, numeric=sensitive or settings.feedback_schema.rating_names)
+    schema = settings.declaration.schema
+    table, repeated, links_rows = read_files(
+        files, numeric=sensitive or settings.feedback_schema.rating_names, schema=schema
+    )
     missing = {column.name for column in settings.extra_columns} - {*table.columns}
     if person is None and SUBJECT_HASH.name in table.columns:
         person = SUBJECT_HASH.name
     names = quasi_identifier or [name for name in settings.effective_quasi_identifiers if name not in missing]
-    answers = settings.declaration.schema.sensitive_columns
-    sensitive = sensitive or [name for name in answers if name in table.columns]
+    sensitive = sensitive or [name for name in schema.sensitive_columns if name in table.columns]
     measured = risk(table, quasi_identifiers=names, sensitive=sensitive, person=person).to_dict()
-    linked_by = person or (PSEUDONYM if PSEUDONYM in table.columns else None)
+    linked_by = person or (PSEUDONYM if links_rows else None)
     if linked_by is not None:
         measured["linked_k"] = linkage_risk(table, names, by=linked_by).k
     if as_json:
         counted = {"counted": "people" if person else "rows", "person": person, "repeated_rows": repeated}
         counted["linked_by"] = linked_by
-        print_json(measured | counted | {"quasi_identifiers": names, "sensitive": sensitive})
+        print_json({"linked_k": None} | measured | counted | {"quasi_identifiers": names, "sensitive": sensitive})
     else:
         print_lines(f"counted   {f'people, by {person}' if person else 'rows: no column identifies people (--person)'}")
         print_lines(f"known     {', '.join(names)} (quasi-identifiers)")
         nouns = {"counted": "people" if person else "rows", "linked": "people" if person else "analyses"}
+        nouns["repeated"] = "of all files" if repeated is None else "a row in several files counts once"
         print_table(["Figure", "Value", "Meaning"], _format_figures(measured, nouns), right={"Value"})
-    if repeated:
+    if repeated is None:
+        echo_err("A row in several files counts in each: the files lack columns of the key that would tell them apart.")
+    elif repeated:
         echo_err(f"{pluralize(repeated, 'row')} that several files contain counted once.")
     if person is None:
         echo_err("Each row counts as a person, because no column identifies people (--person).")
+    if linked_by is None:
+        echo_err("k of linked rows was not measured: no column links the rows of a person (--person).")
 
 
 def _format_figures(measured: "Mapping[str, Any]", nouns: "Mapping[str, str]") -> Iterator[tuple[str, str, str]]:

@@ -93,6 +93,8 @@ def _format_generalization(measured: dict[str, Any]) -> Iterator[str]:
         cells = [f"{column} {cells[figure]:,}" for column, cells in measured["columns"].items() if cells[figure]]
         if cells:
             yield f"{label:<10} {', '.join(cells)}"
+    if empty := measured.get("empty_columns"):
+        yield f"           {', '.join(empty)}: no value is left"
     yield f"loss       {measured['non_uniform_entropy']:.1%} of the information in these columns"
 
 

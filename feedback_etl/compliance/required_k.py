@@ -139,7 +139,7 @@ def _find_k_problems(manifest: Manifest, required: int, remedies: Remedies) -> l
     risk, settings = manifest.risk, remedies.settings
     names = settings.effective_quasi_identifiers
     remedy = remedies.replace(manifest, k=max(settings.k or 0, manifest.settings.get("k") or 0))
-    if not risk or int(risk["k"]) < required:
+    if not risk or int(risk["k"] or 0) < required:
         return [Finding(f"{_describe_k(manifest)}, and {required} is required", remedy)]
     if settings.k and not {*names} <= {*risk["quasi_identifiers"]}:
         return [Finding(f"{_describe_k(manifest)}, but {', '.join(names)} may be known", remedy)]

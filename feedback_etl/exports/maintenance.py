@@ -91,11 +91,13 @@ class PruneResult(NamedTuple):
         exports: The manifests of the exports whose files are gone.
         kept: Those whose files still exist.
         unmanaged: Files without a manifest, which nothing removes.
+        pending_rows: Rows that were waiting for k people, and are gone.
     """
 
     exports: list[Manifest]
     kept: list[Manifest]
     unmanaged: list[Path]
+    pending_rows: int = 0
 
 
 def prune(  # noqa: PLR0913  public, flat
@@ -135,7 +137,7 @@ def prune(  # noqa: PLR0913  public, flat
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
     ...     prune(folder, keep_days=90, key=None)
-    PruneResult(exports=[], kept=[], unmanaged=[])
+    PruneResult(exports=[], kept=[], unmanaged=[], pending_rows=0)
     """
     _require_selection(keep_days, keep_last, exports)
     storage = open_storage(folder)
@@ -156,16 +158,17 @@ def prune(  # noqa: PLR0913  public, flat
             expired = select_expired(present, now, keep_days=keep_days, keep_last=keep_last)
         kept = [export for export in listed if export not in expired]
         pending = [] if keep_days is None else find_expired_pending(storage, kept, now - timedelta(keep_days))
+        rows = sum(file.rows for export in expired for file in export.all("pending") if file.path in existing)
         if (expired or pending) and not dry_run:
             require_untampered(storage, [key] if key else [], "removed")
-            changed = _remove(storage, expired, now, _needed(listed), key)
-            for export, unwanted in pending:
-                remove_rows(storage, export, unwanted, key, dry_run=False)
-                changed.append(export)
+        for export, unwanted in pending:
+            rows += sum(count for _, count in remove_rows(storage, export, unwanted, key, dry_run=dry_run).rows)
+        if (expired or pending) and not dry_run:
+            changed = [*_remove(storage, expired, now, _needed(listed), key), *(export for export, _ in pending)]
             with log.lock() as opened:
                 stems, revisions = [export.stem for export in expired], summarize_revisions(changed)
                 opened.append("pruned", key, exports=stems, keep_days=keep_days, **revisions)
-    return PruneResult(expired, [export for export in present if export not in expired], unmanaged)
+    return PruneResult(expired, [export for export in present if export not in expired], unmanaged, rows)
 
 
 def _require_selection(keep_days: int | None, keep_last: int, exports: Sequence[str]) -> None:

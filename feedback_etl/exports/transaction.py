@@ -149,10 +149,11 @@ class ExportTransaction:
         """The number of spooled rows."""
         return self._writer("spool").rows
 
-    def spooled_frames(self) -> Iterator[pl.DataFrame]:
-        """Yield the spooled rows, and remove the spool."""
+    def spooled_frames(self, *, keep: bool = False) -> Iterator[pl.DataFrame]:
+        """Yield the spooled rows, and remove the spool unless they are to be read once more (`keep`)."""
         yield from self._writer("spool").frames()
-        self._writer("spool").discard()
+        if not keep:
+            self._writer("spool").discard()
 
     def _writer(self, kind: str) -> PartWriter:
         return cast("ExportFiles", self._files).writers[kind]  # this process writes them

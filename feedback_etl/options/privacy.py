@@ -34,7 +34,8 @@ class PrivacyOptions:
         on_small_class: What happens to smaller classes: "suppress" their rows; "generalize" their quasi-identifiers,
             the last one first, until they join large enough classes, and suppress what remains; or "fail" and publish
             nothing.
-        max_suppressed: Publish nothing if a larger share of the rows would be suppressed; 0 to 1.
+        max_suppressed: Publish nothing if a larger share of the rows would be suppressed, or of the values of a column
+            emptied by `generalize`; 0 to 1.
         l: With k, minimum number of different answers in each class, for each rating and each extra column of the role
             "sensitive" (distinct l-diversity; people with several answers in a class do not count).
         t: With k, maximum distance of their distribution in a class from that in the export (t-closeness; 0 to 1).

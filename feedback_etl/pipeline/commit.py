@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
@@ -56,15 +56,18 @@ def plan_publication(
     source: "FeedbackStream | FeedbackPartitions",
     processor: "BatchProcessor",
     pending: "PendingSeries | None",
+    spooled: Iterable[pl.DataFrame],
 ) -> Publication:
     """Check the limits after the last batch, and decide which rows are published.
+
+    The spooled rows are read in a series that follows changes.
 
     Raises:
         ValidationError: Too many rows are rejected, or would be suppressed.
     """
     request.selection.report_phase("publishing")
     processor.check_limits(request.selection.window, source.excluded)
-    shared, series = request.create_row_pseudonyms(), pending.plan(processor) if pending else None
+    shared, series = request.create_row_pseudonyms(), pending.plan(processor, spooled) if pending else None
     changes = series.plan.release.changes if series else processor.plan_release()
     return Publication(source, changes, series, shared)
 

@@ -176,10 +176,16 @@ def export_incremental(request: ExportRequest) -> ExportReport:
         with lock_series(request.storage, request.candidate_settings, output.lock_timeout) as series:
             series.require_intended(new_series=output.new_series, new_key=output.allow_new_key)
             try:
-                report = export_full(_select_increment(request, series))
+                increment = _select_increment(request, series)
+                report = export_full(increment)
             except SupersededError:
                 continue
         break
+    if increment.counts_alone:
+        report.advice = (
+            "k holds in this file alone: whoever combines the files of the series, and reads the newest versions of "
+            "its rows, may find smaller classes; `feedback-etl check` counts them"
+        )
     if series.others:
         report.advice = (
             "this began a new series, since the folder's other exports have other settings: it repeats their rows"

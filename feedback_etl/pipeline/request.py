@@ -86,12 +86,26 @@ class ExportRequest:
     def counts_series(self) -> bool:
         """Whether the equivalence classes are counted over all exports of the incremental series.
 
-        Not where the application makes the pseudonyms, since it cannot be looked up whose rows are pending; and not
-        where the series follows changes, since two versions of a row could be pending.
+        Not where the application makes the pseudonyms, since it cannot be looked up whose rows are pending. Where the
+        series follows changes, not if values are generalised, or if its exports were counted alone.
         """
-        options = self.transform_options
-        is_countable = options.overrides.hash_id is None and self.output.cursor == CREATED_AT
-        return self.output.incremental and options.k_policy.k is not None and is_countable
+        options, policy = self.transform_options, self.transform_options.k_policy
+        is_countable = options.overrides.hash_id is None
+        if self.follows_changes:
+            links = self.series.links if self.series else ()
+            counted_alone = any(link.risk and link.risk.get("scope") != "series" for link in links)
+            is_countable &= not (policy.generalizes or policy.measured_columns or counted_alone)
+        return self.output.incremental and policy.k is not None and is_countable
+
+    @property
+    def counts_alone(self) -> bool:
+        """Whether k holds in each export of a series alone, although a reader combines their rows."""
+        return self.follows_changes and self.transform_options.k_policy.k is not None and not self.counts_series
+
+    @property
+    def follows_changes(self) -> bool:
+        """Whether changed rows are exported again."""
+        return self.output.incremental and self.output.cursor != CREATED_AT
 
     @property
     def is_partitioned(self) -> bool:

@@ -1,6 +1,7 @@
 """Release the rows of an incremental series with k: those that k people of the series share; the others are pending."""
 
-from datetime import datetime
+from collections.abc import Iterable
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
@@ -12,10 +13,11 @@ from feedback_etl.database.window import Window
 from feedback_etl.pipeline.release import validate_pairs
 from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.transform_options import TransformOptions
-from feedback_etl.privacy.k_anonymity import select_classes
+from feedback_etl.privacy.k_anonymity import drop_small_classes, select_classes
 from feedback_etl.privacy.release_plan import apply_changes
 from feedback_etl.privacy.series_classes import SeriesClasses, SeriesPlan, plan_series_release
 from feedback_etl.privacy.series_rows import EXPORT, PERSON, SINCE, SeriesMembers
+from feedback_etl.privacy.series_versions import SeriesVersions, plan_versions
 from feedback_etl.transform.expressions import hash_id
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ class SeriesRelease(NamedTuple):
         members: People of the classes that earlier exports have released.
         pending_after: Rows that are pending since then, or longer, are not pending any more.
         excluded: Number of rows that were pending, and that the database does not have any more, or without consent.
+        replaced: Number of rows that were pending, and of which there is a newer version.
         earlier: The rows that were pending.
     """
 
@@ -51,6 +54,7 @@ class SeriesRelease(NamedTuple):
     members: SeriesMembers
     pending_after: datetime
     excluded: int
+    replaced: int = 0
     earlier: SplitRows = SplitRows(pl.DataFrame(), pl.DataFrame())
 
     def split(self, rows: pl.DataFrame) -> SplitRows:
@@ -62,8 +66,12 @@ class SeriesRelease(NamedTuple):
         policy = self.options.k_policy
         if SINCE not in rows.columns:
             rows = rows.with_columns(pl.lit(self.options.now, pl.Datetime("us")).alias(SINCE))
-        released = apply_changes(rows.drop(SINCE), self.plan.release.changes, policy)
-        pending = select_classes(rows, self.plan.waiting, list(dict.fromkeys(policy.quasi_identifiers)))
+        key = self.members.pair_key
+        pending = select_classes(rows, self.plan.waiting, key or list(dict.fromkeys(policy.quasi_identifiers)))
+        if key:
+            released = drop_small_classes(rows.drop(SINCE), self.plan.waiting, key)
+        else:
+            released = apply_changes(rows.drop(SINCE), self.plan.release.changes, policy)
         split = SplitRows(released, pending.filter(pl.col(SINCE) > pl.lit(self.pending_after, pl.Datetime("us"))))
         if policy.generalizes:
             validate_pairs(split.pairs, self.options, generalized=True)
@@ -72,7 +80,7 @@ class SeriesRelease(NamedTuple):
     @property
     def is_changed(self) -> bool:
         """Whether the state of the series changes even where no row is published."""
-        return self.plan.is_changed or self.excluded > 0
+        return self.plan.is_changed or self.excluded + self.replaced > 0
 
     def extend_window(self, window: Window) -> Window:
         """Return the window of the export, which begins with its oldest row."""
@@ -98,25 +106,41 @@ class PendingSeries(NamedTuple):
     excluded: int
     members: SeriesMembers
 
-    def plan(self, processor: "BatchProcessor") -> SeriesRelease:
+    def plan(self, processor: "BatchProcessor", spooled: Iterable[pl.DataFrame]) -> SeriesRelease:
         """Decide which rows are released, and count them in the report of the processor.
+
+        The spooled rows are read where the series follows changes.
 
         Raises:
             ValidationError: Rows are pending for too long, and the policy does not allow to suppress them.
         """
         options, max_pending = self.request.transform_options, self.request.output.max_pending
         longest = parse_duration(max_pending, "max_pending")
-        new = processor.count_people().with_columns(pl.col(pl.Enum).cast(pl.String))
-        plan = plan_series_release(
-            SeriesClasses(options.k_policy, new, self.rows, self.members.rows, options.now, longest)
-        )
-        processor.set_plan(plan.release, plan.counts)
-        release = SeriesRelease(options, plan, self.members, options.now - longest, self.excluded)
-        if self.rows.is_empty():
+        if self.members.pair_key:
+            rows, plan = self._plan_versions(spooled, longest)
+        else:
+            new = processor.count_people().with_columns(pl.col(pl.Enum).cast(pl.String))
+            classes = SeriesClasses(options.k_policy, new, self.rows, self.members.rows, options.now, longest)
+            rows, plan = self.rows, plan_series_release(classes)
+        replaced, counts = self.rows.height - rows.height, plan.counts
+        total = counts["total_feedback_records"] + replaced
+        processor.set_plan(plan.release, counts | {"total_feedback_records": total, "deduplicated_records": replaced})
+        release = SeriesRelease(options, plan, self.members, options.now - longest, self.excluded, replaced)
+        if rows.is_empty():
             return release
         exported_at = pl.lit(options.now.replace(microsecond=0)).dt.replace_time_zone("UTC")
-        export_date = exported_at.cast(self.rows.schema["export_date"])
-        return release._replace(earlier=release.split(self.rows.with_columns(export_date=export_date)))
+        export_date = exported_at.cast(rows.schema["export_date"])
+        return release._replace(earlier=release.split(rows.with_columns(export_date=export_date)))
+
+    def _plan_versions(self, spooled: Iterable[pl.DataFrame], longest: timedelta) -> tuple[pl.DataFrame, SeriesPlan]:
+        """Plan which versions are released; return the pending rows that have no newer version, and the plan."""
+        options, members, pending = self.request.transform_options, self.members, self.rows
+        key, new = members.pair_key, pl.concat([pl.DataFrame(), *map(members.select, spooled)], how="diagonal")
+        if new.height and pending.height and options.timestamp_precision == "exact" and options.schema.has_whole_key:
+            pending = drop_small_classes(pending, new.select(key), key)
+        candidates = pl.concat([*([members.select(pending)] if pending.height else []), new], how="diagonal_relaxed")
+        series = SeriesVersions(options.k_policy, members, candidates, pending, options.now, longest)
+        return pending, plan_versions(series)
 
 
 def select_pending(request: ExportRequest) -> PendingSeries | None:
@@ -130,7 +154,8 @@ def select_pending(request: ExportRequest) -> PendingSeries | None:
         members = members.filter(pl.col(EXPORT).is_in(numbers))
     names = tuple(dict.fromkeys(policy.quasi_identifiers))
     rows = _select_remaining(request, series.pending)
-    counted = SeriesMembers(names, policy.max_counted_people, members, series.number + 1)
+    key = request.transform_options.schema.pair_key if request.follows_changes else ()
+    counted = SeriesMembers(names, policy.max_counted_people, members, series.number + 1, key)
     return PendingSeries(request, rows, series.pending.height - rows.height, counted)
 
 

@@ -31,7 +31,8 @@ class KAnonymityPolicy:
         on_small_class: What happens to equivalence classes that violate k, l or t: "suppress" removes their rows,
             "generalize" makes values of the quasi-identifiers coarser until the classes are joined to large enough
             ones, and removes what then remains; "fail" publishes nothing.
-        max_suppressed: Largest share of rows that may be suppressed, 0 to 1; above it nothing is published.
+        max_suppressed: Largest share of rows that may be suppressed, and of values of a column that may be emptied or
+            suppressed, 0 to 1; above it nothing is published.
         quasi_identifiers: Columns of the export that an attacker may know of a person, the most important one first.
         schema: Schema of the export.
         l: Minimum number of different values of each sensitive column in every class (distinct l-diversity).

@@ -147,9 +147,11 @@ def summarize(classes: pl.DataFrame, policy: KAnonymityPolicy, cap: int) -> dict
     """Summarize the equivalence classes of an export for its report and manifest.
 
     Where all classes reach the cap, `k` is a lower bound (`at_least`) and risks are upper bounds. A person with rows in
-    several small classes counts in each of them in `people_in_classes_under_5`, as in `Risk.small_people`.
+    several small classes counts in each of them in `people_in_classes_under_5`, as in `Risk.small_people`. Where no row
+    is published, `k` and the risks are None.
     """
     summary = summarize_classes(classes["people"], classes["rows"])
+    nothing = dict.fromkeys(() if summary.rows else ("k", "share_unique", "average_risk", "highest_risk"))
     return {
         "k": summary.k,
         "at_least": summary.k >= cap,
@@ -162,4 +164,4 @@ def summarize(classes: pl.DataFrame, policy: KAnonymityPolicy, cap: int) -> dict
         "average_risk": summary.average_risk,
         "highest_risk": summary.highest_risk,
         "stale": False,
-    }
+    } | nothing

@@ -42,7 +42,8 @@ def plan_release(counter: ClassCounter, policy: KAnonymityPolicy) -> ReleasePlan
     """Plan the release of counted rows.
 
     Raises:
-        ValidationError: The policy does not allow small classes or so many suppressed rows, or no row would remain.
+        ValidationError: The policy does not allow small classes, or so many suppressed rows or emptied values; or no
+            row would remain, or no value of a column.
     """
     plan = _plan(counter, policy)
     rows = plan.suppressed + int(plan.classes["rows"].sum())
@@ -53,7 +54,26 @@ def plan_release(counter: ClassCounter, policy: KAnonymityPolicy) -> ReleasePlan
             f"{violation}. Set fewer quasi_identifiers{_list_coarser(policy)} to make classes larger"
             f"{'' if policy.generalizes else ', or give `on_small_class` the value generalize'}."
         )
+    _require_values(plan, rows, policy)
     return plan
+
+
+def _require_values(plan: ReleasePlan, rows: int, policy: KAnonymityPolicy) -> None:
+    """Refuse to empty a column for l or t, or more of its values than rows may be suppressed (which count, too)."""
+    for name, cells in plan.measures.get("generalization", {}).get("columns", {}).items():
+        lost = cells["emptied"] + plan.suppressed
+        if not cells["emptied"]:
+            continue
+        is_empty = policy.measured_columns and name in plan.measures["generalization"]["empty_columns"]
+        reason = "no value would be left" if is_empty else ""
+        if lost > policy.max_suppressed * rows:
+            reason = f"`max_suppressed` allows {policy.max_suppressed:.10g}"
+        if reason:
+            raise ValidationError(
+                f"Nothing was exported: {lost:,} of {rows:,} values of {name} would be emptied or suppressed, so that "
+                f"no equivalence class is left with fewer than {policy.k} people{policy.describe_diversity()}, and "
+                f"{reason}. Export more rows, or lower these limits."
+            )
 
 
 def _list_coarser(policy: KAnonymityPolicy) -> str:
@@ -77,6 +97,8 @@ def _plan(counter: ClassCounter, policy: KAnonymityPolicy) -> ReleasePlan:
     kept = drop_violations(table, classes)
     dropped, published = ~classes[CLASS].is_in(kept[CLASS].implode()), table.count_people(kept)
     loss = measure_loss(classes, dropped, policy, published.height)
+    emptied = (name for name, cells in loss["columns"].items() if cells["emptied"])
+    loss["empty_columns"] = [name for name in emptied if published[name].is_null().all()]
     is_same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(original(name))) for name in table.names)
     changes = classes.select(*table.names, *map(original, table.names), dropped.alias(IS_DROPPED))
     measures = {"generalization": loss} | _diversity(table, kept)

@@ -7,7 +7,7 @@ import polars as pl
 from feedback_etl.data_files.links import read_links
 from feedback_etl.data_files.row_filter import LINKED, PSEUDONYM
 from feedback_etl.privacy.keys import Key
-from feedback_etl.privacy.series_rows import EXPORT, OCCURRENCE, is_newest, version
+from feedback_etl.privacy.series_rows import EXPORT, OCCURRENCE, is_newest
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.schema.model import SUBJECT_HASH
 from feedback_etl.storage.base import Storage
@@ -94,7 +94,11 @@ def concat_classes(exports: Iterable[tuple[Manifest, pl.LazyFrame]], quasi_ident
         rows = pl.concat([frame.select(*dict.fromkeys(columns)) for _, frame in pairs])
         return rows.with_columns(pl.lit(value=True).alias(IS_NEWEST))
     key = first.schema.pair_key
-    frames = [rows.with_columns(version(key, int(manifest.chain["number"]))) for manifest, rows in pairs]
+    occurrence = pl.int_range(pl.len()).over(key).alias(OCCURRENCE)
+    frames = [
+        rows.with_columns(pl.lit(int(manifest.chain["number"]), pl.Int64).alias(EXPORT), occurrence)
+        for manifest, rows in pairs
+    ]
     rows = pl.concat([frame.select(*dict.fromkeys([*columns, *key, EXPORT, OCCURRENCE])) for frame in frames])
     return rows.with_columns(is_newest(key).alias(IS_NEWEST))
 

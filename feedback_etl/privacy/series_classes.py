@@ -79,6 +79,7 @@ class SeriesPlan(NamedTuple):
     Attributes:
         release: Classes that do not leave as they are, and all that have left by then, with the people of the series.
         waiting: Classes whose rows do not leave: they wait, or were suppressed because they have waited for too long.
+            In a series that follows changes, the keys of these rows.
         earlier: Rows that were pending before.
         pending: Rows that are pending from now on.
         is_changed: Whether rows begin or cease to wait.
@@ -125,7 +126,7 @@ def plan_series_release(series: SeriesClasses) -> SeriesPlan:
     waits, suppressed = int(waiting["rows"].sum()), series.select_expired(earlier).height
     if not series.max_pending:
         suppressed = waits
-    _require_allowed(suppressed, int(published["rows"].sum()), policy)
+    require_allowed(suppressed, int(published["rows"].sum()), policy)
     left = _unite(published, series.count_members(), names) if published.height else published
     return SeriesPlan(
         ReleasePlan(changes, left, suppressed, measures),
@@ -187,7 +188,7 @@ def _unite(published: pl.DataFrame, leaving: pl.DataFrame, names: list[str]) -> 
     return pl.concat(frames, how="vertical_relaxed").group_by(names).agg(people, pl.col("rows").sum())
 
 
-def _require_allowed(suppressed: int, leaving: int, policy: KAnonymityPolicy) -> None:
+def require_allowed(suppressed: int, leaving: int, policy: KAnonymityPolicy) -> None:
     """Refuse to suppress rows that have waited for too long, unless the policy allows it."""
     limit = "`on_small_class` is fail" if policy.on_small_class == "fail" else ""
     if suppressed > policy.max_suppressed * (suppressed + leaving):

@@ -25,11 +25,6 @@ def add_people(pairs: pl.DataFrame, user_ids: pl.Series, key: Key | None) -> pl.
     return pairs.with_columns(user_ids.alias(PERSON)).with_columns(digest_people(pl.col(PERSON), key))
 
 
-def version(pair_key: Sequence[str], number: int) -> list[pl.Expr]:
-    """Return what distinguishes versions: the number of their export, and that of a row among those of its pair."""
-    return [pl.lit(number, pl.Int64).alias(EXPORT), pl.int_range(pl.len()).over(pair_key).alias(OCCURRENCE)]
-
-
 def is_newest(pair_key: Sequence[str]) -> pl.Expr:
     """Return whether a row is the newest version of its pair in a series, as `scan_training` finds it."""
     return pl.col(EXPORT) == pl.col(EXPORT).max().over([*pair_key, OCCURRENCE])
@@ -44,22 +39,34 @@ class SeriesMembers(NamedTuple):
         rows: Members: pseudonym, person, quasi-identifiers as published, and number of the export. A frame without
             columns if there are none.
         number: Number of this export.
+        pair_key: In a series that follows changes, the columns that are equal in all versions of a row. All versions
+            are members then, with these columns and `OCCURRENCE`.
     """
 
     quasi_identifiers: Sequence[str]
     cap: int
     rows: pl.DataFrame
     number: int
+    pair_key: Sequence[str] = ()
+
+    def select(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return the columns of members, whether their rows are released or not."""
+        columns = dict.fromkeys([PSEUDONYM, PERSON, *self.pair_key, *self.quasi_identifiers])
+        return rows.select(pl.col(list(columns))).with_columns(pl.col(pl.Enum).cast(pl.String))
 
     def add(self, released: pl.DataFrame) -> Self:
         """Return them with the people of rows as they are published, once in a class and with their newest export."""
         if released.is_empty():
             return self
         names = list(self.quasi_identifiers)
-        columns = [PSEUDONYM, PERSON, *(name for name in names if name != PSEUDONYM)]
-        members = released.select(pl.col(columns)).with_columns(pl.col(pl.Enum).cast(pl.String))
-        members = members.with_columns(pl.lit(self.number, pl.Int64).alias(EXPORT))
-        rows = pl.concat([self.rows, members], how="vertical_relaxed" if self.rows.width else "diagonal")
+        members = self.select(released).with_columns(pl.lit(self.number, pl.Int64).alias(EXPORT))
+        rows = pl.concat([self.rows, members], how="diagonal_relaxed")
+        if self.pair_key:  # numbered as `scan_training` does
+            is_new, number = pl.col(EXPORT) == self.number, pl.int_range(pl.len()).over([EXPORT, *self.pair_key])
+            earlier = pl.col(OCCURRENCE) if OCCURRENCE in rows.columns else None
+            return self._replace(
+                rows=rows.with_columns(pl.when(is_new).then(number).otherwise(earlier).alias(OCCURRENCE))
+            )
         newest = rows.unique([PERSON, *names], keep="last", maintain_order=True)
         newest = newest.group_by(names, maintain_order=True).tail(self.cap).select(members.columns)
         return self._replace(rows=newest)

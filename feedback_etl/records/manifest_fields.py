@@ -65,7 +65,7 @@ class Settings(TypedDict):
 class RiskSummary(TypedDict):
     """Declare the measures of risk that the checklist reads; see `k_anonymity.summarize`."""
 
-    k: int
+    k: int | None
     at_least: bool
     quasi_identifiers: Sequence[str]
     stale: bool

@@ -1,0 +1,115 @@
+"""Versions of the rows of an incremental series that follows changes: which are released, so that all views have k.
+
+A reader of such a series can take all versions of its rows, or the newest ones only. A new version takes its person out
+of the equivalence class of the version before, which can leave fewer than k people there: then it waits until that
+class has k people without it, or none. All versions together have k as well, since people only join their classes.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+import polars as pl
+
+from feedback_etl.privacy.anonymity_policy import KAnonymityPolicy
+from feedback_etl.privacy.k_anonymity import ClassCounter, drop_small_classes, select_classes
+from feedback_etl.privacy.release_plan import ReleasePlan
+from feedback_etl.privacy.remaining_classes import IS_NEWEST, count_people
+from feedback_etl.privacy.series_classes import SeriesPlan, require_allowed
+from feedback_etl.privacy.series_rows import EXPORT, PERSON, SINCE, SeriesMembers, is_newest
+
+
+class SeriesVersions(NamedTuple):
+    """The versions of the rows of a series.
+
+    Attributes:
+        policy: Policy of the export; it does not generalise.
+        members: All versions that were released.
+        candidates: Pending and new rows, as `SeriesMembers.select` returns them, in the order of the file. Those of
+            equal `pair_key` have one fate.
+        pending: The pending ones with `SINCE`.
+        now: Time of the export, from which its rows wait.
+        max_pending: How long rows may wait.
+    """
+
+    policy: KAnonymityPolicy
+    members: SeriesMembers
+    candidates: pl.DataFrame
+    pending: pl.DataFrame
+    now: datetime
+    max_pending: timedelta
+
+    @property
+    def key(self) -> Sequence[str]:
+        """The columns that are equal in all versions of a row."""
+        return self.members.pair_key
+
+    @property
+    def names(self) -> list[str]:
+        """The quasi-identifiers."""
+        return list(self.members.quasi_identifiers)
+
+
+def plan_versions(series: SeriesVersions) -> SeriesPlan:
+    """Plan which versions are released; the plan has the keys of the others.
+
+    Raises:
+        ValidationError: Rows are pending for too long, and the policy does not allow to suppress them.
+    """
+    none = ClassCounter(series.names).classes()
+    if series.candidates.is_empty():
+        return SeriesPlan(ReleasePlan(none, none, 0, {"scope": "series"}), none, 0, 0, is_changed=False)
+    held = _hold(series)
+    released = drop_small_classes(series.candidates, held, series.key)
+    earlier = select_classes(series.pending, held, series.key)
+    waits = series.candidates.height - released.height
+    suppressed = earlier.filter(pl.col(SINCE) <= series.now - series.max_pending).height if earlier.height else 0
+    if not series.max_pending:
+        suppressed = waits
+    require_allowed(suppressed, released.height, series.policy)
+    classes = _count_classes(series, released) if released.height else none
+    return SeriesPlan(
+        ReleasePlan(none, classes, suppressed, {"scope": "series"}),
+        held,
+        series.pending.height,
+        waits - suppressed,
+        is_changed=bool(suppressed) or earlier.height < series.pending.height or waits > earlier.height,
+    )
+
+
+def _hold(series: SeriesVersions) -> pl.DataFrame:
+    """Return the keys of the rows that have to wait.
+
+    Where a class of newest versions would be too small, those wait that would leave it; if there are none, those that
+    would join it. At worst, no version changes.
+    """
+    names, key, members = series.names, series.key, series.members
+    older = members._replace(rows=members.rows.filter(is_newest(key)) if members.rows.width else members.rows)
+    held, columns = series.candidates.select(key).clear(), list(dict.fromkeys([*key, *names]))
+    while True:
+        released = drop_small_classes(series.candidates, held, key)
+        rows = _mark_newest(older.add(released), key)
+        if not rows.width:
+            return held
+        newest = rows.filter(IS_NEWEST).group_by(names).agg(pl.col(PERSON).n_unique().alias("people"))
+        small = newest.filter(pl.col("people") < (series.policy.k or 0))
+        moved = select_classes(rows.filter(~pl.col(IS_NEWEST)), small, names)
+        moved = drop_small_classes(moved, released.select(columns).unique(), columns)
+        joined = select_classes(released, drop_small_classes(small, moved.select(names).unique(), names), names)
+        waiting = pl.concat([moved.select(key), joined.select(key)]).unique()
+        if waiting.is_empty():
+            return held
+        held = pl.concat([held, waiting])
+
+
+def _mark_newest(members: SeriesMembers, key: Sequence[str]) -> pl.DataFrame:
+    return members.rows.with_columns(is_newest(key).alias(IS_NEWEST)) if members.rows.width else members.rows
+
+
+def _count_classes(series: SeriesVersions, released: pl.DataFrame) -> pl.DataFrame:
+    """Count the people of each class, in all versions or in the newest ones, and its rows of this export."""
+    rows = _mark_newest(series.members.add(released), series.key)
+    people = count_people(rows.lazy().rename({PERSON: "person"}), series.names).collect()
+    is_new = pl.col(EXPORT) == series.members.number
+    counts = rows.group_by(series.names).agg(is_new.sum().cast(pl.Int64).alias("rows"))
+    return people.with_columns(pl.col("people").cast(pl.Int64)).join(counts, on=series.names, nulls_equal=True)
