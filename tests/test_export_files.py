@@ -61,6 +61,7 @@ class CommittedFiles(NamedTuple):
 
     pairs: Path | None
     rejected: Path | None
+    items: Path | None
 
 
 def commit(export: ExportTransaction) -> CommittedFiles:

@@ -134,29 +134,15 @@ class ExportTransaction:
         """Add rows to the list of rejected rows."""
         self.write(rows, "rejected")
 
-    @property
-    def escaped_texts(self) -> dict[str, int]:
-        """Return the number of escaped texts in the data file by column."""
-        return self._writer("pairs").escaped_texts
-
-    @property
-    def item_counts(self) -> tuple[int, int]:
-        """Return the number of item rows, and of escaped texts in them."""
-        return (items := self._writer("items")).rows, sum(items.escaped_texts.values())
-
-    @property
-    def spooled_rows(self) -> int:
-        """The number of spooled rows."""
-        return self._writer("spool").rows
+    def writer(self, kind: str) -> PartWriter:
+        """Return the writer of the file of a kind, which counts rows and escaped texts."""
+        return cast("ExportFiles", self._files).writers[kind]  # this process writes them
 
     def spooled_frames(self, *, keep: bool = False) -> Iterator[pl.DataFrame]:
         """Yield the spooled rows, and remove the spool unless they are to be read once more (`keep`)."""
-        yield from self._writer("spool").frames()
+        yield from self.writer("spool").frames()
         if not keep:
-            self._writer("spool").discard()
-
-    def _writer(self, kind: str) -> PartWriter:
-        return cast("ExportFiles", self._files).writers[kind]  # this process writes them
+            self.writer("spool").discard()
 
     def commit(
         self,
@@ -219,7 +205,7 @@ class ExportTransaction:
                     raise
             with self._log.lock() as log:
                 self._reserve(log)
-            files = [replace(file, path=self._writer(file.kind).name) for file in files]
+            files = [replace(file, path=self.writer(file.kind).name) for file in files]
 
     def _build_manifest(self, files: list[DataFile], details: ManifestDetails) -> Manifest:
         stale = {"stale": True} if self._preconditions.has_erased and details.risk else {}

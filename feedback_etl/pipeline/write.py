@@ -45,8 +45,11 @@ def write_export(selection: ReadRequest, request: ExportRequest) -> ExportReport
                     _release_spooled(export, options, publication)
             if seen_rows is not None:
                 export.write(seen_rows.rows(), "rows")
-            report = processor.build_report(selection.window, publication.excluded, export.escaped_texts)
-            report.exported_items, report.escaped_items = export.item_counts
+            report = processor.build_report(
+                selection.window, publication.excluded, export.writer("pairs").escaped_texts
+            )
+            items = export.writer("items")
+            report.exported_items, report.escaped_items = items.rows, sum(items.escaped_texts.values())
             commit_export(request, export, publication, report)
         report.advice = suggest(request, stream)
     return report
@@ -61,7 +64,7 @@ def _release_spooled(export: ExportTransaction, options: TransformOptions, publi
         for pairs in frames:
             export.write(pairs)
         return
-    for rows in publication.shared.prepare(frames, export.spooled_rows):
+    for rows in publication.shared.prepare(frames, export.writer("spool").rows):
         export.write(rows.pairs)
         export.write(rows.links, "links")
 
