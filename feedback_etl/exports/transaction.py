@@ -151,9 +151,7 @@ class ExportTransaction:
 
     def spooled_frames(self, *, keep: bool = False) -> Iterator[pl.DataFrame]:
         """Yield the spooled rows, and remove the spool unless they are to be read once more (`keep`)."""
-        yield from self._writer("spool").frames()
-        if not keep:
-            self._writer("spool").discard()
+        yield from self._writer("spool").frames(keep=keep)
 
     def _writer(self, kind: str) -> PartWriter:
         return cast("ExportFiles", self._files).writers[kind]  # this process writes them
