@@ -777,7 +777,8 @@ def test_shared_export_without_rows_names_quasi_identifiers_and_remedy(
     assert re.fullmatch(
         r"error: Nothing was exported: (\d+) of \1 rows belong to equivalence classes of fewer than 5 people with "
         r"equal age_range, conditions_detected, timeframe, feedback_timestamp, and no row would be left\. Set fewer "
-        r"quasi_identifiers or age_edges to make classes larger, or give --on-small-class the value generalize\.\n",
+        r"quasi_identifiers or age_edges or a coarser --timestamp-precision to make classes larger, or give "
+        r"--on-small-class the value generalize\.\n",
         ended.err,
     )
     monkeypatch.setenv("FEEDBACK_ETL_QUASI_IDENTIFIERS", '["timeframe"]')

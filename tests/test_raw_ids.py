@@ -44,6 +44,8 @@ def export(app: Database, folder: Path, column: ExtraColumn = TEXT, offset: int 
         (TEXT, "CASE WHEN f.id = 101 THEN 'of 1000001.' END", LONG, "user_id"),
         (TEXT, "'100-' || substr(f.user_id + 1000000, 4)", LONG, "user_id"),
         (INTEGER, "f.user_id", SHORT, "user_id"),
+        (TEXT, "f.user_id || '.0'", SHORT, "user_id"),
+        (INTEGER, "-f.user_id", SHORT, "user_id"),
         (INTEGER, "f.analysis_id", SHORT, "analysis_id"),
         (INTEGER, "f.id", SHORT, "feedback_id"),
         (NUMBER, "f.user_id + 1000000.0", LONG, "user_id"),

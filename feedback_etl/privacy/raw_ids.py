@@ -15,7 +15,7 @@ MIN_DISTINCT_IDS = 3
 _MAX_SHORT, _MAX_LONG = 0.5, 0.001
 """Shares of the values of a column from which they count as ids: of short ids, and of long ones."""
 
-_NUMBER = r"^\D*?0*([1-9]\d*)\D*$"
+_NUMBER = r"^\D*?0*([1-9]\d*)(?:\.0+)?\D*$"
 _SEPARATORS = r"[^\p{L}\p{N}]+"
 
 
@@ -96,6 +96,8 @@ def contains_own_id(column: str, dtype: pl.DataType, name: str, id_type: pl.Data
     text = own.cast(pl.String)
     if isinstance(dtype, pl.List):
         return value.list.contains(text).fill_null(value=False)
+    if dtype.is_numeric() and id_type.is_integer():
+        value, own = value.abs(), own.abs()
     if dtype.is_float():
         value = pl.when(value == value.floor()).then(value).cast(pl.Int64, strict=False)
     is_id = value.cast(id_type, strict=False) == own if id_type.is_integer() else value.cast(pl.String) == own
