@@ -61,7 +61,7 @@ class CommittedFiles(NamedTuple):
 
     pairs: Path | None
     rejected: Path | None
-    items: Path | None
+    items: Path | None = None
 
 
 def commit(export: ExportTransaction) -> CommittedFiles:
@@ -243,7 +243,7 @@ def assert_own_files(folder: Path, published: dict[int, CommittedFiles]) -> None
     assert len(published) == 40
     paths = [path for files in published.values() for path in files if path]
     assert files_in(folder) == sorted(str(path.relative_to(folder)) for path in paths)
-    for number, (pairs, rejected) in published.items():
+    for number, (pairs, rejected, _) in published.items():
         assert pairs
         assert pairs.read_text() == f"number\n{number}\n"
         assert (rejected is not None) == bool(number % 2)

@@ -86,8 +86,8 @@ class PartWriter:
             raise
         self._writer = RowWriter(self._file, self._form, self._metadata)
 
-    def frames(self) -> Iterator[pl.DataFrame]:
-        """Complete a spool and yield its frames in order."""
+    def frames(self, *, keep: bool) -> Iterator[pl.DataFrame]:
+        """Complete a spool, yield its frames in order, and remove it unless they are to be read once more (`keep`)."""
         if self._writer is not None:
             import pyarrow as pa
 
@@ -99,6 +99,8 @@ class PartWriter:
                     yield pl.DataFrame(batch)
             if rows != self.rows:  # a stream that was cut off between two batches looks complete
                 raise OSError(errno.EBADMSG, "a file does not contain what was written to it")
+        if not keep:
+            self.discard()
 
     def complete(self, kind: str) -> DataFile:
         """Complete a file with rows, fsync it, verify its content and describe it."""

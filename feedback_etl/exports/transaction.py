@@ -140,9 +140,7 @@ class ExportTransaction:
 
     def spooled_frames(self, *, keep: bool = False) -> Iterator[pl.DataFrame]:
         """Yield the spooled rows, and remove the spool unless they are to be read once more (`keep`)."""
-        yield from self.writer("spool").frames()
-        if not keep:
-            self.writer("spool").discard()
+        yield from self.writer("spool").frames(keep=keep)
 
     def commit(
         self,
