@@ -20,11 +20,13 @@ from pseudonym_keys import KEY, OTHER_KEY
 import feedback_etl as fe
 from feedback_etl.compliance import application
 from feedback_etl.compliance.data_files import hash_by_key
+from feedback_etl.compliance.remedies import Remedies
 from feedback_etl.data_files.file_formats import FileFormat, RowWriter
 from feedback_etl.demo.sample import DEMO_KEY
 from feedback_etl.privacy.erasure import erase
-from feedback_etl.privacy.keys import Key
+from feedback_etl.privacy.keys import Key, generate_key
 from feedback_etl.records.catalog import list_manifests, replace_manifest
+from feedback_etl.settings.model import Settings
 from feedback_etl.storage.location import open_storage
 
 FOLDER = Path("my exports")
@@ -51,6 +53,12 @@ class Case:
     by_hand: Callable[[], object] | None = None
     key_file: str = ""
 
+    def use_strong_key(self) -> Key:
+        """Configure a key with which data can be shared."""
+        key = generate_key()
+        self.monkeypatch.setenv("FEEDBACK_ETL_KEY", key.text)
+        return key
+
     def export(self, **options: Any) -> None:
         """Export everything as of an hour ago, with a k of 2."""
         options = {
@@ -58,7 +66,7 @@ class Case:
             "days_back": 60,
             "k": 2,
         } | options
-        exported(self.app, FOLDER, **options)
+        exported(self.app, options.pop("output_dir", FOLDER), **options)
 
     def set(self, **settings: Any) -> None:
         """Write the settings file."""
@@ -426,6 +434,65 @@ def test_remedy_leads_to_a_state_that_passes(case: Case, name: str, fault: Calla
     assert "missing" not in case.here("list").out
     assert case.here("report", "-o", "page.html").code == 0
     assert fe.scan_training(FOLDER).collect().height > 0
+
+
+@pytest.mark.parametrize("days_back", [60, -1])
+def test_shared_file_is_not_exported_again_after_an_erasure(case: Case, days_back: int) -> None:
+    """Its difference from the file that the recipient has would be the person; a lost file is exported again."""
+    key = case.use_strong_key()
+    case.export(recipient="acme", days_back=days_back, k=5, key=key)
+    case.path().unlink()
+    remedy = case.items()["contents"]["remedy"]
+    assert "--allow-overlap" not in remedy
+    case.follow(remedy)
+    assert case.items()["contents"]["status"] == "ok"
+    erase(FOLDER, user_ids=[1_000_001], database=case.app.url, keys=key)
+    case.path().unlink()
+    export = shlex.split(case.items()["contents"]["remedy"].splitlines()[0])
+    refused = case.here(*export[1:])
+    assert refused.code == 4
+    assert "acme got this window before, and its rows have changed since" in refused.err.replace("\n", " ")
+
+
+OPTION_OF_SETTING = {
+    **{"allow_row_security": "--allow-row-security", "formulas": "--formulas", "k": "--k", "l": "--l", "t": "--t"},
+    **{"min_feedback_fields": "--min-fields", "recommendation_id": "--hash-recommendation-id"},
+    **{"timestamp_precision": "--timestamp-precision", "on_small_class": "--on-small-class"},
+    **{"extra_columns": "--include-subject-hash", "recipient": "--recipient", "key_id": "--pseudonym-length"},
+}
+OF_THE_SETTINGS_FILE = {"quasi_identifiers", "query_sha256", "db_schema"}
+FORMS: list[dict[str, Any]] = [
+    {"pseudonym_length": 32, "compression": "gzip", "formulas": "reject", "l": 1, "t": 1.0},
+    {"compression": "zstd", "on_small_class": "generalize", "hash_recommendation_id": True},
+    {"format": "parquet", "min_feedback_fields": 0, "timestamp_precision": "day", "include_subject_hash": True},
+    {"pseudonym_length": 32, "recipient": "acme", "k": 5},
+]
+
+
+@pytest.mark.parametrize("options", FORMS, ids=lambda options: next(iter(options)))
+def test_export_is_repeated_with_its_options(case: Case, options: dict[str, Any]) -> None:
+    """Whatever the settings are: the manifests of both record the same, and the files have one form."""
+    case.export(**options, key=case.use_strong_key())
+    before = list_manifests(FOLDER)[-1]
+    case.path().unlink()
+    case.follow(case.items()["contents"]["remedy"])
+    after = list_manifests(FOLDER)[-1]
+    assert before.stem != after.stem
+    assert (after.settings, after.window, after.scheme) == (before.settings, before.window, before.scheme)
+    assert case.path().suffixes == Path(before.data).suffixes
+
+
+def test_every_recorded_option_is_in_the_remedy(case: Case) -> None:
+    """Or is one of the settings file."""
+    recorded, words, key = set[str](), set[str](), case.use_strong_key()
+    for number, options in enumerate([*FORMS, {"allow_row_security": True}]):
+        case.export(**options, output_dir=f"export {number}", key=key)
+        (manifest,) = list_manifests(f"export {number}")
+        recorded |= {*manifest.settings}
+        words |= {*Remedies(Settings()).replace(manifest).split()}
+    assert recorded == {*OPTION_OF_SETTING} | OF_THE_SETTINGS_FILE
+    assert {*OPTION_OF_SETTING.values(), "--format", "--compression", "--until"} <= words
+    assert "--formulas escape" in Remedies(Settings(formulas="reject")).replace(list_manifests("export 1")[0])
 
 
 def test_printed_commands_can_be_pasted(case: Case) -> None:

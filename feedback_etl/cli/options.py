@@ -25,7 +25,8 @@ Since = Annotated[
     str | None, row_option("--since", "Start of the window, instead of --days: an ISO date or time, UTC.", "TIME")
 ]
 Until = Annotated[
-    str | None, row_option("--until", "End of the window, exclusive; requires --since.  [default: now]", "TIME")
+    str | None,
+    row_option("--until", "End of the window, exclusive; with --since or --days -1.  [default: now]", "TIME"),
 ]
 MinFields = Annotated[int, row_option("--min-fields", "Skip rows with fewer ratings, 0 to their number.", "N")]
 Query = Annotated[

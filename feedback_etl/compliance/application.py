@@ -106,7 +106,7 @@ def check_collisions(context: CheckContext) -> ChecklistItem:
     problems = []
     for origin in newest.keys() & pseudonyms.keys():
         if shared := pseudonyms[origin].len() - pseudonyms[origin].n_unique():
-            remedy = context.remedies.replace(newest[origin], unkeyed=False, allow_new_key=True)
+            remedy = context.remedies.replace(newest[origin], unkeyed=False, allow_new_key=True, pseudonym_length=None)
             detail = f"{shared:,} analyses have the pseudonym of another one in {newest[origin].stem}"
             problems.append(Finding(detail, f"set pseudonym_length = 32\n{remedy}"))
     untested = [

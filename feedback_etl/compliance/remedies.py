@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from feedback_etl.database.cursor_name import CREATED_AT, UPDATED_AT
@@ -11,6 +12,7 @@ from feedback_etl.options.sharing import SHARED_PRECISIONS
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.schema.model import IMAGE_URL, SUBJECT_HASH
 from feedback_etl.settings.model import Settings
+from feedback_etl.transform.expressions import PSEUDONYM_LENGTH
 
 SET_DATABASE = "set FEEDBACK_ETL_DATABASE_URL"
 
@@ -114,27 +116,40 @@ class Remedies:
         recipient = manifest.recipient or (_UNKNOWN_RECIPIENT if adds_time else None)
         usual = SHARED_PRECISIONS[0] if recipient else settings.timestamp_precision
         precision = used.get("timestamp_precision", usual)
-        is_parquet = any(file.path.endswith(".parquet") for file in manifest.all("pairs"))
         return {
             "--since": start,
-            "--until": end if start else None,
+            "--until": end,
             "--days": -1 if end and not start else None,
             "--query": settings.query,
+            "--allow-row-security": bool(used.get("allow_row_security")) and not settings.allow_row_security,
             "--min-fields": used.get("min_feedback_fields"),
             "--timestamp-precision": None if precision == usual else precision,
             "--k": used.get("k"),
             "--on-small-class": used.get("on_small_class", "suppress" if recipient else None),
             "--l": used.get("l"),
             "--t": used.get("t"),
-            "--format": "parquet" if is_parquet else None,
+            **self._list_form(manifest),
             "--share": bool(recipient),
             "--recipient": recipient,
-            "--allow-overlap": bool(recipient),  # with the export to be replaced
             "--hash-recommendation-id": used.get("recommendation_id") == "hash" and not recipient,
             "--include-image-urls": IMAGE_URL in extra_columns,
             "--include-subject-hash": SUBJECT_HASH in extra_columns,
             "--unkeyed": manifest.key_id is None and not self.has_key,
             "--allow-new-key": self.is_new_key,
+        }
+
+    def _list_form(self, manifest: Manifest) -> dict[str, Any]:
+        """Return the options of the form of an export's texts and pseudonyms; None where the settings are the same."""
+        rejects = manifest.settings.get("formulas") == "reject"
+        is_same = rejects == (self.settings.formulas == "reject")
+        length = 32 if manifest.scheme.endswith(", 32 hex") else PSEUDONYM_LENGTH
+        is_kept = not manifest.key_id or self.is_new_key or length == self.settings.pseudonym_length
+        suffix = next((Path(file.path).suffix for file in manifest.all("pairs")), "")
+        return {
+            "--format": "parquet" if suffix == ".parquet" else None,
+            "--compression": {".gz": "gzip", ".zst": "zstd"}.get(suffix),
+            "--formulas": None if is_same or suffix == ".parquet" else "reject" if rejects else "escape",
+            "--pseudonym-length": None if is_kept else length,
         }
 
 

@@ -82,15 +82,15 @@ def window_of_days(days_back: int, *, now: datetime) -> Window:
     return Window(now - timedelta(days=days_back), now)
 
 
-def window_between(since: Time, until: Time | None, *, now: datetime) -> Window:
-    """Return the window from `since` up to but not including `until`, or up to `now` (naive UTC).
+def window_between(since: Time | None, until: Time | None, *, now: datetime) -> Window:
+    """Return the window from `since`, if given, up to but not including `until`, or up to `now` (naive UTC).
 
     Raises:
         UsageError: `until` lies in the future, or not after `since`.
     """
-    start, end = parse_time(since), now if until is None else parse_time(until)
+    start, end = None if since is None else parse_time(since), now if until is None else parse_time(until)
     if end > now:
         raise UsageError("`until` is in the future; times are UTC.")
-    if start >= end:
+    if start is not None and start >= end:
         raise UsageError("`since` must be before the end of the window.")
     return Window(start, end)

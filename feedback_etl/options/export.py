@@ -42,7 +42,7 @@ class ExportOptions:
         self.full_schema  # noqa: B018  it validates
         if self.output.items is not None and self.privacy.hash_recommendation_id:
             raise UsageError("`items` are exported as they are: leave `hash_recommendation_id` or `items` out.")
-        if self.output.incremental and self.read.since is not None:
+        if self.output.incremental and (self.read.since, self.read.until) != (None, None):
             raise UsageError("An incremental export continues where the last one ended: leave `since` and `until` out.")
         if self.output.incremental and self.output.cursor == CREATED_AT and {self.privacy.l, self.privacy.t} != {None}:
             raise UsageError(

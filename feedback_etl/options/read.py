@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from feedback_etl.database.window import Time, Window, window_between, window_of_days
+from feedback_etl.database.window import EVERYTHING, Time, Window, window_between, window_of_days
 from feedback_etl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class ReadOptions:
         days_back: The window in days of 24 hours before the time of the export; -1 for all rows. For an incremental
             export, the window of the first export of its series.
         since: The start of the window as an ISO 8601 date or time (UTC), instead of `days_back`.
-        until: The end of the window, exclusive; the time of the export by default. Requires `since`.
+        until: The end of the window, exclusive; the time of the export by default. Requires `since`, or -1 days.
         query: A SELECT that yields the raw columns, instead of the default schema.
         source: A declared table or query, instead of the default schema.
         db_schema: The schema of the default tables (on MySQL, the database).
@@ -75,10 +75,10 @@ class ReadOptions:
         Raises:
             UsageError: The options do not describe a window, or one that ends after `now`.
         """
-        if self.since is not None:
+        if self.since is None and self.until is not None and self.days_back != EVERYTHING:
+            raise UsageError("The end of a window (`until`) requires a start (`since`), or a `days_back` of -1.")
+        if self.since is not None or self.until is not None:
             return window_between(self.since, self.until, now=now)
-        if self.until is not None:
-            raise UsageError("The end of a window (`until`) requires a start (`since`).")
         return window_of_days(self.days_back, now=now)
 
     @property
