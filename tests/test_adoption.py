@@ -1,6 +1,7 @@
 """Adoption verifies that the pseudonyms of a file can be those of the key."""
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -12,9 +13,9 @@ from pseudonym_keys import KEY, OTHER_KEY
 
 import feedback_etl as fe
 from feedback_etl.compliance.check import check
-from feedback_etl.errors import UsageError
+from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.adoption import UNKNOWN_SCHEME, adopt
-from feedback_etl.privacy.keys import Key
+from feedback_etl.privacy.keys import Key, generate_key
 from feedback_etl.records.catalog import list_manifests
 from feedback_etl.settings.model import load_settings
 from feedback_etl.transform.expressions import hash_id
@@ -187,3 +188,27 @@ def test_export_is_pruned_by_the_name_of_its_file(
     export = Path(exported(sqlite_database, folder).export_filename)
     assert Here(capfd, monkeypatch)("prune", "--export", export.name).code == 0
     assert not export.exists()
+
+
+@pytest.mark.parametrize("format_", ["csv", "parquet"])
+def test_files_without_pairs_are_not_adopted(sqlite_database: Database, tmp_path: Path, format_: str) -> None:
+    """Rated items, rejected rows and links would be erased and read as pairs; the original has a manifest."""
+    rows = people(5, each=4)
+    for row in rows["feedbacks"]:
+        row["product_ratings"] = '{"a": 4}'
+    sqlite_database.fill(**rows)
+    key = generate_key()
+    options = {"key": key, "format": format_}
+    exported(sqlite_database, tmp_path / "own", items="product_ratings", include_subject_hash=True, **options)
+    exported(sqlite_database, tmp_path / "shared", recipient="acme", **options)
+    kinds = set()
+    for folder in (tmp_path / "own", tmp_path / "shared"):
+        (manifest,) = list_manifests(folder)
+        for number, file in enumerate(file for file in manifest.files if file.kind != "pairs"):
+            suffix = ".parquet" if file.path.endswith(".parquet") else ".csv"
+            copy = shutil.copy(folder / file.path, folder / f"copy{number}{suffix}")
+            with pytest.raises(ExportFileError, match="and no training pairs"):
+                adopt(copy, key=key)
+            kinds.add(file.kind)
+        assert list_manifests(folder) == [manifest]
+    assert kinds == {"items", "rejected", "links"}

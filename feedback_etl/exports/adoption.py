@@ -11,7 +11,7 @@ from uuid import UUID
 
 import polars as pl
 
-from feedback_etl.data_files.row_filter import count_rows, list_pseudonyms, read_columns
+from feedback_etl.data_files.row_filter import LINKED, PSEUDONYM, count_rows, list_pseudonyms, read_columns
 from feedback_etl.errors import ExportFileError, UsageError
 from feedback_etl.exports.rewrite import read_pseudonyms
 from feedback_etl.plurals import pluralize
@@ -24,6 +24,7 @@ from feedback_etl.records.layout import DATA_SUFFIXES, manifest_path
 from feedback_etl.records.manifest import ADOPTED, DataFile, Manifest
 from feedback_etl.records.manifest_details import describe_scheme
 from feedback_etl.records.tombstones import TombstoneFile, hash_identity
+from feedback_etl.schema.model import EXPORT_DATE, SUBJECT_HASH, TIME
 from feedback_etl.storage.base import LOCK_TIMEOUT
 from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.local import LocalStorage
@@ -33,6 +34,7 @@ from feedback_etl.storage.posix import hash_file
 from feedback_etl.storage.urls import is_object_store
 from feedback_etl.transform.expressions import hash_id
 from feedback_etl.transform.fork_guard import require_usable_polars
+from feedback_etl.transform.items import ITEM, RATING
 
 _STAMP = re.compile(r"\d{8}_\d{6}")
 
@@ -44,6 +46,13 @@ _MIN_RECOGNIZED = 0.5
 
 UNKNOWN_PSEUDONYMS, EMPTY_PSEUDONYMS = "unknown_pseudonyms", "has_empty_pseudonyms"
 """The statistics of an adopted file about the rows that no erasure of a person searches."""
+
+_OTHER_KINDS = {
+    "rated items": {ITEM, RATING},
+    "links of shared rows": {LINKED},
+    "rejected rows": {"feedback_id", "reasons"},
+}
+"""Columns of the files of an export that contain no pairs, beside those that pairs have, too."""
 
 _EMPTY = {"", "none"}
 """Pseudonyms of rows that have none, in CSV and in Parquet."""
@@ -73,8 +82,8 @@ def adopt(
 
     Raises:
         UsageError: It is in an object store.
-        ExportFileError: It is no such file, has a manifest already, or contains people who were erased from the folder;
-            or the folder was tampered with.
+        ExportFileError: It is no such file, contains no pairs but rated items, links or rejected rows, has a manifest
+            already, or contains people who were erased from the folder; or the folder was tampered with.
         FolderLockedError: Others use the folder.
         KeyMissingError: The audit log is signed, and there is no key.
 
@@ -200,8 +209,15 @@ def _require_data_file(path: Path) -> str:
     is_utf8 = path.name == path.name.encode(errors="replace").decode()  # as JSON requires
     if not (suffix and is_utf8) or path.is_symlink() or not path.is_file():
         raise ExportFileError(f"{path} is no CSV or Parquet file that could be adopted.")
-    if "analysis_hash" not in read_columns(path):
+    columns = {*read_columns(path)}
+    if PSEUDONYM not in columns:
         raise ExportFileError(f"{path} has no column analysis_hash: it is no export of feedback.")
+    for kind, required in _OTHER_KINDS.items():
+        if required <= columns <= required | {PSEUDONYM, SUBJECT_HASH.name, TIME}:
+            raise ExportFileError(
+                f"{path} contains {kind} and no training pairs ({EXPORT_DATE} is missing), so it was not adopted. "
+                "Delete it, or move it out of the folder; its original is erased and pruned with its export."
+            )
     return path.name.removesuffix(suffix)
 
 
