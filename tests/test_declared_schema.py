@@ -396,12 +396,12 @@ def test_rows_with_own_pseudonyms_are_not_linked_by_them(app: str) -> None:
     """Each row has an analysis_hash of its own, so the checklist reports no linkage, but why."""
     export(app, k=1)
     item = checklist_items()["k"]
-    assert (item.status, "Linked by" in item.detail) == ("skipped", False)
+    assert (item.status, "linked by" in item.detail) == ("skipped", False)
     assert "each row has an analysis_hash of its own" in item.detail
     export(app, k=1, output_dir="people", include_subject_hash=True)
     settings = load_settings(output_dir="people", k=1)
     detail = next(item.detail for item in check(settings, keys=[Key(KEY)]) if item.name == "k")
-    assert "Linked by subject_hash over 1 file" in detail
+    assert "linked by subject_hash over 1 file" in detail
 
 
 def test_rows_of_other_people_are_no_duplicates(app: str) -> None:

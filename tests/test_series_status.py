@@ -120,7 +120,9 @@ class TestCommand:
         exported(sqlite_database, Path("exports"))
         ended = here("status", "exports")
         assert (ended.code, ended.err) == (0, "There is no incremental series in this folder.\n")
-        assert here("status", "exports", "--fail-if-older", "36h").code == 1
+        ended = here("status", "exports", "--fail-if-older", "36h")
+        message = "There is no incremental series in this folder, so none was exported within the last 36h"
+        assert (ended.code, ended.err) == (1, f"{message} (--fail-if-older).\n")
 
     def test_wrong_duration_and_missing_folder_are_refused(self, here: Here) -> None:
         assert here("status", "exports").code == 2

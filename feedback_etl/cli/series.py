@@ -39,10 +39,14 @@ def print_status(
     else:
         for status in series:
             _print_series(status)
+    within = f"within the last {fail_if_older} (--fail-if-older)"
     if not series:
-        echo_err("There is no incremental series in this folder.")
-    if age is not None and (not series or find_stale(series, resolve_now() - age)):
-        echo_err(f"A series was not exported within the last {fail_if_older} (--fail-if-older).")
+        echo_err(f"There is no incremental series in this folder{f', so none was exported {within}' if age else ''}.")
+    elif age is not None and find_stale(series, resolve_now() - age):
+        echo_err(f"A series was not exported {within}.")
+    else:
+        return
+    if age is not None:
         raise typer.Exit(1)
 
 
