@@ -13,6 +13,7 @@ from processes import Here
 import feedback_etl as fe
 from feedback_etl.exports.series_status import list_series
 from feedback_etl.records import audit_records
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
 
 DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 
@@ -115,6 +116,16 @@ class TestCommand:
         assert (old.code, old.err) == (1, "A series was not exported within the last 36h (--fail-if-older).\n")
         export_at(monkeypatch, sqlite_database, folder, now - HOUR, min_feedback_fields=0, new_series=True)
         assert here("status", "exports", "--fail-if-older", "36h").code == 0
+
+    def test_digest_of_a_query_is_for_programs(self, sqlite_database: Database, here: Here) -> None:
+        """The text has the settings that a person has chosen."""
+        sqlite_database.fill(**people(2))
+        columns = ", ".join(("user_id", "analysis_id", "recommendation_id", *CLASSIC_SCHEMA.rating_names, "timeframe"))
+        lists = "'[]' AS conditions_analyzed, '[]' AS rules_applied, 30 AS age"
+        query = f"SELECT id AS feedback_id, {columns}, {lists}, created_at FROM recommendation_feedbacks"
+        exported(sqlite_database, Path("exports"), incremental=True, query=query)
+        assert "query_sha256" not in here("status", "exports").out
+        assert "query_sha256" in here("status", "exports", "--json").out
 
     def test_folder_without_series_is_not_fresh(self, sqlite_database: Database, here: Here) -> None:
         exported(sqlite_database, Path("exports"))

@@ -56,6 +56,7 @@ def _print_series(series: "SeriesStatus") -> None:
 
     settings = {name: value for name, value in series.settings.items() if value not in (None, "", [], {}, "created_at")}
     schema = settings.pop("schema", None)
+    settings.pop("query_sha256", None)  # a digest, for programs
     watermark = f"{series.watermark:%Y-%m-%d %H:%M:%S} UTC" if series.watermark else "the beginning"
     rows = [
         ("exports", f"{series.exports:,} with {pluralize(series.rows, 'row')}"),
