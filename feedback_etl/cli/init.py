@@ -30,7 +30,7 @@ def init(
     ] = Path("feedback-etl.toml"),
     yes: Annotated[bool, typer.Option("--yes", help="Accept every proposal without a question.")] = False,
 ) -> None:
-    """Propose a settings file for the tables of a database, or for raw files.
+    """Propose a settings file for a database or raw files.
 
     Tables and columns are found by their names and types, the scales of ratings by their values, and columns of text
     by a sample of their values. Columns that may
