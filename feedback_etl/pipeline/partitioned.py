@@ -36,6 +36,7 @@ from feedback_etl.privacy.keys import get_key_id
 from feedback_etl.records.layout import parse_part_number
 from feedback_etl.records.manifest import DataFile
 from feedback_etl.results import ExportReport
+from feedback_etl.storage.errors import explain_write_errors
 
 logger = logging.getLogger(__name__)
 
@@ -148,14 +149,15 @@ def _finish(
     """Check the limits, release the rows of large enough equivalence classes, and publish the parts."""
     export, context, _ = execution
     spooled = read_spooled_rows(request, written.spooled)
-    publication = plan_publication(request, source, processor, select_pending(request), spooled)
-    if publication.series is not None:
-        results = write_series_parts(request, export.stem, written.spooled, publication.series)
-    else:
-        results = _release(request, execution, publication, written.spooled)
-    with closing(results):
-        for result in results:
-            written.add(result)
+    with explain_write_errors(request.storage):
+        publication = plan_publication(request, source, processor, select_pending(request), spooled)
+        if publication.series is not None:
+            results = write_series_parts(request, export.stem, written.spooled, publication.series)
+        else:
+            results = _release(request, execution, publication, written.spooled)
+        with closing(results):
+            for result in results:
+                written.add(result)
     if context.series is not None and context.series.earlier is not None:
         written.files.append(context.series.earlier)
     report = processor.build_report(request.selection.window, publication.excluded, written.escaped_texts)

@@ -37,8 +37,8 @@ def write_export(selection: ReadRequest, request: ExportRequest) -> ExportReport
             processor = _create_processor(options, export.tombstones, seen_rows)
             write = _choose_writer(export, options, counts_people=pending is not None)
             process_batches(processor, stream.batches, write=write, write_rejected=export.write_rejected)
-            publication = plan_publication(request, stream, processor, pending, export.spooled_frames(keep=True))
             with explain_write_errors(request.storage):
+                publication = plan_publication(request, stream, processor, pending, export.spooled_frames(keep=True))
                 if publication.series is not None:
                     _release_series(export, publication.series)
                 elif options.k_policy.k is not None:
