@@ -23,7 +23,7 @@ from feedback_etl.exports.series_conflicts import detect_abort
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.pipeline.backfill import create_seen_rows
 from feedback_etl.pipeline.batch_processor import BatchProcessor
-from feedback_etl.pipeline.commit import Publication, commit_export, plan_publication, suggest
+from feedback_etl.pipeline.commit import Publication, commit_export, plan_publication, suggest_improvement
 from feedback_etl.pipeline.exchange_files import write_earlier_seen_rows, write_small_classes
 from feedback_etl.pipeline.recipient_parts import write_recipient_parts
 from feedback_etl.pipeline.request import ExportRequest
@@ -76,7 +76,7 @@ def export_partitions(request: ExportRequest, partitions: FeedbackPartitions, in
         tasks = (PartTask(context, n, partitions.query_of(span)) for n, span in enumerate(partitions.ranges))
         processor, written = _collect(request, run(tasks), partitions.total)
         report = _finish(request, _Execution(export, context, run), processor, written, partitions)
-    report.advice = suggest(request, partitions)
+    report.advice = suggest_improvement(request, partitions)
     return report
 
 
@@ -97,7 +97,7 @@ def export_stream(selection: ReadRequest, request: ExportRequest) -> ExportRepor
             processor, written = _collect(request, results)
             execution = _Execution(export, context, _release_here(request))
             report = _finish(request, execution, processor, written, stream)
-        report.advice = suggest(request, stream)
+        report.advice = suggest_improvement(request, stream)
     return report
 
 
