@@ -115,7 +115,7 @@ def test_risk_counts_people_by_it(app: Database, tmp_path: Path) -> None:
     assert (found["rows"], found["k"]) == (10, 4)
     settings = load_settings(database_url=app.url, output_dir=tmp_path, k=4)
     detail = {item.name: item for item in check(settings, keys=[Key(KEY)], now=NOW)}["k"].detail
-    assert "Linked by subject_hash over 1 file, equivalence classes have 4 people or more" in detail
+    assert "linked by subject_hash over 1 file, the smallest group has 4 of the people" in detail
 
 
 def test_its_name_is_taken(app: Database, tmp_path: Path) -> None:
