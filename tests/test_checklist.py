@@ -454,6 +454,20 @@ def test_k_after_an_erasure_is_measured_again(settings: Settings, app: Database)
     assert re.search(r" is 2 for .* since people were erased; 2 is required\.", items["k"].detail)
 
 
+def test_l_and_t_after_an_erasure_are_not_called_tested(settings: Settings, app: Database) -> None:
+    """They were measured of the rows before."""
+    folder = settings.output_dir / "diverse"
+    exported(app, folder, k=2, l=1, t=1.0, key=KEYS[0].text)
+    required = settings.model_copy(update={"k": 2, "output_dir": folder})
+    items = {item.name: item for item in check(required, keys=KEYS, now=NOW)}
+    assert items["k"].passed
+    erase(folder, user_ids=[1000001], database=app.url, keys=KEYS)
+    item = {item.name: item for item in check(required, keys=KEYS, now=NOW)}["k"]
+    assert item.status == "skipped"
+    assert "from which rows were erased, are not measured again" in item.detail
+    assert "--l 1 --t 1.0" in item.remedy
+
+
 def test_k_of_other_quasi_identifiers_is_reported(settings: Settings) -> None:
     """The settings determine the quasi-identifiers."""
     required = settings.model_copy(update={"k": 3, "quasi_identifiers": ("age_range", "recommendation_id")})

@@ -53,6 +53,8 @@ def check_k(context: CheckContext) -> ChecklistItem:
         else:
             remaining[last.stem] = measured
             problems += _find_k_problems(last, 0, remedies)
+        if _must_be_recounted(manifests, context.exports):
+            untested += _find_uncounted_diversity(last, group[-1].path.name, remedies)
     unlinked = _find_unlinked(exports) if required else []
     untested += unlinked
     linkage = "" if unlinked else _describe_linkage(exports)
@@ -144,6 +146,15 @@ def _find_k_problems(manifest: Manifest, required: int, remedies: Remedies) -> l
     if settings.k and not {*names} <= {*risk["quasi_identifiers"]}:
         return [Finding(f"{_describe_k(manifest)}, but {', '.join(names)} may be known", remedy)]
     return []
+
+
+def _find_uncounted_diversity(manifest: Manifest, name: str, remedies: Remedies) -> list[Finding]:
+    """Return that l and t of an export are those of the rows that it had, if it was made with them."""
+    if not manifest.risk.get("diversity"):
+        return []
+    is_repeatable = not (manifest.recipient or manifest.chain)  # else its rows must not differ
+    remedy = remedies.replace(manifest) if is_repeatable else ""
+    return [Finding(f"l and t of {_name(manifest, name)}, {_explain(manifest)}, are not measured again", remedy)]
 
 
 def _describe_remaining_k(manifest: Manifest, measured: int, required: int, remedies: Remedies) -> Finding:
