@@ -163,7 +163,7 @@ class IncrementalState(NamedTuple):
         changes = min((list_changes(before, self.settings) for before in reversed(self.others)), key=len)
         if "key_id" in changes and (len(changes) == 1 or not new_key):
             return
-        listed = ", ".join(changes.values())
+        listed = "; ".join(changes.values())
         raise UsageError(
             f"This run would begin a new series beside an existing one and export its rows again: {listed}. Pass "
             "`new_series` to begin it, or name another folder (`output_dir`)."
