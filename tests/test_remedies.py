@@ -515,6 +515,7 @@ OPTION_OF_SETTING = {
     **{"min_feedback_fields": "--min-fields", "recommendation_id": "--hash-recommendation-id"},
     **{"timestamp_precision": "--timestamp-precision", "on_small_class": "--on-small-class"},
     **{"extra_columns": "--include-subject-hash", "recipient": "--recipient", "key_id": "--pseudonym-length"},
+    **{"items": "--items"},
 }
 OF_THE_SETTINGS_FILE = {"quasi_identifiers", "query_sha256", "db_schema"}
 FORMS: list[dict[str, Any]] = [
@@ -541,7 +542,8 @@ def test_export_is_repeated_with_its_options(case: Case, options: dict[str, Any]
 def test_every_recorded_option_is_in_the_remedy(case: Case) -> None:
     """Or is one of the settings file."""
     recorded, words, key = set[str](), set[str](), case.use_strong_key()
-    for number, options in enumerate([*FORMS, {"allow_row_security": True}]):
+    rate(case)
+    for number, options in enumerate([*FORMS, {"allow_row_security": True, "items": ITEMS}]):
         case.export(**options, output_dir=f"export {number}", key=key)
         (manifest,) = list_manifests(f"export {number}")
         recorded |= {*manifest.settings}

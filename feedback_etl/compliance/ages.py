@@ -43,7 +43,8 @@ def check_ages(context: CheckContext) -> ChecklistItem:
     problems, untested = find_problems(exports, find_problem, remedies), []
     for export in exports:
         columns = _find_age_columns(export)
-        remedy = f"replace these columns of the query by age_range\n{remedies.replace(export.manifest)}"
+        range_ = "[columns.age_range] of [source]" if remedies.settings.source else "age_range of the query"
+        remedy = f"replace these columns by {range_}\n{remedies.replace(export.manifest)}"
         clause = f"{export.path.name} contains ages or dates of birth in"
         problems += [Finding(f"{clause} {name}", remedy) for name in columns.certain]
         untested += [

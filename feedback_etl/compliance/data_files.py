@@ -1,6 +1,6 @@
 """Contents of an export that the checklist tests."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,6 +55,13 @@ class ExportContents(NamedTuple):
     def files(self) -> list[DataFile]:
         """Return its data file, or its parts."""
         return self.manifest.all("pairs")
+
+    def find_files(self, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Yield the name and the columns of each file with some of these columns; rated items have one of their own."""
+        if columns := [name for name in names if name != self.manifest.items]:
+            yield self.path.name, ", ".join(columns)
+        if len(columns) < len(names):
+            yield Path(self.manifest.all("items")[0].path).name, self.manifest.items
 
     @property
     def rows(self) -> pl.LazyFrame:

@@ -12,6 +12,8 @@ from feedback_etl.privacy.column_inspector import MAX_DISTINCT, MIN_VALUES, PERS
 from feedback_etl.privacy.contact_details import find_contact_details
 from feedback_etl.schema.model import IMAGE_URL
 
+_HASH = "--hash-recommendation-id"
+
 MAX_LABEL_LENGTH = 60
 """Characters; longer texts are not labels."""
 
@@ -29,23 +31,24 @@ def find_free_texts(export: ExportContents, remedies: Remedies) -> Iterator[Find
     own = {column.name for column in {*schema.columns} - {*export.manifest.declared_columns}}
     names = [name for name in export.texts if name in {*declared, *own, *schema.list_names}]
     counts = export.rows.select(pl.col(names).count()).collect() if names else pl.DataFrame()
+    items = [
+        item
+        for item in (*schema.item_columns, export.manifest.items)
+        if item in export.texts and _has_contact_details(export.texts[item], PERSONAL_ITEMS)
+    ]
+    commands = remedies.replace_texts(export.manifest, items)
     for name in names:
         texts = export.texts[name]
         is_label = name not in schema.list_names
         if _has_contact_details(texts) or (is_label and _is_free_text(texts, int(counts[name][0]))):
-            remedy = f'set role = "{FREE_TEXT}" in [columns.{name}], or leave the column out of the query'
+            remedy = f'set role = "{FREE_TEXT}" in [columns.{name}], or {remedies.leave_out(name)}'
             if name not in declared:
-                remedy = f"correct {name} in the database, or select other values with --query"
-            clause = f"{export.path.name} contains free text in {name}"
-            yield Finding(clause, f"{remedy}\n{remedies.replace(export.manifest)}")
-    for item in (*schema.item_columns, export.manifest.items):
-        if item not in export.texts or not _has_contact_details(export.texts[item], PERSONAL_ITEMS):
-            continue
-        remedy = f"pseudonymise {item} with --hash-recommendation-id, or select other values with --query"
-        if item == export.manifest.items:
-            remedy = f"correct {item} in the database, or export without --items"
-        clause = f"{export.path.name} contains contact or account details in {item}"
-        yield Finding(clause, f"{remedy}\n{remedies.replace(export.manifest)}")
+                remedy = f"correct {name} in the database, or {remedies.select_others}"
+            yield Finding(f"{export.path.name} contains free text in {name}", f"{remedy}\n{commands}")
+    for file, item in export.find_files(items):
+        way = f"correct {item} in the database" if export.manifest.items else f"pseudonymise {item} with {_HASH}"
+        first = f"{way}, or {remedies.select_others}\n" if item in schema.item_columns else ""
+        yield Finding(f"{file} contains contact or account details in {item}", first + commands)
 
 
 def find_scattered_free_texts(exports: Sequence[ExportContents], remedies: Remedies) -> Iterator[Finding]:
@@ -63,7 +66,7 @@ def find_scattered_free_texts(exports: Sequence[ExportContents], remedies: Remed
         values, distinct = rows.select(pl.len(), pl.col(name).n_unique().alias("distinct")).collect().row(0)
         if values >= MIN_VALUES and distinct > values * MAX_DISTINCT:
             clause = f"{len(files)} files together contain free text in {name}: {distinct:,} of {values:,} are distinct"
-            remedy = f'set role = "{FREE_TEXT}" in [columns.{name}], or leave the column out of the query'
+            remedy = f'set role = "{FREE_TEXT}" in [columns.{name}], or {remedies.leave_out(name)}'
             yield Finding(clause, "\n".join([remedy, *(remedies.replace(export.manifest) for export in files)]))
 
 

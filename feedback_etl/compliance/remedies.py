@@ -90,6 +90,29 @@ class Remedies:
         }
         return f"{self.export(*_list_words(options))}\n{self.remove([manifest.stem])}"
 
+    def replace_texts(self, manifest: Manifest, names: Iterable[str], **changes: Any) -> str:
+        """Return the commands that replace an export with faulty texts, without rated items if these are among them.
+
+        Args:
+            manifest: Manifest of the export.
+            names: The columns and items with texts that must not be published.
+            changes: See `replace`.
+        """
+        items = manifest.items
+        if items not in names:
+            return self.replace(manifest, **changes)
+        keep = f"to keep {items}, correct it in the database and add --items {items} to the export"
+        return f"{keep}\n{self.replace(manifest, items=None, **changes)}"
+
+    @property
+    def select_others(self) -> str:
+        """What exports other values, as a clause."""
+        return "declare another column of [source]" if self.settings.source else "select other values with --query"
+
+    def leave_out(self, name: str) -> str:
+        """Return what exports no column of this name, as a clause."""
+        return f"remove [columns.{name}]" if self.settings.source else "leave the column out of the query"
+
     def follow_changes(self, manifest: Manifest, now: datetime) -> str:
         """Return the command that begins a series with a cursor, and how to do without one.
 
@@ -99,7 +122,7 @@ class Remedies:
         """
         start = manifest.window[0]
         days = (now - datetime.fromisoformat(start)).days + 1 if start else -1
-        options = self._list_options(manifest) | {"--since": None, "--until": None, "--days": days}
+        options = self._list_options(manifest) | {"--since": None, "--until": None, "--days": days, "--items": None}
         words = ("--incremental", "--cursor", UPDATED_AT, "--new-series", *_list_words(options))
         return f"{self.export(*words)}\nor set cursor = {CREATED_AT} if old values are wanted"
 
@@ -129,6 +152,7 @@ class Remedies:
             "--on-small-class": used.get("on_small_class", "suppress" if recipient else None),
             "--l": used.get("l"),
             "--t": used.get("t"),
+            "--items": manifest.items or None,
             **self._list_form(manifest),
             "--share": bool(recipient),
             "--recipient": recipient,

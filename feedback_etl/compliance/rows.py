@@ -8,7 +8,7 @@ from feedback_etl.compliance.context import CheckContext
 from feedback_etl.compliance.data_files import ExportContents, explain_unknown_pseudonyms, find_problems, hash_by_key
 from feedback_etl.compliance.free_text import find_declared_free_texts, find_free_texts, find_scattered_free_texts
 from feedback_etl.compliance.item import ChecklistItem, Finding, build_item
-from feedback_etl.compliance.remedies import SET_DATABASE
+from feedback_etl.compliance.remedies import SET_DATABASE, Remedies
 from feedback_etl.demo.sample import DEMO_KEY
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.adoption import UNKNOWN_SCHEME
@@ -106,13 +106,11 @@ def check_raw_ids(context: CheckContext) -> ChecklistItem:
             for name, values in export.texts.items()
             if _contains_ids(values, item_patterns if name == export.manifest.schema.item else patterns)
         ]
-        if names:
-            texts = ", ".join(name for name in names if name != "recommendation_id")
-            remedy = remedies.replace(export.manifest, hash_recommendation_id="recommendation_id" in names)
-            first = f"remove ids from {texts} in the database, or select other values with --query\n" if texts else ""
-            problems.append(
-                Finding(f"{export.path.name} contains ids of users or analyses in {', '.join(names)}", first + remedy)
-            )
+        remedy = _remove_ids(export.manifest, names, remedies)
+        problems += [
+            Finding(f"{file} contains ids of users or analyses in {columns}", remedy)
+            for file, columns in export.find_files(names)
+        ]
     passed = f"No text contains one of {len(ids):,} ids of users and analyses of {MIN_ID_LENGTH} characters or more"
     passed += ", numbers of analyses in items apart." if numbers else "."
     short = len(distinct) - len(ids)
@@ -123,6 +121,14 @@ def check_raw_ids(context: CheckContext) -> ChecklistItem:
     )
     untested += find_declared_free_texts(exports)
     return build_item("raw ids", problems, passed=passed if ids else "", untested=untested)
+
+
+def _remove_ids(manifest: Manifest, names: Sequence[str], remedies: Remedies) -> str:
+    """Return how ids are removed from columns; an item is pseudonymised, unless it is exported with rated items."""
+    is_hashed = manifest.schema.item in names and (not manifest.items or manifest.items in names)
+    others = [name for name in names if name != manifest.items and not (is_hashed and name == manifest.schema.item)]
+    first = f"remove ids from {', '.join(others)} in the database, or {remedies.select_others}\n" if others else ""
+    return first + remedies.replace_texts(manifest, names, hash_recommendation_id=is_hashed)
 
 
 _Forms = Mapping[Callable[[str], pl.Expr], Sequence[str]]
@@ -152,12 +158,14 @@ def check_images(context: CheckContext) -> ChecklistItem:
     exports, remedies = context.files, context.remedies
     agreed = hash_by_key(context.application.imaged, context.keys)
 
-    def find_unrequested(export: ExportContents) -> str:
+    def find_unrequested(export: ExportContents) -> list[Finding]:
         requested = {IMAGE_URL.name}.intersection(_contract_columns(export.manifest))
         names = [n for n, values in export.texts.items() if n not in requested and values.str.contains(_IMAGE).any()]
-        return f"contains URLs or names of images in {', '.join(names)}" if names else ""
+        remedy = remedies.replace_texts(export.manifest, names)
+        clause = "contains URLs or names of images in"
+        return [Finding(f"{file} {clause} {columns}", remedy) for file, columns in export.find_files(names)]
 
-    problems, untested = find_problems(exports, find_unrequested, remedies), []
+    problems, untested = [finding for export in exports for finding in find_unrequested(export)], []
     for export in (export for export in exports if not export.imaged.is_empty()):
         name, origin = export.path.name, export.manifest.lookup_key
         if context.database is None:
