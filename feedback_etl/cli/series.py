@@ -63,7 +63,8 @@ def _print_series(series: "SeriesStatus") -> None:
         rows.append(("schema", describe_schema(schema)))
     if series.late_records:
         late = pluralize(series.late_records, "row")
-        rows.append(("late", f"{late} arrived after the lookback; export --incremental --backfill exports them"))
+        missing = "export --incremental --backfill exports those that no export contains"
+        rows.append(("late", f"at least {late} arrived after the lookback; {missing}"))
     if series.pending_records:
         rows.append(("pending", pluralize(series.pending_records, "row")))
     print_table(["Series", "ended: another series began" if series.has_ended else f"by {series.cursor}"], rows)
