@@ -26,6 +26,7 @@ from feedback_etl.settings.model import load_settings
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 K = 3
+GENERALIZE: dict[str, Any] = {"on_small_class": "generalize", "max_pending": "10d"}
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "exports"
 
 
-def add(app: Database, day: int, *people: tuple[int, str]) -> None:
+def add(app: Database, day: int, *people: tuple[int, str | None]) -> None:
     """Insert a row of each user with a timeframe, on a day; the analysis is 100 times the day, plus the user."""
     rows = [
         {
@@ -323,18 +324,73 @@ def test_series_refuses_limits_of_answers(app: Database, folder: Path, limit: di
 
 def test_rows_that_wait_too_long_are_generalised_with_others_that_wait(app: Database, folder: Path) -> None:
     """Two of the first day and one of the tenth leave without a timeframe; rows of large classes stay as they are."""
-    options: dict[str, Any] = {"on_small_class": "generalize", "max_pending": "10d"}
     add(app, 1, (1, "a"), (2, "b"), (3, "c"), (4, "c"), (5, "c"))
-    assert export_night(app, folder, 1, **options).pending_records == 2
+    assert export_night(app, folder, 1, **GENERALIZE).pending_records == 2
     add(app, 10, (6, "d"))
-    assert export_night(app, folder, 10, **options).exported_records == 0
-    report = export_night(app, folder, 11, **options)
+    assert export_night(app, folder, 10, **GENERALIZE).exported_records == 0
+    report = export_night(app, folder, 11, **GENERALIZE)
     assert (report.exported_records, report.suppressed_records, report.pending_records) == (3, 0, 0)
     assert report.risk["generalization"]["columns"]["timeframe"] == {"generalized": 0, "emptied": 3}
     assert count_people(folder) == {"": 3, "c": 3}
     add(app, 12, (7, "e"))
-    assert export_night(app, folder, 12, **options).pending_records == 1
+    assert export_night(app, folder, 12, **GENERALIZE).pending_records == 1
     assert pending_files(folder)[0].exists()
+
+
+def test_row_pending_too_long_joins_a_class_that_was_released_before(app: Database, folder: Path) -> None:
+    """Alone it has no k; of the pending rows that could join as well, none has to."""
+    add(app, 1, (1, None), (2, None), (3, None), (4, "a"))
+    assert export_night(app, folder, 1, **GENERALIZE).pending_records == 1
+    add(app, 5, (5, "b"))
+    assert export_night(app, folder, 5, **GENERALIZE).pending_records == 2
+    report = export_night(app, folder, 11, **GENERALIZE)
+    assert (report.exported_records, report.suppressed_records, report.pending_records) == (1, 0, 1)
+    assert report.risk["generalization"]["columns"]["timeframe"] == {"generalized": 0, "emptied": 1}
+    assert (report.risk["k"], count_people(folder)) == (4, {"": 4})
+
+
+def test_row_pending_too_long_joins_a_class_that_is_released_now(app: Database, folder: Path) -> None:
+    """One that nobody has seen yet, so that all of its rows can be generalised; other classes stay as they are."""
+    add(app, 1, (1, "a"))
+    export_night(app, folder, 1, **GENERALIZE)
+    add(app, 11, (2, "b"), (3, "b"), (4, "b"), *((person, "c") for person in range(5, 9)), (9, "d"))
+    report = export_night(app, folder, 11, **GENERALIZE)
+    assert (report.exported_records, report.suppressed_records, report.pending_records) == (8, 0, 1)
+    assert report.risk["generalization"]["columns"]["timeframe"] == {"generalized": 0, "emptied": 4}
+    assert count_people(folder) == {"": 4, "c": 4}
+
+
+def test_released_class_is_not_generalised_for_a_row_pending_too_long(app: Database, folder: Path) -> None:
+    """Its earlier rows stay as they are published, and without them its new one and this one would be fewer than k."""
+    add(app, 1, (1, "a"), (2, "b"), (3, "b"), (4, "b"))
+    export_night(app, folder, 1, **GENERALIZE)
+    add(app, 11, (5, "b"))
+    report = export_night(app, folder, 11, **GENERALIZE)
+    assert (report.exported_records, report.suppressed_records, count_people(folder)) == (1, 1, {"b": 4})
+
+
+def test_people_of_a_released_class_count_only_where_their_rows_are(app: Database, folder: Path) -> None:
+    """A class that an erasure made small keeps its values, so its person does not help those without a timeframe."""
+    add(app, 1, (1, "a"), (2, "b"), (3, "c"), (4, "c"), (5, "c"))
+    export_night(app, folder, 1, **GENERALIZE)
+    fe.privacy.erase(folder, user_ids=[3, 4], database=app.url, keys=[Key(KEY)])
+    report = export_night(app, folder, 11, **GENERALIZE)
+    assert (report.exported_records, report.suppressed_records, count_people(folder)) == (0, 2, {"c": 1})
+
+
+def test_times_of_rows_pending_too_long_are_generalised(app: Database, folder: Path) -> None:
+    """Rows of two months become those of a quarter, which begins with October; one of a third month joins them."""
+    options = GENERALIZE | {"quasi_identifiers": ["timeframe", "feedback_timestamp"], "timestamp_precision": "month"}
+    add(app, 1, (1, "a"))
+    add(app, 10, (2, "a"), (3, "a"))
+    assert export_night(app, folder, 15, **options).pending_records == 3
+    add(app, 40, (4, "a"))
+    for night, exported_rows, changed in ((26, 3, 2), (41, 0, None), (52, 1, 1)):
+        report = export_night(app, folder, night, **options)
+        assert (report.exported_records, report.suppressed_records) == (exported_rows, 0)
+        if changed:
+            columns = report.risk["generalization"]["columns"]
+            assert columns["feedback_timestamp"] == {"generalized": changed, "emptied": 0}
 
 
 def test_no_row_waits_if_none_may(app: Database, folder: Path) -> None:

@@ -201,6 +201,39 @@ def test_keep_k_holds_over_a_series(sqlite_database: Database, tmp_path: Path, s
     keep_k_over_a_series(sqlite_database, draw._replace(place=place), tmp_path / "exports", "")
 
 
+@pytest.mark.parametrize(
+    "seed",
+    [
+        *(0, 1),
+        *(pytest.param(n, marks=pytest.mark.slow) for n in range(2, 6)),
+        *(pytest.param(n, marks=pytest.mark.torture) for n in range(6, 200)),
+    ],
+)
+def test_k_holds_where_pending_rows_are_generalised(sqlite_database: Database, tmp_path: Path, seed: int) -> None:
+    """With released rows of the same night and of earlier ones, also after erasures; the values are true ones."""
+    draw = draw_series(seed, has_erasures=seed % 2 == 1)
+    limits = {"on_small_class": "generalize", "max_pending": f"{1 + seed % 3}d"}
+    draw = draw._replace(place=("csv", "parquet")[seed % 2], options=draw.options | limits)
+    with opened(sqlite_database, draw, tmp_path / "exports", "") as series:
+        for night in draw.nights:
+            series.export(night)
+            assert series.recount() >= draw.options["k"]
+            assert_true_values(series)
+            if night.erased:
+                erase_at_night(series, night.erased, draw.options["k"])
+
+
+def assert_true_values(series: Series) -> None:
+    """Each value is that of the row, a coarser one, or none."""
+    feedbacks = {pseudonym(row["analysis_id"], KEY): row for row in series.feedbacks}
+    for row in series.read():
+        feedback = feedbacks[str(row["analysis_hash"])]
+        age, conditions = AGES[20 if feedback["user_id"] % 2 else 30], CONDITIONS[feedback["recommendation_id"]]
+        assert row["age_range"] in {age, {"18-25": "<25", "25-35": "25-50"}[age], "<50", None}
+        assert row["conditions_detected"] in {",".join(conditions), conditions[0], None}
+        assert row["timeframe"] in {feedback["timeframe"], None}
+
+
 @pytest.mark.slow
 @pytest.mark.served_store
 @pytest.mark.parametrize("seed", [2, 5, 11])

@@ -8,8 +8,9 @@ from feedback_etl.privacy.anonymity_policy import KAnonymityPolicy
 from feedback_etl.privacy.diversity import count_distinct_values, measure_distances
 from feedback_etl.privacy.k_anonymity import IS_FULL
 
-CLASS = "class id"
-"""Column of the number of a class. No column of an export has a blank in its name."""
+CLASS, IS_FIXED = "class id", "is fixed"
+"""Columns of the number of a class, and of whether its rows were published before. No column of an export has a blank
+in its name."""
 
 _PERSON, _GROUP = "a person", "joined class"
 
@@ -26,6 +27,7 @@ class ClassTable:
 
     Args:
         counted: People and rows by quasi-identifiers and, for l and t, sensitive columns; see `ClassCounter.table`.
+            Those with `IS_FIXED` are classes of their own, which stay as they are.
         policy: Policy with the requirements.
         cap: Number of people up to which a class was counted; see `ClassCounter.cap`.
     """
@@ -34,8 +36,11 @@ class ClassTable:
         self.names = list(dict.fromkeys(policy.quasi_identifiers))
         self._policy, self._cap = policy, cap
         counted = counted.with_columns(pl.col(name).cast(pl.String) for name in self.names if name == "age_range")
-        self.classes = counted.group_by(self.names).agg(pl.col("rows").sum()).sort(self.names).with_row_index(CLASS)
-        ids = counted.join(self.classes.drop("rows"), on=self.names, nulls_equal=True)
+        if IS_FIXED not in counted.columns:
+            counted = counted.with_columns(pl.lit(value=False).alias(IS_FIXED))
+        columns = [*self.names, IS_FIXED]
+        self.classes = counted.group_by(columns).agg(pl.col("rows").sum()).sort(columns).with_row_index(CLASS)
+        ids = counted.join(self.classes.drop("rows"), on=columns, nulls_equal=True)
         self._full = ids.filter(IS_FULL).select(CLASS).unique()
         listed = ids.filter(pl.col("people").list.len() > 0).select(CLASS, *self._sensitive, "people")
         self._members = listed.explode("people").rename({"people": _PERSON})
@@ -54,7 +59,7 @@ class ClassTable:
         return groups.join(self._count(groups), on=_GROUP).select(*self.names, "people", "rows")
 
     def find_violations(self, current: pl.DataFrame) -> pl.Series:
-        """Return for each class whether the one that it is part of violates a requirement.
+        """Return for each class whether the one that it is part of violates a requirement, and it is not fixed.
 
         Args:
             current: As for `count_people`; t compares with the distribution of all people in these classes.
@@ -66,7 +71,7 @@ class ClassTable:
             answers = members.select(pl.col(_GROUP).alias("class"), person=_PERSON, value=column)
             wrong = pl.concat([wrong, *(classes.rename({"class": _GROUP}) for classes in self._find_uniform(answers))])
         ids = groups.join(wrong, on=_GROUP, how="semi").explode(CLASS)[CLASS]
-        return current[CLASS].is_in(ids.implode())
+        return current[CLASS].is_in(ids.implode()) & ~current[IS_FIXED]
 
     def _find_uniform(self, answers: pl.DataFrame) -> list[pl.DataFrame]:
         """Return the classes whose answers violate l, and those whose answers violate t."""

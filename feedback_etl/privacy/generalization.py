@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import polars as pl
 
 from feedback_etl.privacy.anonymity_policy import KAnonymityPolicy
-from feedback_etl.privacy.class_table import CLASS, ClassTable
+from feedback_etl.privacy.class_table import CLASS, IS_FIXED, ClassTable
 from feedback_etl.privacy.hierarchies import list_levels
 
 UNCHANGED = 0
@@ -102,10 +102,16 @@ def _join_rest(table: ClassTable, classes: pl.DataFrame, coarsest: dict[str, tup
     groups = (
         numbered.filter(~pl.col("is small"))
         .group_by(table.names)
-        .agg(pl.col("rows").sum(), pl.col("top").first(), pl.col("top").n_unique().alias("tops"), CLASS)
+        .agg(
+            pl.col("rows").sum(),
+            pl.col("top").first(),
+            pl.col("top").n_unique().alias("tops"),
+            pl.col(IS_FIXED).any(),
+            CLASS,
+        )
     )
     needed = numbered.filter("is small").select("top").unique()
-    candidates = groups.filter(pl.col("tops") == 1).join(needed, on="top", how="semi")
+    candidates = groups.filter((pl.col("tops") == 1) & ~pl.col(IS_FIXED)).join(needed, on="top", how="semi")
     smallest = candidates.sort("rows", *table.names).unique("top", keep="first", maintain_order=True)
     chosen = smallest.explode(CLASS)[CLASS].implode()
     joined = _replace(classes, classes[CLASS].is_in(chosen), coarsest)

@@ -2,7 +2,7 @@
 
 A night has few rows, so counted alone most of its equivalence classes are too small. In a series a row is released once
 k people share its class, be they in this export or in earlier ones. Until then it is pending, pseudonymised. Rows that
-were pending for too long are suppressed; or they are generalised, together with other pending rows.
+were pending for too long are suppressed; or they are generalised, to join released rows or other pending ones.
 
 The people of released rows are remembered as members of their class (`series_rows`), at most as many as `ClassCounter`
 counts. Members that were erased, or whose export was pruned, are not counted any more, so a class has at least the
@@ -17,10 +17,10 @@ import polars as pl
 from feedback_etl.errors import ValidationError
 from feedback_etl.plurals import pluralize
 from feedback_etl.privacy.anonymity_policy import KAnonymityPolicy
-from feedback_etl.privacy.class_table import CLASS, ClassTable
+from feedback_etl.privacy.class_table import CLASS, IS_FIXED, ClassTable
 from feedback_etl.privacy.generalization import UNCHANGED, generalize_classes, level, original
 from feedback_etl.privacy.information_loss import measure_loss
-from feedback_etl.privacy.k_anonymity import ClassCounter, select_classes
+from feedback_etl.privacy.k_anonymity import ClassCounter, drop_small_classes, select_classes
 from feedback_etl.privacy.release_plan import IS_DROPPED, ReleasePlan, drop_violations
 from feedback_etl.privacy.series_rows import PERSON, SINCE
 
@@ -67,6 +67,15 @@ class SeriesClasses(NamedTuple):
         """Count the people of the released classes; none of the rows is of this export."""
         members = self.create_counter(among_new=self.new.clear(), stored=(self.members,)).classes()
         return members.with_columns(pl.lit(0, members.schema["rows"]).alias("rows"))
+
+    def create_table(self) -> ClassTable:
+        """Return the classes that could be released and, as fixed ones, those that were released before."""
+        candidates = self.create_counter(among_new=self.new, stored=(self.pending,))
+        members = self.create_counter(among_new=self.new.clear(), stored=(self.members,))
+        tables = [candidates.table().with_columns(pl.lit(value=False).alias(IS_FIXED))]
+        if members.has_rows:
+            tables.append(members.table().with_columns(pl.lit(value=True).alias(IS_FIXED)))
+        return ClassTable(pl.concat(tables, how="vertical_relaxed"), self.policy, candidates.cap)
 
     def select_expired(self, pending: pl.DataFrame) -> pl.DataFrame:
         """Return the rows that were pending for too long."""
@@ -118,6 +127,8 @@ def plan_series_release(series: SeriesClasses) -> SeriesPlan:
         generalized = _generalize_expired(series, unreleased)
         changes = generalized.select(*names, *map(original, names), IS_DROPPED)
         coarser = generalized.filter(~pl.col(IS_DROPPED))
+        changed = generalized.select(pl.col(original(name)).alias(name) for name in names)
+        released = drop_small_classes(released, changed, names)
         if released.height or coarser.height:
             measures["generalization"] = _measure_loss(released, coarser, policy)
         dropped = generalized.filter(IS_DROPPED)
@@ -139,30 +150,43 @@ def plan_series_release(series: SeriesClasses) -> SeriesPlan:
 
 
 def _generalize_expired(series: SeriesClasses, small: pl.DataFrame) -> pl.DataFrame:
-    """Generalise small classes; those are released that contain or join a row that was pending for too long.
+    """Generalise small classes, and release those with a row that was pending for too long.
 
-    Only classes that are released now count towards k, so that it holds whatever is released later.
+    They join classes that are released now or were released before, and each other. Other small classes are released
+    with them only where k needs their people. The smallest class that is released now can be generalised as well, if
+    nothing else takes them in. People of rows that stay pending do not count, so k holds whatever is released later.
 
     Returns:
-        The small classes: the quasi-identifiers as they are released, the original ones and their levels, `rows`,
-        `people` of the class that they join, and `IS_DROPPED` for those that are not released.
+        The small classes and those that are generalised with them: the quasi-identifiers as they are released, the
+        original ones and their levels, `rows`, `people` of the class that they join, and `IS_DROPPED` for those that
+        are not released.
     """
     names = series.names
-    pending, new = (select_classes(rows, small, names) for rows in (series.pending, series.new))
-    expired = series.select_expired(pending)
+    expired = series.select_expired(select_classes(series.pending, small, names))
     if small.is_empty() or (expired.is_empty() and series.max_pending):
         return _as_unchanged(small, names).with_columns(pl.lit(value=True).alias(IS_DROPPED))
-    counter = series.create_counter(among_new=new, stored=(pending,))
-    table = ClassTable(counter.table(), series.policy, counter.cap)
+    table = series.create_table()
+    small_ids = table.classes.filter(table.find_violations(table.classes))[CLASS]
+    is_small = pl.col(CLASS).is_in(small_ids.implode())
     classes = generalize_classes(table, series.policy)
     kept = drop_violations(table, classes)
     if series.max_pending:
         originals = expired.select(pl.col(name).alias(original(name)) for name in names).unique()
-        joined = kept.join(originals, on=originals.columns, how="semi", nulls_equal=True).select(names).unique()
-        kept = kept.join(joined, on=names, how="semi", nulls_equal=True)
+        ids = kept.join(originals, on=originals.columns, how="semi", nulls_equal=True)[CLASS]
+        kept = _select_needed(table, kept, pl.col(CLASS).is_in(ids.implode()) & ~pl.col(IS_FIXED), is_small)
     people = table.count_people(kept).drop("rows")
-    is_dropped = ~pl.col(CLASS).is_in(kept[CLASS].implode())
-    return classes.with_columns(is_dropped.alias(IS_DROPPED)).join(people, on=names, how="left", nulls_equal=True)
+    is_kept = pl.col(CLASS).is_in(kept[CLASS].implode())
+    is_same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(original(name))) for name in names)
+    changed = classes.filter(~pl.col(IS_FIXED) & (is_small | (is_kept & ~is_same)))
+    return changed.with_columns((~is_kept).alias(IS_DROPPED)).join(people, on=names, how="left", nulls_equal=True)
+
+
+def _select_needed(table: ClassTable, kept: pl.DataFrame, is_expired: pl.Expr, is_small: pl.Expr) -> pl.DataFrame:
+    """Return the classes that form one with an expired class; of other small ones, those that k needs."""
+    joined = kept.join(kept.filter(is_expired).select(table.names).unique(), on=table.names, nulls_equal=True)
+    others, rest = joined.filter(is_small & ~is_expired), joined.filter(is_expired | ~is_small)
+    violates = rest.filter(table.find_violations(rest)).select(table.names).unique()
+    return pl.concat([rest, others.join(violates, on=table.names, how="semi", nulls_equal=True)])
 
 
 def _as_unchanged(classes: pl.DataFrame, names: list[str]) -> pl.DataFrame:
