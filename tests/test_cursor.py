@@ -86,19 +86,35 @@ class TestChanges:
         assert ratings(folder) == dict.fromkeys(range(1, 6), 5)
 
     def test_row_that_arrives_late_with_a_recent_cursor_is_exported(self, app: Database, folder: Path) -> None:
-        """Without a cursor it would be lost to the series."""
+        """Without a cursor it would be lost to the series. It is counted: it could have an old cursor."""
         add(app, row(1, NOW - MINUTE))
         follow(app, folder, NOW)
         add(app, row(2, NOW - 9 * DAY, updated_at=NOW + MINUTE))
         report = follow(app, folder, NOW + HOUR)
-        assert (report.exported_records, report.late_records, ratings(folder)) == (1, 0, {1: 5, 2: 5})
+        assert (report.exported_records, report.late_records, ratings(folder)) == (1, 1, {1: 5, 2: 5})
 
     def test_row_that_arrives_later_than_the_lookback_is_counted(self, app: Database, folder: Path) -> None:
-        """By its cursor; null counts as its creation."""
+        """Whether it has an old cursor or none."""
         add(app, row(1, NOW - DAY), row(2, NOW - MINUTE))
         follow(app, folder, NOW)
         add(app, row(3, NOW - 2 * DAY), row(4, NOW - 3 * DAY, updated_at=NOW - 2 * DAY), row(5, NOW))
         assert follow(app, folder, NOW + HOUR).late_records == 2
+
+    @pytest.mark.any_database
+    def test_edits_hide_no_late_rows(self, app: Database, folder: Path) -> None:
+        """An edit takes a row out of an earlier period of the cursor; the late rows are exported by a backfill."""
+        add(app, *(row(number, NOW - 5 * DAY) for number in range(1, 5)), row(5, NOW - MINUTE))
+        follow(app, folder, NOW)
+        for number in range(1, 5):
+            edit(app, number, NOW + MINUTE, helpful_rating=1)
+        add(app, row(6, NOW - 3 * DAY), row(7, NOW - 4 * DAY, updated_at=NOW - 3 * DAY))
+        report = follow(app, folder, NOW + HOUR)
+        assert (report.changed_records, report.exported_records, report.late_records) == (4, 4, 2)
+        assert [series.late_records for series in fe.exports.list_series(folder)] == [2]
+        assert follow(app, folder, NOW + HOUR).late_records == 0
+        assert follow(app, folder, NOW + HOUR, backfill=True).exported_records == 2
+        assert ratings(folder) == dict.fromkeys(range(1, 5), 1) | dict.fromkeys((5, 6, 7), 5)
+        assert [series.late_records for series in fe.exports.list_series(folder)] == [0]
 
     def test_several_changes_between_two_exports_make_one_version(self, app: Database, folder: Path) -> None:
         """And changes within the lookback, or in the same second, are told apart."""
@@ -278,7 +294,9 @@ class TestOptions:
         add(app, row(1, NOW - 5 * DAY), row(2, NOW - MINUTE))
         export_next(app, folder, NOW)
         edit(app, 1, NOW + SECOND, helpful_rating=1)
-        with pytest.raises(UsageError, match=r"again: `cursor` was created_at, is updated_at\. Pass `new_series`"):
+        with pytest.raises(
+            UsageError, match=r"again: `cursor` is updated_at, the series has created_at\. Pass `new_series`"
+        ):
             follow(app, folder, NOW + MINUTE)
         assert follow(app, folder, NOW + MINUTE, new_series=True).exported_records == 2
         assert ratings(folder) == {1: 1, 2: 5}

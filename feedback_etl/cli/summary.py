@@ -40,7 +40,8 @@ def format_summary(report: "ExportReport", min_fields: int) -> Iterator[str]:
     yield f"duration   {report.execution_time_seconds:.2f} s"
     if report.late_records:
         late = pluralize(report.late_records, "row")
-        yield f"late       {late} arrived after the lookback; the same command with --backfill exports them"
+        yield f"late       at least {late} arrived after the lookback"
+        yield "           the same command with --backfill exports those that no export contains"
     if report.advice:
         yield f"advice     {report.advice}"
 

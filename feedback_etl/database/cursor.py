@@ -1,14 +1,12 @@
-"""The cursor of a series as a column, and relations whose time is that of the last change."""
+"""The cursor of a series as a column, and relations by each of their times."""
 
 from collections.abc import Iterator
 from dataclasses import replace
 
 import sqlalchemy as sa
 
-from feedback_etl.database import text_times
 from feedback_etl.database.cursor_name import CREATED_AT
 from feedback_etl.database.relation import Column, SourceRelation
-from feedback_etl.database.window_sql import is_unreadable
 from feedback_etl.schema.column_types import ExtraColumn
 from feedback_etl.schema.model import FeedbackSchema
 
@@ -18,27 +16,6 @@ def iter_time_relations(relation: SourceRelation) -> Iterator[SourceRelation]:
     everything = replace(relation, changed_since=None)
     for name in dict.fromkeys((CREATED_AT, relation.cursor)):
         yield _with_time(everything, relation.columns[name], relation.type_name(name))
-
-
-def by_last_change(relation: SourceRelation) -> SourceRelation:
-    """Return the relation with the time of the last change as `created_at`, for counting.
-
-    A cursor that is null, unreadable or earlier than `created_at` counts as `created_at`.
-    """
-    relation = replace(relation, changed_since=None)
-    if relation.cursor == CREATED_AT:
-        return relation
-    created, changed = relation.columns[CREATED_AT], relation.columns[relation.cursor]
-    type_name, types = "timestamp", {relation.type_name(CREATED_AT), relation.type_name(relation.cursor)}
-    if types == {"timestamp", "timestamptz"} and relation.dialect != "mysql":
-        created, changed = (
-            _to_naive_utc(relation.columns[name], relation.type_name(name)) for name in (CREATED_AT, relation.cursor)
-        )
-    else:
-        type_name = relation.type_name(CREATED_AT)
-    compared = [text_times.instant(time) if relation.dialect == "sqlite" else time for time in (created, changed)]
-    is_later = sa.and_(sa.not_(is_unreadable(relation, changed)), compared[1] > compared[0])
-    return _with_time(relation, sa.case((is_later, changed), else_=created), type_name)
 
 
 def is_edited(relation: SourceRelation) -> sa.ColumnElement[bool]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from feedback_etl.clock import to_naive_utc
 from feedback_etl.database.connect import DatabaseConnection
-from feedback_etl.database.cursor import by_last_change, iter_time_relations
+from feedback_etl.database.cursor import iter_time_relations
 from feedback_etl.database.relation import SourceRelation
 from feedback_etl.database.sql import count_windows, select_last_time
 from feedback_etl.database.statements import fetch_rows
@@ -34,8 +34,8 @@ class Watermark(NamedTuple):
 
     Attributes:
         until: The watermark, exclusive; the last watermark if no row is old enough.
-        counts: The present number of rows of each earlier window, then of the window up to the watermark, unless that
-            is empty.
+        counts: The present number of rows created in each earlier window, then in the window up to the watermark,
+            unless that is empty. Edits do not change them.
     """
 
     until: datetime | None
@@ -60,8 +60,7 @@ def compute_watermark(
     windows = list(request.earlier_windows)
     if until is not None and until != request.start:
         windows.append(Window(request.start, until))
-    changes = by_last_change(relation)
-    counts: dict[int, int] = dict(fetch_rows(source, count_windows(changes, windows)) if windows else ())
+    counts: dict[int, int] = dict(fetch_rows(source, count_windows(relation, windows)) if windows else ())
     return Watermark(until, [counts.get(number, 0) for number in range(len(windows))])
 
 

@@ -163,7 +163,7 @@ class IncrementalState(NamedTuple):
         changes = min((list_changes(before, self.settings) for before in reversed(self.others)), key=len)
         if "key_id" in changes and (len(changes) == 1 or not new_key):
             return
-        listed = ", ".join(changes.values())
+        listed = "; ".join(changes.values())
         raise UsageError(
             f"This run would begin a new series beside an existing one and export its rows again: {listed}. Pass "
             "`new_series` to begin it, or name another folder (`output_dir`)."
@@ -210,7 +210,7 @@ class IncrementalState(NamedTuple):
             storage.delete(*(file.path for link in self.links for file in link.files if file.kind in STATE_KINDS))
 
     def count_late(self, counts: list[int]) -> int:
-        """Return the number of late-arriving rows in windows that are not read again."""
+        """Return how many rows arrived late at least: the growth of windows not read again, less deleted rows."""
         return sum(max(0, now - then.rows) for now, then in zip(counts, self.counted, strict=False))
 
     @property

@@ -22,7 +22,7 @@ class SeriesStatus(NamedTuple):
         watermark: The start of the window that the next run reads by the cursor; None if it reads all rows.
         read_until: The end of the window of the last run.
         last_run: The end of its last run, also of one that found nothing new.
-        late_records: Rows that arrived later than the lookback, were reported, and were not exported since.
+        late_records: Rows that arrived later than the lookback, at least, as runs since the last backfill reported.
         pending_records: Rows that are not released yet.
         has_ended: Whether the series is not continued: another one began after its last run.
     """

@@ -194,7 +194,10 @@ def export_incremental(request: ExportRequest) -> ExportReport:
             pending = pluralize(series.pending_elsewhere, "row")
             report.advice += f"; {pending} of those are pending until their series continues, or prune removes them"
     if report.late_records:
-        logger.warning("%d rows arrived later than the lookback allows and are in no export", report.late_records)
+        logger.warning(
+            "at least %d rows arrived later than the lookback allows: a backfill exports those that no export contains",
+            report.late_records,
+        )
     return report
 
 

@@ -23,12 +23,12 @@ from feedback_etl.exports.series_conflicts import detect_abort
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.pipeline.backfill import create_seen_rows
 from feedback_etl.pipeline.batch_processor import BatchProcessor
-from feedback_etl.pipeline.commit import Publication, commit_export, plan_publication, suggest
-from feedback_etl.pipeline.exchange_files import write_earlier_seen_rows, write_small_classes
+from feedback_etl.pipeline.commit import Publication, commit_export, plan_publication, suggest_improvement
+from feedback_etl.pipeline.exchange_files import read_spooled_rows, write_earlier_seen_rows, write_small_classes
 from feedback_etl.pipeline.recipient_parts import write_recipient_parts
 from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.scheduler import MAX_TASKS_IN_FLIGHT, run_tasks
-from feedback_etl.pipeline.series_parts import read_spooled_rows, write_series_parts
+from feedback_etl.pipeline.series_parts import write_series_parts
 from feedback_etl.pipeline.series_release import select_pending
 from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, SeriesContext, TaskContext, TaskResult
 from feedback_etl.pipeline.worker import Secrets, create_processor, release_part, run_task, run_task_with, write_part
@@ -36,6 +36,7 @@ from feedback_etl.privacy.keys import get_key_id
 from feedback_etl.records.layout import parse_part_number
 from feedback_etl.records.manifest import DataFile
 from feedback_etl.results import ExportReport
+from feedback_etl.storage.errors import explain_write_errors
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ def export_partitions(request: ExportRequest, partitions: FeedbackPartitions, in
         tasks = (PartTask(context, n, partitions.query_of(span)) for n, span in enumerate(partitions.ranges))
         processor, written = _collect(request, run(tasks), partitions.total)
         report = _finish(request, _Execution(export, context, run), processor, written, partitions)
-    report.advice = suggest(request, partitions)
+    report.advice = suggest_improvement(request, partitions)
     return report
 
 
@@ -96,7 +97,7 @@ def export_stream(selection: ReadRequest, request: ExportRequest) -> ExportRepor
             processor, written = _collect(request, results)
             execution = _Execution(export, context, _release_here(request))
             report = _finish(request, execution, processor, written, stream)
-        report.advice = suggest(request, stream)
+        report.advice = suggest_improvement(request, stream)
     return report
 
 
@@ -147,15 +148,16 @@ def _finish(
 ) -> ExportReport:
     """Check the limits, release the rows of large enough equivalence classes, and publish the parts."""
     export, context, _ = execution
-    spooled = read_spooled_rows(request, written.spooled)
-    publication = plan_publication(request, source, processor, select_pending(request), spooled)
-    if publication.series is not None:
-        results = write_series_parts(request, export.stem, written.spooled, publication.series)
-    else:
-        results = _release(request, execution, publication, written.spooled)
-    with closing(results):
-        for result in results:
-            written.add(result)
+    spooled = read_spooled_rows(request.storage, written.spooled)
+    with explain_write_errors(request.storage):
+        publication = plan_publication(request, source, processor, select_pending(request), spooled)
+        if publication.series is not None:
+            results = write_series_parts(request, export.stem, written.spooled, publication.series)
+        else:
+            results = _release(request, execution, publication, written.spooled)
+        with closing(results):
+            for result in results:
+                written.add(result)
     if context.series is not None and context.series.earlier is not None:
         written.files.append(context.series.earlier)
     report = processor.build_report(request.selection.window, publication.excluded, written.escaped_texts)
