@@ -174,7 +174,7 @@ class TestCounter:
         assert (counts.values, len(counts.digests)) == (200_000, 4_096)
         assert 190_000 < counts.distinct < 210_000
 
-    @settings(max_examples=30)
+    @settings(max_examples=20)
     @given(st.lists(st.lists(st.none() | st.sampled_from(["a", "b", "a@b.cd", "www.x.yz"]), max_size=5), max_size=4))
     def test_counts_of_parts_add_up(self, parts: list[list[str | None]]) -> None:
         """In any division, with nulls and without rows."""

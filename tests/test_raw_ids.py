@@ -1,5 +1,6 @@
 """Ids that a query renames: found by their values, and refused unless they are pseudonymised."""
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,13 @@ import polars as pl
 import pytest
 from databases import Database
 from folders import exported_from_url, people
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
 from feedback_etl.errors import ValidationError
 from feedback_etl.privacy.raw_ids import IdCounts, contains_own_id, count_ids
 from feedback_etl.schema.column_types import ExtraColumn
+from feedback_etl.schema.model import RAW_IDS
 
 QUERY = """
 SELECT f.id AS feedback_id, f.user_id + {offset} AS user_id, f.analysis_id, {item} AS recommendation_id,
@@ -103,8 +107,52 @@ def test_uuid_is_found_in_any_spelling() -> None:
     ids = ["550e8400-e29b-41d4-a716-446655440000"] * 4
     texts = [ids[0], ids[0].upper(), f"{{{ids[0].replace('-', '')}}}", "550e8400"]
     rows = pl.DataFrame({"user_id": ids, "x": texts})
-    counts = count_ids(rows, {"x": (("user_id",), True)}, lambda ids: ids.unique().to_list())
+    counts = count_ids(rows, {"x": (("user_id",), True)}, {"x": rows["x"]}, lambda ids: ids.unique().to_list())
     assert counts == {"x": IdCounts({"user_id": 3}, {"user_id": 3}, frozenset(ids))}
+
+
+IDS = ["1234567", "7", "-42", "USER-000_123", "ab-cd-ef-12345", "550e8400-e29b-41d4-a716-446655440000"]
+IDS += ["\u03a3\u039f\u03a6\u039f\u03a3-\u0391\u0392", "2025-01-02 00:00:00.000000 UTC", "ID---9---"]
+IN_TEXT = ["{}", "x {}", "a,{},b", "00{}.0", "({})-{}", "{} 8", "no id", "{} " + "long " * 50, "1234", ""]
+
+
+@settings(max_examples=40, phases=[Phase.generate])  # a failure has hundreds of shorter forms
+@given(st.data(), st.booleans())
+def test_rows_that_are_not_compared_contain_no_id(data: st.DataObject, has_numbers: bool) -> None:
+    """The counts are those of a comparison of all rows, whatever the form of ids and texts."""
+    known = [1234567, 7, -42, 100123, 0] if has_numbers else IDS
+    own = st.sampled_from(known)
+    text = st.builds(
+        lambda form, value, case: case(form.replace("{}", str(value))),
+        st.sampled_from(IN_TEXT),
+        own,
+        st.sampled_from([str, str.upper, str.lower, lambda text: text.replace("-", ""), lambda text: "\u0130" + text]),
+    )
+    number = st.sampled_from([7, 42, -7, 1234567, None])
+    columns: list[tuple[str, Any, Any]] = [
+        *((name, text | st.none(), pl.String) for name in ("x", "y", "item")),
+        ("tags", st.lists(text, max_size=2) | st.none(), pl.List(pl.String)),
+        *(("number", number, pl.Float64), ("whole", number, pl.Int64)),
+        ("time", st.sampled_from([datetime(2025, 1, 2), datetime(1970, 1, 1)]), pl.Datetime("us", "UTC")),
+        *((name, own, pl.Int64 if has_numbers else pl.String) for name in RAW_IDS),
+    ]
+    drawn = data.draw(st.lists(st.tuples(*(values for _, values, _ in columns)), min_size=1, max_size=16))
+    rows = pl.DataFrame(drawn, schema={name: dtype for name, _, dtype in columns}, orient="row")
+    values = {name: (rows[name].explode() if name == "tags" else rows[name]).unique() for name, _, _ in columns}
+    inspected = {
+        name: (("user_id",) if name == "item" else RAW_IDS, name in ("x", "y", "tags")) for name, _, _ in columns[:-3]
+    }
+    expected: dict[str, IdCounts] = {}
+    for column, (names, is_searched) in inspected.items():
+        for name in names:
+            types = rows.schema[column], rows.schema[name]
+            is_id = contains_own_id(column, types[0], name, types[1], is_searched=is_searched)
+            ids = rows.filter(is_id)[name].cast(pl.String).to_list()
+            long = sum(len(value) >= 6 for value in ids)
+            if ids:
+                added = IdCounts({name: len(ids)}, {name: long}, frozenset(ids))
+                expected[column] = expected.get(column, IdCounts()).merge(added)
+    assert count_ids(rows, inspected, values, lambda ids: ids.unique().to_list()) == expected
 
 
 def test_default_tables_are_exported_as_they_are(app: Database, tmp_path: Path) -> None:

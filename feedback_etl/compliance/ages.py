@@ -9,7 +9,7 @@ from feedback_etl.compliance.context import CheckContext
 from feedback_etl.compliance.data_files import ExportContents, find_problems
 from feedback_etl.compliance.item import ChecklistItem, Finding, build_item
 from feedback_etl.options.privacy import MIN_RANGE_YEARS
-from feedback_etl.privacy.birth_dates import AgeCounts, count_ages, extract_number
+from feedback_etl.privacy.birth_dates import AgeCounts, extract_number, find_ages
 from feedback_etl.schema.feedback_columns import find_narrow_ranges
 from feedback_etl.transform.age_hierarchy import exported_age_ranges
 
@@ -79,7 +79,8 @@ def _find_age_columns(export: ExportContents) -> _AgeColumns:
         values = export.texts.get(name)
         if values is None or values.is_empty() or role == "identifier" or kind == "boolean":
             continue
-        counts = AgeCounts(*values.to_frame().select(**count_ages(name, values.dtype, year)).row(0))
+        kinds = find_ages(name, values.dtype, year).values()
+        counts = AgeCounts(*values.to_frame().select(is_kind.sum() for is_kind in kinds).row(0))
         numbers = values.to_frame().select(extract_number(pl.col(name))).to_series().drop_nulls()
         if counts.find_problems(name, len(values)):
             columns.certain.append(name)

@@ -74,10 +74,11 @@ class AgeCounts(NamedTuple):
         return []
 
 
-def count_ages(column: str, dtype: pl.DataType, year: int) -> dict[str, pl.Expr]:
-    """Return, by the fields of `AgeCounts`, the expressions that count them in a column in this year."""
+def find_ages(column: str, dtype: pl.DataType, year: int) -> dict[str, pl.Expr]:
+    """Return, by the fields of `AgeCounts`, the expressions that are true for such values in this year."""
     value, text = pl.col(column), pl.col(column).cast(pl.String)
     years = value.dt.year() if dtype.is_temporal() else extract_year(text)
-    numbers = value if dtype.is_numeric() else extract_number(text)
     births = years.is_between(year - MAX_YEARS, year - MIN_YEARS)
-    return {"dates": years.is_not_null().sum(), "births": births.sum(), "numbers": numbers.is_not_null().sum()}
+    numbers = value if dtype.is_numeric() else extract_number(text)
+    is_number = pl.lit(value=False) if dtype.is_temporal() else numbers.is_not_null()
+    return {"dates": years.is_not_null(), "births": births, "numbers": is_number}

@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 import polars as pl
 
 from feedback_etl.errors import ValidationError
-from feedback_etl.privacy.birth_dates import AgeCounts, count_ages
+from feedback_etl.privacy.birth_dates import AgeCounts, find_ages
 from feedback_etl.privacy.contact_details import find_contact_details
 from feedback_etl.privacy.keys import Key, sign_column
 from feedback_etl.privacy.raw_ids import MIN_DISTINCT_IDS, IdCounts, count_ids
@@ -128,14 +128,15 @@ class ColumnInspector:
         if not self._counts:
             return
         rows = pairs.select(*self._counts).hstack(ids)
-        ids_by_column, ages_by_column = self._count_ids(rows), self._count_ages(rows)
-        for name in self._counts:
+        values = {name: _count_values(rows[name]) for name in self._counts}
+        ids_by_column = self._count_ids(rows, values)
+        for name, distinct in values.items():
             counts = ColumnCounts(
                 rows.height - rows[name].null_count(),
-                self._count_contacts(rows[name]) if name in self._labels else {},
-                self._digest(rows[name]) if name in self._texts else (),
+                self._count_contacts(name, distinct) if name in self._labels else {},
+                self._digest(distinct["value"]) if name in self._texts else (),
                 ids_by_column.get(name, IdCounts()),
-                ages_by_column.get(name, AgeCounts()),
+                self._count_ages(distinct) if name in self._dated else AgeCounts(),
             )
             self._counts[name] = self._counts[name].merge(counts)
 
@@ -188,27 +189,21 @@ class ColumnInspector:
                 "export without --items)."
             )
 
-    def _count_contacts(self, texts: pl.Series) -> dict[str, int]:
+    def _count_contacts(self, name: str, distinct: pl.DataFrame) -> dict[str, int]:
         """Count contact details; texts that are known to have none are not searched again."""
-        values = texts.explode() if isinstance(texts.dtype, pl.List) else texts
-        known, kinds = self._known.get(texts.name), self._labels[texts.name]
-        distinct = values.unique().drop_nulls().alias("text")
-        new = distinct if known is None else distinct.filter(~distinct.is_in(known.implode()))
+        known, kinds = self._known.get(name), self._labels[name]
+        new = distinct if known is None else distinct.filter(~pl.col("value").is_in(known.implode()))
         if new.is_empty():
             return {}
         details = {
             kind: has_detail
-            for kind, has_detail in find_contact_details("text").items()
+            for kind, has_detail in find_contact_details("value").items()
             if kinds is None or kind in kinds
         }
-        inspected = new.to_frame().with_columns(**details)
-        clean = inspected.filter(~pl.any_horizontal(*details))["text"]
-        known = clean if known is None else pl.concat([known, clean])
-        self._known[texts.name] = known.head(_MAX_KNOWN)
-        if clean.len() == new.len():
-            return {}
-        rows = values.alias("text").to_frame().join(inspected.filter(pl.any_horizontal(*details)), on="text")
-        return dict(rows.select(pl.col(kind).sum() for kind in details).row(0, named=True))
+        inspected = new.with_columns(**details)
+        clean = inspected.filter(~pl.any_horizontal(*details))["value"]
+        self._known[name] = (clean if known is None else pl.concat([known, clean])).head(_MAX_KNOWN)
+        return _count_rows(inspected, {kind: pl.col(kind) for kind in details}) if clean.len() < new.height else {}
 
     def _digest(self, texts: pl.Series) -> list[str]:
         digest = sign_column(pl.col(texts.name), "free text", self._key).str.slice(0, _DIGEST_LENGTH)
@@ -216,15 +211,26 @@ class ColumnInspector:
         digests: list[str] = distinct.select(digest.unique().sort().head(_MAX_DIGESTS)).to_series().to_list()
         return digests
 
-    def _count_ids(self, rows: pl.DataFrame) -> dict[str, IdCounts]:
+    def _count_ids(self, rows: pl.DataFrame, values: Mapping[str, pl.DataFrame]) -> dict[str, IdCounts]:
         columns = {name: (ids, name in self._searched) for name, ids in self._with_ids.items()}
-        return count_ids(rows, columns, lambda ids: self._digest(ids)[:MIN_DISTINCT_IDS])
+        distinct = {name: values[name]["value"] for name in columns}
+        return count_ids(rows, columns, distinct, lambda ids: self._digest(ids)[:MIN_DISTINCT_IDS])
 
-    def _count_ages(self, rows: pl.DataFrame) -> dict[str, AgeCounts]:
-        return {
-            name: AgeCounts(*rows.select(**count_ages(name, rows.schema[name], self._year)).row(0))
-            for name in self._dated
-        }
+    def _count_ages(self, distinct: pl.DataFrame) -> AgeCounts:
+        kinds = find_ages("value", distinct.schema["value"], self._year)
+        return AgeCounts(**_count_rows(distinct, kinds))
+
+
+def _count_values(column: pl.Series) -> pl.DataFrame:
+    """Return the distinct values (of a list: elements) and the number of `rows` of each; nulls are left out."""
+    values = column.explode() if isinstance(column.dtype, pl.List) else column
+    return values.alias("value").drop_nulls().value_counts(name="rows")
+
+
+def _count_rows(distinct: pl.DataFrame, kinds: Mapping[str, pl.Expr]) -> dict[str, int]:
+    """Return the number of rows of distinct values of some kinds."""
+    counts = distinct.select(pl.col("rows").filter(is_kind).sum().alias(kind) for kind, is_kind in kinds.items())
+    return counts.row(0, named=True)
 
 
 def _join(problems: Mapping[str, list[str]]) -> str:

@@ -1,13 +1,19 @@
 """Ids of a row in its own columns: an id that a query renames would undo the pseudonyms."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Self
 
 import polars as pl
 
-MIN_ID_LENGTH = 6
-"""Characters; shorter ids occur in columns and texts by chance."""
+from feedback_etl.privacy.id_traces import (
+    MIN_ID_LENGTH,
+    compact,
+    describe_ids,
+    extract_number,
+    find_traces,
+    split_elements,
+)
 
 MIN_DISTINCT_IDS = 3
 """Different ids that make a coincidence of short ones unlikely."""
@@ -15,8 +21,11 @@ MIN_DISTINCT_IDS = 3
 _MAX_SHORT, _MAX_LONG = 0.5, 0.001
 """Shares of the values of a column from which they count as ids: of short ids, and of long ones."""
 
-_NUMBER = r"^\D*?0*([1-9]\d*)(?:\.0+)?\D*$"
-_SEPARATORS = r"[^\p{L}\p{N}]+"
+_DECIMAL, _TIME = r"^[+-]?[\d.]+$", r"^[+-]?\d+[-:]\d\d[-:]\d\d"
+"""The text of a number, and the beginning of that of a date or time."""
+
+Columns = Mapping[str, tuple[Sequence[str], bool]]
+"""The names of the ids to find, and whether they are also found within a text, by column."""
 
 
 class IdCounts(NamedTuple):
@@ -52,32 +61,74 @@ class IdCounts(NamedTuple):
 
 def count_ids(
     rows: pl.DataFrame,
-    columns: Mapping[str, tuple[Sequence[str], bool]],
+    columns: Columns,
+    values: Mapping[str, pl.Series],
     digest: Callable[[pl.Series], Sequence[str]],
 ) -> dict[str, IdCounts]:
     """Count the values that are an id of their row, by column; columns without any are left out.
 
     Args:
         rows: Training pairs with their raw ids.
-        columns: The names of the ids to find, and whether texts are searched, by column.
+        columns: The columns to inspect, and the ids to find.
+        values: The distinct texts, or elements of lists, by column; those of other columns are not used.
         digest: Return the smallest digests of ids.
     """
-    matches = {
-        (column, name): contains_own_id(column, rows.schema[column], name, rows.schema[name], is_searched=is_searched)
-        for column, (names, is_searched) in columns.items()
-        for name in names
-    }
-    if not matches:
-        return {}
-    counts = rows.select(is_id.sum().alias(f"{column} {name}") for (column, name), is_id in matches.items())
+    texts = {name: ids for name, ids in columns.items() if isinstance(rows.schema[name], pl.String | pl.List)}
+    others = {name: ids for name, ids in columns.items() if name not in texts}
     result: dict[str, IdCounts] = {}
-    for ((column, name), is_id), count in zip(matches.items(), counts.row(0), strict=True):
-        if count:
-            ids = rows.filter(is_id)[name].cast(pl.String)
+    for column, name, ids in [*_find_in_rows(rows, others), *_find_in_texts(rows, texts, values)]:
+        if not ids.is_empty():
             long = int((ids.str.len_chars() >= MIN_ID_LENGTH).sum())
-            added = IdCounts({name: count}, {name: long}, frozenset(digest(ids)))
+            added = IdCounts({name: ids.len()}, {name: long}, frozenset(digest(ids)))
             result[column] = result.get(column, IdCounts()).merge(added)
     return result
+
+
+def _find_in_rows(rows: pl.DataFrame, columns: Columns) -> Iterator[tuple[str, str, pl.Series]]:
+    """Yield each column, the name of an id, and the ids that the column contains in their row."""
+    pairs = [
+        (column, name, is_searched)
+        for column, (names, is_searched) in columns.items()
+        for name in names
+        if _are_comparable(rows.schema[column], rows[name])
+    ]
+    found = rows.select(
+        pl.col(name)
+        .filter(contains_own_id(column, rows.schema[column], name, rows.schema[name], is_searched=is_searched))
+        .cast(pl.String)
+        .implode()
+        .alias(f"{column} {name}")
+        for column, name, is_searched in pairs
+    )
+    yield from ((column, name, found.item(0, f"{column} {name}")) for column, name, _ in pairs)
+
+
+def _are_comparable(dtype: pl.DataType, ids: pl.Series) -> bool:
+    """Return whether values can equal ids: a number or a time only equals texts that look like one."""
+    if ids.dtype != pl.String or not (dtype.is_numeric() or dtype.is_temporal()):
+        return True
+    return bool(ids.str.contains(_TIME if dtype.is_temporal() else _DECIMAL).any())
+
+
+def _find_in_texts(
+    rows: pl.DataFrame, columns: Columns, values: Mapping[str, pl.Series]
+) -> Iterator[tuple[str, str, pl.Series]]:
+    """Yield the same as `_find_in_rows` for columns of texts and lists, but compare few rows; see `id_traces`."""
+    searched = [
+        column for column, (_, is_searched) in columns.items() if is_searched and rows.schema[column] == pl.String
+    ]
+    texts = {column: values[column] for column in columns}
+    names = dict.fromkeys(name for names, _ in columns.values() for name in names)
+    traces = {id_type: find_traces(texts, searched, id_type) for id_type in {rows.schema[name] for name in names}}
+    for name in names:
+        inspected = [column for column, (names, _) in columns.items() if name in names]
+        may_be_in, ids = traces[rows.schema[name]].may_be_in, describe_ids(rows[name])
+        is_near = ids.select(may_be_in(inspected)).to_series()
+        near, ids = rows.filter(is_near), ids.filter(is_near)
+        for column in () if near.is_empty() else inspected:
+            part = near.filter(ids.select(may_be_in([column])).to_series())
+            if not part.is_empty():
+                yield from _find_in_rows(part, {column: ((name,), columns[column][1])})
 
 
 def contains_own_id(column: str, dtype: pl.DataType, name: str, id_type: pl.DataType, *, is_searched: bool) -> pl.Expr:
@@ -102,9 +153,8 @@ def contains_own_id(column: str, dtype: pl.DataType, name: str, id_type: pl.Data
         value = pl.when(value == value.floor()).then(value).cast(pl.Int64, strict=False)
     is_id = value.cast(id_type, strict=False) == own if id_type.is_integer() else value.cast(pl.String) == own
     if is_searched and dtype == pl.String:
-        compact, own_compact = (part.str.to_lowercase().str.replace_all(_SEPARATORS, "") for part in (value, text))
-        is_long = own_compact.str.len_chars() >= MIN_ID_LENGTH
-        is_id |= value.str.extract(_NUMBER) == text
-        is_id |= value.str.split(",").list.contains(text)
-        is_id |= is_long & compact.str.contains(own_compact, literal=True)
+        is_id |= extract_number(value) == text
+        is_id |= split_elements(value).list.contains(text)
+        is_long = compact(text).str.len_chars() >= MIN_ID_LENGTH
+        is_id |= is_long & compact(value).str.contains(compact(text), literal=True)
     return is_id.fill_null(value=False)
