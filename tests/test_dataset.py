@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -571,21 +572,27 @@ class TestConversions:
     def test_globs_of_other_programs_find_the_pairs_alone(
         self, sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """All files below the folder whose names end with `.csv`: no list of rejected rows."""
+        """By the documented pattern: no item rows, which are in CSV too, and no list of rejected rows."""
         import datasets
         import duckdb
 
         monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
-        sqlite_database.fill(**people(3, each=4))
-        report = exported(sqlite_database, tmp_path / "exports")
+        rows = people(3, each=4)
+        rows["feedbacks"][0]["product_ratings"] = '{"a": 3}'
+        sqlite_database.fill(**rows)
+        report = exported(sqlite_database, tmp_path / "exports", items="product_ratings")
         assert Path(report.rejected_filename).read_text().startswith("feedback_id,analysis_hash,reasons\n")
-        pattern = f"{tmp_path}/exports/**/*.csv"
+        assert list((tmp_path / "exports").rglob("*_items.csv"))
+        names = re.findall(r"(?:FROM '|data_files=\")ml/by_person/([^'\"]+)", TRAINING_DOCS.read_text())
+        assert len(names) == 2
+        (name,) = {*names}
+        pattern = f"{tmp_path}/exports/{name}"
         loaded = datasets.load_dataset("csv", data_files=pattern, cache_dir=str(tmp_path / "cache"))
         counts = [
             loaded["train"].num_rows,
             duckdb.connect().execute(f"SELECT count(*) FROM '{pattern}'").fetchall()[0][0],
             pl.read_csv(pattern).height,
-            sum(pl.read_csv(path).height for path in (tmp_path / "exports").rglob("*.csv")),
+            sum(pl.read_csv(path).height for path in (tmp_path / "exports").glob(name)),
         ]
         assert counts == 4 * [report.exported_records]
 

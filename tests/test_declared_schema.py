@@ -295,6 +295,15 @@ def test_id_of_the_joined_person_is_refused(app: str) -> None:
         export(app)
 
 
+@pytest.mark.parametrize("item", ["user_id", "Analysis_ID", "feedback_id", "Person", "no"])
+def test_id_is_no_item_of_a_table(app: str, item: str) -> None:
+    """By the name of a raw column, and of a column of the source."""
+    table = f"table = 'marks'\non = {{ no = 'answer' }}\nitem = '{item}'\nrating = 'mark'\nmin = 1\nmax = 5"
+    declare(f"{COURSES}[items.marks]\n{table}")
+    with pytest.raises(UsageError, match=f"would export {item} as the item"):
+        export(app, items="marks")
+
+
 def test_pseudonym_of_a_person_is_exported(app: str) -> None:
     declare(f"{COURSES}[columns.who]\ncolumn = 'person'\nrole = 'identifier'\ntype = 'integer'")
     assert export(app).exported_records == 3

@@ -16,7 +16,7 @@ QUERY = """
 SELECT f.id AS feedback_id, f.user_id + {offset} AS user_id, f.analysis_id, {item} AS recommendation_id,
        f.helpful_rating, f.product_satisfaction, f.routine_completion_pct, f.would_recommend,
        {conditions} AS conditions_analyzed, '[]' AS rules_applied, {timeframe} AS timeframe,
-       CAST(NULL AS INTEGER) AS age, f.created_at, {extra} AS extra
+       CAST(NULL AS INTEGER) AS age, f.created_at, {extra} AS extra{rated}
 FROM recommendation_feedbacks f
 """
 TEXT, INTEGER, NUMBER = (ExtraColumn("extra", "quasi_identifier", kind) for kind in ("text", "integer", "number"))
@@ -32,8 +32,10 @@ def app(sqlite_database: Database) -> Database:
 
 def export(app: Database, folder: Path, column: ExtraColumn = TEXT, offset: int = LONG, **columns: str) -> Any:
     usual = {"item": "'rec_1'", "conditions": "'[]'", "timeframe": "'2_weeks'", "extra": "'AT'"}
-    query = QUERY.format(offset=offset, **(usual | columns))
-    return exported_from_url(app, folder, query=query, extra_columns=[column], max_rejected=1)
+    rated = f", {columns['rated']} AS product_ratings" if "rated" in columns else ""
+    query = QUERY.format(offset=offset, **(usual | columns | {"rated": rated}))
+    items = "product_ratings" if "rated" in columns else None
+    return exported_from_url(app, folder, query=query, extra_columns=[column], max_rejected=1, items=items)
 
 
 @pytest.mark.parametrize(
@@ -125,3 +127,26 @@ def test_contact_details_in_lists_and_items_are_refused(
 ) -> None:
     with pytest.raises(ValidationError, match=rf"\(of the texts in {name} in \d+\)"):
         export(app, tmp_path, TEXT, LONG, **{where: expression})
+
+
+@pytest.mark.parametrize(
+    ("items", "offset", "message"),
+    [
+        ("CASE f.id WHEN 101 THEN f.user_id + 1000000 ELSE 'a' END", LONG, r"1 of \d+ contain the user_id of"),
+        ("f.id", SHORT, r"\d+ of \d+ contain the feedback_id of"),
+        ("'user' || f.user_id || '@example.org'", SHORT, r"e-mail addresses are in \d+"),
+    ],
+)
+def test_rated_items_are_inspected(app: Database, tmp_path: Path, items: str, offset: int, message: str) -> None:
+    """Beside others in their map, and in few feedbacks that rate any; the message contains none."""
+    map_ = f"""'{{"b": 4, "' || ({items}) || '": 5}}'"""
+    few = f"CASE WHEN f.user_id < 5 THEN {map_} ELSE '{{}}' END"
+    with pytest.raises(ValidationError, match=rf"in rated items, {message}") as caught:
+        export(app, tmp_path, TEXT, offset, rated=few)
+    assert "export without --items" in str(caught.value)
+    assert not {"1000001", "101", "example.org"} & {*str(caught.value).split()}
+    assert not list(tmp_path.glob("feedback_training_*"))
+
+
+def test_items_that_are_no_ids_are_exported(app: Database, tmp_path: Path) -> None:
+    assert export(app, tmp_path, rated="""'{"SKU: ' || f.id || '": 4}'""").exported_items

@@ -53,7 +53,7 @@ def read_files(files: list[Path], *, numeric: Iterable[str], schema: "FeedbackSc
     exports = [manifest.run if (manifest := manifests[path]) else path for path in paths]
     schemas = [manifest.schema if manifest else schema for manifest in manifests.values()]
     key = schemas[-1].pair_key
-    is_found = all({*key} <= {*frame.columns} for frame in frames) and all(each.has_whole_key for each in schemas)
+    is_found = all({*key} <= {*frame.columns} for frame in frames) and all(own.has_whole_key for own in schemas)
     table = _join_exports(frames, exports, key if is_found else ())
     repeated = sum(frame.height for frame in frames) - table.height if is_found or len({*exports}) == 1 else None
     return JoinedFiles(_convert_numbers(table, numeric), repeated, _links_rows(frames, exports, manifests.values()))

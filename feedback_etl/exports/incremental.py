@@ -205,10 +205,7 @@ class IncrementalState(NamedTuple):
             storage.delete(*(file.path for link in self.links for file in link.files if file.kind in STATE_KINDS))
 
     def count_late(self, counts: list[int]) -> int:
-        """Return by how many rows the windows that are not read again have grown.
-
-        So many rows arrived late at least: deleted rows offset others of their window.
-        """
+        """Return how many rows arrived late at least: the growth of windows not read again, less deleted rows."""
         return sum(max(0, now - then.rows) for now, then in zip(counts, self.counted, strict=False))
 
     @property

@@ -91,7 +91,7 @@ class PruneResult(NamedTuple):
         exports: The manifests of the exports whose files are gone.
         kept: Those whose files still exist.
         unmanaged: Files without a manifest, which nothing removes.
-        pending_rows: Rows that were waiting for k people, and are gone.
+        pending_rows: Rows that were pending for k people, and are gone.
     """
 
     exports: list[Manifest]

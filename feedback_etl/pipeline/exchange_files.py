@@ -1,7 +1,7 @@
 """Files by which the coordinator and the workers of an export exchange rows until its commit."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import polars as pl
@@ -9,7 +9,7 @@ import polars as pl
 from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.part_writer import PartWriter
-from feedback_etl.records.layout import earlier_seen_rows_path, small_classes_path
+from feedback_etl.records.layout import earlier_seen_rows_path, parse_part_number, small_classes_path
 from feedback_etl.records.manifest import DataFile
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.posix import hash_file
@@ -40,6 +40,13 @@ def open_spooled_part(storage: Storage, spooled: DataFile) -> Iterator[Iterator[
         file = stack.enter_context(pa.OSFile(str(path)))
         stream = stack.enter_context(pa.ipc.open_stream(file))
         yield (pl.DataFrame(batch) for batch in stream)
+
+
+def read_spooled_rows(storage: Storage, spooled: Sequence[DataFile]) -> Iterator[pl.DataFrame]:
+    """Yield the spooled rows of all parts in order."""
+    for file in sorted(spooled, key=lambda file: parse_part_number(file.path)):
+        with open_spooled_part(storage, file) as frames:
+            yield from frames
 
 
 def write_small_classes(storage: Storage, stem: str, changes: pl.DataFrame) -> None:

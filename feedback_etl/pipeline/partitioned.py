@@ -24,11 +24,11 @@ from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.pipeline.backfill import create_seen_rows
 from feedback_etl.pipeline.batch_processor import BatchProcessor
 from feedback_etl.pipeline.commit import Publication, commit_export, plan_publication, suggest
-from feedback_etl.pipeline.exchange_files import write_earlier_seen_rows, write_small_classes
+from feedback_etl.pipeline.exchange_files import read_spooled_rows, write_earlier_seen_rows, write_small_classes
 from feedback_etl.pipeline.recipient_parts import write_recipient_parts
 from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.scheduler import MAX_TASKS_IN_FLIGHT, run_tasks
-from feedback_etl.pipeline.series_parts import read_spooled_rows, write_series_parts
+from feedback_etl.pipeline.series_parts import write_series_parts
 from feedback_etl.pipeline.series_release import select_pending
 from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, SeriesContext, TaskContext, TaskResult
 from feedback_etl.pipeline.worker import Secrets, create_processor, release_part, run_task, run_task_with, write_part
@@ -147,7 +147,7 @@ def _finish(
 ) -> ExportReport:
     """Check the limits, release the rows of large enough equivalence classes, and publish the parts."""
     export, context, _ = execution
-    spooled = read_spooled_rows(request, written.spooled)
+    spooled = read_spooled_rows(request.storage, written.spooled)
     publication = plan_publication(request, source, processor, select_pending(request), spooled)
     if publication.series is not None:
         results = write_series_parts(request, export.stem, written.spooled, publication.series)

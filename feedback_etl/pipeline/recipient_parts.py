@@ -6,12 +6,12 @@ import polars as pl
 
 from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.exports.part_writer import PartWriter
-from feedback_etl.pipeline.exchange_files import open_spooled_part
+from feedback_etl.pipeline.exchange_files import read_spooled_rows
 from feedback_etl.pipeline.release import release_pairs
 from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.tasks import TaskResult
 from feedback_etl.privacy.sharing import RowPseudonyms
-from feedback_etl.records.layout import parse_part_number, part_path, state_part_path
+from feedback_etl.records.layout import part_path, state_part_path
 from feedback_etl.records.manifest import DataFile
 
 
@@ -23,7 +23,8 @@ def write_recipient_parts(
     Parts in the order of time would give the time of a row to the range of its part.
     """
     storage, form = request.storage, request.output.file_format
-    frames = _read_spooled(request, spooled, changes)
+    options = request.transform_options
+    frames = (release_pairs(frame, changes, options) for frame in read_spooled_rows(storage, spooled))
     rows = sum(file.rows for file in spooled)
     for number, (part, linked) in enumerate(pseudonyms.prepare(frames, rows)):
         with (
@@ -34,9 +35,3 @@ def write_recipient_parts(
             links.append(linked)
             files = [*links.publish("links"), *pairs.publish("pairs")]
             yield TaskResult(number, files, None, escaped_texts=pairs.escaped_texts)
-
-
-def _read_spooled(request: ExportRequest, spooled: Sequence[DataFile], changes: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    for file in sorted(spooled, key=lambda file: parse_part_number(file.path)):
-        with open_spooled_part(request.storage, file) as frames:
-            yield from (release_pairs(frame, changes, request.transform_options) for frame in frames)

@@ -1,8 +1,6 @@
 """Write the parts of an incremental export with k: the coordinator decides which spooled rows are released."""
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
-
-import polars as pl
+from collections.abc import Generator, Iterable, Sequence
 
 from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.exports.part_writer import PartWriter
@@ -13,13 +11,6 @@ from feedback_etl.pipeline.tasks import TaskResult
 from feedback_etl.privacy.series_rows import SeriesMembers
 from feedback_etl.records.layout import parse_part_number, part_path, state_part_path
 from feedback_etl.records.manifest import DataFile
-
-
-def read_spooled_rows(request: ExportRequest, spooled: Sequence[DataFile]) -> Iterator[pl.DataFrame]:
-    """Yield the spooled rows of all parts in order."""
-    for file in sorted(spooled, key=lambda file: parse_part_number(file.path)):
-        with open_spooled_part(request.storage, file) as frames:
-            yield from frames
 
 
 def write_series_parts(

@@ -67,9 +67,9 @@ class SeriesRelease(NamedTuple):
         if SINCE not in rows.columns:
             rows = rows.with_columns(pl.lit(self.options.now, pl.Datetime("us")).alias(SINCE))
         key = self.members.pair_key
-        pending = select_classes(rows, self.plan.waiting, key or list(dict.fromkeys(policy.quasi_identifiers)))
+        pending = select_classes(rows, self.plan.unreleased, key or list(dict.fromkeys(policy.quasi_identifiers)))
         if key:
-            released = drop_small_classes(rows.drop(SINCE), self.plan.waiting, key)
+            released = drop_small_classes(rows.drop(SINCE), self.plan.unreleased, key)
         else:
             released = apply_changes(rows.drop(SINCE), self.plan.release.changes, policy)
         split = SplitRows(released, pending.filter(pl.col(SINCE) > pl.lit(self.pending_after, pl.Datetime("us"))))

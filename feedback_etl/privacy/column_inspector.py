@@ -16,6 +16,7 @@ from feedback_etl.privacy.keys import Key, sign_column
 from feedback_etl.privacy.raw_ids import MIN_DISTINCT_IDS, IdCounts, count_ids
 from feedback_etl.schema.classic import declared_columns
 from feedback_etl.schema.model import IMAGE_URL, RAW_IDS, FeedbackSchema
+from feedback_etl.transform.items import RATED_ITEMS
 
 MIN_VALUES = 100
 """Fewer values than these are never counted as mostly distinct, since samples of few rows repeat little."""
@@ -111,6 +112,8 @@ class ColumnInspector:
         self._with_ids = dict.fromkeys([*self._dated, *own, *schema.list_names, *wide], RAW_IDS) | dict.fromkeys(
             () if hashes_item else schema.item_columns, ("user_id",)
         )
+        if schema.exported_items:
+            self._labels[RATED_ITEMS], self._with_ids[RATED_ITEMS] = PERSONAL_ITEMS, RAW_IDS
         self._key, self._year = key, year
         if not has_own_query:
             self._texts, self._dated, self._labels, self._with_ids = [], [], {}, {}
@@ -164,7 +167,8 @@ class ColumnInspector:
         if listed := _join(ids):
             yield (
                 f"raw ids would undo the pseudonyms (of the values in {listed}). Declare the column with "
-                'role = "identifier" to pseudonymise them (an item: --hash-recommendation-id), or leave it out.'
+                'role = "identifier" to pseudonymise them (an item: --hash-recommendation-id), or leave it out '
+                "(rated items: export without --items)."
             )
         if listed := _join(ages):
             yield (
@@ -180,7 +184,8 @@ class ColumnInspector:
         if listed := _join({name: problems for name, problems in texts.items() if name not in self._texts}):
             yield (
                 f"a column contains contact or account details (of the texts in {listed}). Correct these texts in the "
-                "database, pseudonymise an item with --hash-recommendation-id, or leave the column out."
+                "database, pseudonymise an item with --hash-recommendation-id, or leave the column out (rated items: "
+                "export without --items)."
             )
 
     def _count_contacts(self, texts: pl.Series) -> dict[str, int]:

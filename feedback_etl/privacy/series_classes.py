@@ -1,10 +1,10 @@
 """Equivalence classes of an incremental series, counted over the rows of all its exports.
 
-A night has few rows, so counted alone most of its equivalence classes are too small. In a series a row leaves once k
-people share its class, be they in this export or in earlier ones. Until then it waits, pseudonymised. Rows that have
-waited for too long are suppressed; or they are generalised, together with other rows that wait.
+A night has few rows, so counted alone most of its equivalence classes are too small. In a series a row is released once
+k people share its class, be they in this export or in earlier ones. Until then it is pending, pseudonymised. Rows that
+were pending for too long are suppressed; or they are generalised, together with other pending rows.
 
-The people of rows that left are remembered as members of their class (`series_rows`), at most as many as `ClassCounter`
+The people of released rows are remembered as members of their class (`series_rows`), at most as many as `ClassCounter`
 counts. Members that were erased, or whose export was pruned, are not counted any more, so a class has at least the
 counted people.
 """
@@ -31,10 +31,10 @@ class SeriesClasses(NamedTuple):
     Attributes:
         policy: Policy of the export.
         new: Classes of the new rows with digests of their people; see `ClassCounter.to_table`.
-        pending: Rows that have waited so far: training pairs with `PERSON` and `SINCE`.
-        members: People of the classes that have left; see `SeriesMembers`.
-        now: Time of the export, from which its rows wait.
-        max_pending: How long rows may wait.
+        pending: Rows that were pending so far: training pairs with `PERSON` and `SINCE`.
+        members: People of the released classes; see `SeriesMembers`.
+        now: Time of the export, from which its rows are pending.
+        max_pending: How long rows may be pending.
     """
 
     policy: KAnonymityPolicy
@@ -58,18 +58,18 @@ class SeriesClasses(NamedTuple):
         return counter
 
     def count_all(self) -> pl.DataFrame:
-        """Count the rows that could leave: the quasi-identifiers, `people` of the whole series, and `rows`."""
+        """Count the rows that could be released: the quasi-identifiers, `people` of the whole series, and `rows`."""
         rows = self.create_counter(among_new=self.new, stored=(self.pending,)).classes()
         people = self.create_counter(among_new=self.new, stored=(self.pending, self.members)).classes()
         return rows.drop("people").join(people.drop("rows"), on=self.names, nulls_equal=True) if rows.height else rows
 
     def count_members(self) -> pl.DataFrame:
-        """Count the people of the classes that have left; none of the rows is of this export."""
+        """Count the people of the released classes; none of the rows is of this export."""
         members = self.create_counter(among_new=self.new.clear(), stored=(self.members,)).classes()
         return members.with_columns(pl.lit(0, members.schema["rows"]).alias("rows"))
 
     def select_expired(self, pending: pl.DataFrame) -> pl.DataFrame:
-        """Return the pending rows that have waited for too long."""
+        """Return the rows that were pending for too long."""
         return pending.filter(pl.col(SINCE) <= self.now - self.max_pending) if pending.height else pending
 
 
@@ -77,16 +77,16 @@ class SeriesPlan(NamedTuple):
     """What happens to the new and the pending rows of a series.
 
     Attributes:
-        release: Classes that do not leave as they are, and all that have left by then, with the people of the series.
-        waiting: Classes whose rows do not leave: they wait, or were suppressed because they have waited for too long.
-            In a series that follows changes, the keys of these rows.
+        release: Classes that are not released as they are, and all released ones, with the people of the series.
+        unreleased: Classes whose rows are pending, or are suppressed because they were pending for too long. In a
+            series that follows changes, the keys of these rows.
         earlier: Rows that were pending before.
         pending: Rows that are pending from now on.
-        is_changed: Whether rows begin or cease to wait.
+        is_changed: Whether rows become pending, or cease to be.
     """
 
     release: ReleasePlan
-    waiting: pl.DataFrame
+    unreleased: pl.DataFrame
     earlier: int
     pending: int
     is_changed: bool
@@ -104,53 +104,54 @@ class SeriesPlan(NamedTuple):
 
 
 def plan_series_release(series: SeriesClasses) -> SeriesPlan:
-    """Plan which rows of a series leave.
+    """Plan which rows of a series are released.
 
     Raises:
-        ValidationError: Rows have waited for too long, and the policy does not allow to suppress them.
+        ValidationError: Rows were pending for too long, and the policy does not allow to suppress them.
     """
     policy, names = series.policy, series.names
     classes = series.count_all()
     is_small = pl.col("people") < (policy.k or 0)
-    waiting, published = classes.filter(is_small), classes.filter(~is_small)
-    changes, measures = waiting, dict[str, Any](scope="series")
+    unreleased, released = classes.filter(is_small), classes.filter(~is_small)
+    changes, measures = unreleased, dict[str, Any](scope="series")
     if policy.generalizes:
-        generalized = _generalize_expired(series, waiting)
+        generalized = _generalize_expired(series, unreleased)
         changes = generalized.select(*names, *map(original, names), IS_DROPPED)
-        leaving = generalized.filter(~pl.col(IS_DROPPED))
-        if published.height or leaving.height:
-            measures["generalization"] = _measure_loss(published, leaving, policy)
-        waiting = generalized.filter(IS_DROPPED).select(*(pl.col(original(name)).alias(name) for name in names), "rows")
-        published = _unite(published, leaving, names)
-    earlier = select_classes(series.pending, waiting, names)
-    waits, suppressed = int(waiting["rows"].sum()), series.select_expired(earlier).height
+        coarser = generalized.filter(~pl.col(IS_DROPPED))
+        if released.height or coarser.height:
+            measures["generalization"] = _measure_loss(released, coarser, policy)
+        dropped = generalized.filter(IS_DROPPED)
+        unreleased = dropped.select(*(pl.col(original(name)).alias(name) for name in names), "rows")
+        released = _unite(released, coarser, names)
+    earlier = select_classes(series.pending, unreleased, names)
+    rows, suppressed = int(unreleased["rows"].sum()), series.select_expired(earlier).height
     if not series.max_pending:
-        suppressed = waits
-    require_allowed(suppressed, int(published["rows"].sum()), policy)
-    left = _unite(published, series.count_members(), names) if published.height else published
+        suppressed = rows
+    require_allowed(suppressed, int(released["rows"].sum()), policy)
+    all_released = _unite(released, series.count_members(), names) if released.height else released
     return SeriesPlan(
-        ReleasePlan(changes, left, suppressed, measures),
-        waiting,
+        ReleasePlan(changes, all_released, suppressed, measures),
+        unreleased,
         series.pending.height,
-        waits - suppressed,
-        is_changed=bool(suppressed) or earlier.height < series.pending.height or waits > earlier.height,
+        rows - suppressed,
+        is_changed=bool(suppressed) or earlier.height < series.pending.height or rows > earlier.height,
     )
 
 
-def _generalize_expired(series: SeriesClasses, waiting: pl.DataFrame) -> pl.DataFrame:
-    """Generalise waiting classes; those leave that contain or join a row that has waited for too long.
+def _generalize_expired(series: SeriesClasses, small: pl.DataFrame) -> pl.DataFrame:
+    """Generalise small classes; those are released that contain or join a row that was pending for too long.
 
-    Only classes that leave now count towards k, so that it holds whoever else leaves later.
+    Only classes that are released now count towards k, so that it holds whatever is released later.
 
     Returns:
-        The waiting classes: the quasi-identifiers as they leave, the original ones and their levels, `rows`, `people`
-        of the class that they join, and `IS_DROPPED` for those that do not leave.
+        The small classes: the quasi-identifiers as they are released, the original ones and their levels, `rows`,
+        `people` of the class that they join, and `IS_DROPPED` for those that are not released.
     """
     names = series.names
-    pending, new = (select_classes(rows, waiting, names) for rows in (series.pending, series.new))
+    pending, new = (select_classes(rows, small, names) for rows in (series.pending, series.new))
     expired = series.select_expired(pending)
-    if waiting.is_empty() or (expired.is_empty() and series.max_pending):
-        return _as_unchanged(waiting, names).with_columns(pl.lit(value=True).alias(IS_DROPPED))
+    if small.is_empty() or (expired.is_empty() and series.max_pending):
+        return _as_unchanged(small, names).with_columns(pl.lit(value=True).alias(IS_DROPPED))
     counter = series.create_counter(among_new=new, stored=(pending,))
     table = ClassTable(counter.table(), series.policy, counter.cap)
     classes = generalize_classes(table, series.policy)
@@ -170,28 +171,28 @@ def _as_unchanged(classes: pl.DataFrame, names: list[str]) -> pl.DataFrame:
     return classes.with_columns(*originals, *(pl.lit(UNCHANGED, pl.Int8).alias(level(name)) for name in names))
 
 
-def _measure_loss(published: pl.DataFrame, leaving: pl.DataFrame, policy: KAnonymityPolicy) -> dict[str, Any]:
+def _measure_loss(released: pl.DataFrame, coarser: pl.DataFrame, policy: KAnonymityPolicy) -> dict[str, Any]:
     """Measure what the rows of this export lose."""
     names = list(dict.fromkeys(policy.quasi_identifiers))
     columns = [*names, "rows", *map(original, names), *map(level, names)]
     classes = pl.concat(
-        [_as_unchanged(published, names).select(columns), leaving.select(columns)], how="vertical_relaxed"
+        [_as_unchanged(released, names).select(columns), coarser.select(columns)], how="vertical_relaxed"
     )
     nothing = pl.repeat(value=False, n=classes.height, eager=True)
     return measure_loss(classes, nothing, policy, classes.select(names).n_unique())
 
 
-def _unite(published: pl.DataFrame, leaving: pl.DataFrame, names: list[str]) -> pl.DataFrame:
+def _unite(classes: pl.DataFrame, others: pl.DataFrame, names: list[str]) -> pl.DataFrame:
     """Return the classes of two frames, whose people may be the same."""
-    frames = [frame.select(*names, "people", "rows") for frame in (published, leaving)]
+    frames = [frame.select(*names, "people", "rows") for frame in (classes, others)]
     people = pl.col("people").max()
     return pl.concat(frames, how="vertical_relaxed").group_by(names).agg(people, pl.col("rows").sum())
 
 
-def require_allowed(suppressed: int, leaving: int, policy: KAnonymityPolicy) -> None:
-    """Refuse to suppress rows that have waited for too long, unless the policy allows it."""
+def require_allowed(suppressed: int, released: int, policy: KAnonymityPolicy) -> None:
+    """Refuse to suppress rows that were pending for too long, unless the policy allows it."""
     limit = "`on_small_class` is fail" if policy.on_small_class == "fail" else ""
-    if suppressed > policy.max_suppressed * (suppressed + leaving):
+    if suppressed > policy.max_suppressed * (suppressed + released):
         limit = f"`max_suppressed` allows {policy.max_suppressed:.10g}"
     if suppressed and limit:
         names = ", ".join(policy.quasi_identifiers)

@@ -1,4 +1,4 @@
-"""Rows of an incremental series with their people: those that wait for k people, and the members of its classes.
+"""Rows of an incremental series with their people: those that are pending, and the members of its classes.
 
 Both are kept for the next export of the series, without ids: rows have the pseudonym of their analysis, by which an
 erasure finds them, and a keyed digest of their person.

@@ -1,8 +1,8 @@
 """Versions of the rows of an incremental series that follows changes: which are released, so that all views have k.
 
 A reader of such a series can take all versions of its rows, or the newest ones only. A new version takes its person out
-of the equivalence class of the version before, which can leave fewer than k people there: then it waits until that
-class has k people without it, or none. All versions together have k as well, since people only join their classes.
+of the equivalence class of the version before, which can leave fewer than k people there: then it is pending until
+that class has k people without it, or none. All versions together have k as well, since people only join their classes.
 """
 
 from collections.abc import Sequence
@@ -28,8 +28,8 @@ class SeriesVersions(NamedTuple):
         candidates: Pending and new rows, as `SeriesMembers.select` returns them, in the order of the file. Those of
             equal `pair_key` have one fate.
         pending: The pending ones with `SINCE`.
-        now: Time of the export, from which its rows wait.
-        max_pending: How long rows may wait.
+        now: Time of the export, from which its rows are pending.
+        max_pending: How long rows may be pending.
     """
 
     policy: KAnonymityPolicy
@@ -62,26 +62,26 @@ def plan_versions(series: SeriesVersions) -> SeriesPlan:
     held = _hold(series)
     released = drop_small_classes(series.candidates, held, series.key)
     earlier = select_classes(series.pending, held, series.key)
-    waits = series.candidates.height - released.height
+    unreleased = series.candidates.height - released.height
     suppressed = earlier.filter(pl.col(SINCE) <= series.now - series.max_pending).height if earlier.height else 0
     if not series.max_pending:
-        suppressed = waits
+        suppressed = unreleased
     require_allowed(suppressed, released.height, series.policy)
     classes = _count_classes(series, released) if released.height else none
     return SeriesPlan(
         ReleasePlan(none, classes, suppressed, {"scope": "series"}),
         held,
         series.pending.height,
-        waits - suppressed,
-        is_changed=bool(suppressed) or earlier.height < series.pending.height or waits > earlier.height,
+        unreleased - suppressed,
+        is_changed=bool(suppressed) or earlier.height < series.pending.height or unreleased > earlier.height,
     )
 
 
 def _hold(series: SeriesVersions) -> pl.DataFrame:
-    """Return the keys of the rows that have to wait.
+    """Return the keys of the rows that are not released.
 
-    Where a class of newest versions would be too small, those wait that would leave it; if there are none, those that
-    would join it. At worst, no version changes.
+    Where a class of newest versions would be too small, those are held that would leave it; if there are none, those
+    that would join it. At worst, no version changes.
     """
     names, key, members = series.names, series.key, series.members
     older = members._replace(rows=members.rows.filter(is_newest(key)) if members.rows.width else members.rows)
@@ -96,10 +96,10 @@ def _hold(series: SeriesVersions) -> pl.DataFrame:
         moved = select_classes(rows.filter(~pl.col(IS_NEWEST)), small, names)
         moved = drop_small_classes(moved, released.select(columns).unique(), columns)
         joined = select_classes(released, drop_small_classes(small, moved.select(names).unique(), names), names)
-        waiting = pl.concat([moved.select(key), joined.select(key)]).unique()
-        if waiting.is_empty():
+        pending = pl.concat([moved.select(key), joined.select(key)]).unique()
+        if pending.is_empty():
             return held
-        held = pl.concat([held, waiting])
+        held = pl.concat([held, pending])
 
 
 def _mark_newest(members: SeriesMembers, key: Sequence[str]) -> pl.DataFrame:

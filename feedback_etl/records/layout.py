@@ -10,8 +10,8 @@
       .feedback_etl/feedback_training_20251025_120000.members    people of its equivalence classes, as digests
       .feedback_etl/feedback_training_20251025_120000.links    the analysis of each row of a shared export
 
-Lists of rejected rows are CSV, and named so that `**/*.csv` finds the pairs and items alone. Exports of earlier
-versions call them `.csv`. A second export of the same second is called `..._1`. While a file is being written it has
+Lists of rejected rows are CSV, and named `.txt` so that `**/*.csv` does not find them. Exports of earlier versions
+call them `.csv`. A second export of the same second is called `..._1`. While a file is being written it has
 the same name with a dot before it and `.tmp` after it.
 
 An export in parts, which several machines have written or an object store contains, has folders instead of files:

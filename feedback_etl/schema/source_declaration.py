@@ -7,6 +7,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from feedback_etl.errors import UsageError
+from feedback_etl.schema.item_declaration import ItemSettings
+from feedback_etl.schema.model import RAW_IDS
 from feedback_etl.schema.source import ElementTable, ItemTable, Join, SourceTable
 
 _CONFIG = ConfigDict(extra="forbid", hide_input_in_errors=True)
@@ -66,6 +68,15 @@ class SourceSettings(BaseModel):
                 raise UsageError(
                     f"[{table}] would export {column} as it is, which [source] names as `{name}`: give it the role "
                     '"identifier" in [columns], or remove it.'
+                )
+
+    def require_no_ids(self, items: Mapping[str, ItemSettings]) -> None:
+        """Raise UsageError if the items of a table are ids, by the names of raw columns or of the source's columns."""
+        ids = {*RAW_IDS, *(column.lower() for name in RAW_IDS if (column := getattr(self, name)) is not None)}
+        for name, settings in items.items():
+            if settings.item is not None and settings.item.lower() in ids:
+                raise UsageError(
+                    f"[items.{name}] would export {settings.item} as the item, which is an id of feedback."
                 )
 
     def to_source(

@@ -62,7 +62,9 @@ def find_active_key(settings: Settings | None = None) -> Key:
 
 
 def find_key(settings: Settings | None = None) -> LocatedKey:
-    """Return the configured key: FEEDBACK_ETL_KEY_FILE, FEEDBACK_ETL_KEY, the setting `key_file`, the user's own.
+    """Return the first configured key, and its location.
+
+    In this order: FEEDBACK_ETL_KEY_FILE, FEEDBACK_ETL_KEY, the setting `key_file`, the file of `default_key_path`.
 
     Raises:
         KeyMissingError: No key is configured.

@@ -168,6 +168,7 @@ class Settings(BaseSettings):
             return
         tables: dict[str, Any] = {"ratings": self.ratings, "lists": self.lists, "columns": self.columns}
         self.source.require_pseudonyms(tables, f"columns.{self.feedback_schema.item}")
+        self.source.require_no_ids(self.items)
 
     @property
     def _source_table(self) -> SourceTable | None:

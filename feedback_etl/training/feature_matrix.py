@@ -33,7 +33,7 @@ _LATE = get_args(LateFeature)
 
 
 class LeakWarning(UserWarning):
-    """Warn that features tell something about the label that is unknown when a recommendation is given."""
+    """Warn of a leak: features depend on the label, and are unknown when a recommendation is given."""
 
 
 @accepts_any_dataframe

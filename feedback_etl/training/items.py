@@ -48,7 +48,7 @@ def scan_items(
         require_unchanged(committed, keys, exports)
     with_items = [export.with_kind("items") for export in committed if export.manifest.all("items")]
     _require_one_kind(with_items)
-    current = [export for export in (refresh(each, verify=verify, kind="items") for each in with_items) if export]
+    current = [export for export in (refresh(export, verify=verify, kind="items") for export in with_items) if export]
     current = [export for export in current if export.files]
     if not current:
         raise ExportFileError(f"{exports} contains no item rows; `feedback-etl export --items NAME` creates them.")

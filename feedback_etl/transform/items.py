@@ -17,7 +17,7 @@ from feedback_etl.transform.json_lists import JSON_STRING, NULL_OR_EMPTY, SPACE
 ITEM, RATING = "item", "rating"
 """The columns of item rows, beside the pseudonyms and the time of the feedback."""
 
-_ITEMS, _RATINGS = "rated items", "ratings of items"
+RATED_ITEMS, _RATINGS = "rated items", "ratings of items"
 """The columns of training pairs that carry items."""
 
 _NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
@@ -88,20 +88,21 @@ def add_items(pairs: pl.DataFrame, raw: pl.DataFrame, rating: Rating | None) -> 
         return pairs
     name = rating.name
     number = pl.when(pl.element() == 0).then(0.0).otherwise(pl.element()).cast(rating.dtype)
-    items = decode_items(name).alias(_ITEMS)
+    items = decode_items(name)
+    items = pl.when(items.list.len() > 0).then(items).alias(RATED_ITEMS)  # no value to inspect where nothing is rated
     ratings = decode_item_ratings(name).list.eval(number).alias(_RATINGS)
     return pairs.hstack(raw.select(items, ratings))
 
 
 def without_items(pairs: pl.DataFrame) -> pl.DataFrame:
     """Return training pairs without the items that they carry."""
-    return pairs.drop(_ITEMS, _RATINGS, strict=False)
+    return pairs.drop(RATED_ITEMS, _RATINGS, strict=False)
 
 
 def explode_items(pairs: pl.DataFrame) -> pl.DataFrame:
     """Return the item rows of training pairs, in the order of the pairs and of their maps; none for a null rating."""
-    if _ITEMS not in pairs.columns:
+    if RATED_ITEMS not in pairs.columns:
         return pl.DataFrame()
-    rows = pairs.filter(pl.col(_ITEMS).list.len() > 0).explode(_ITEMS, _RATINGS).filter(pl.col(_RATINGS).is_not_null())
+    rows = pairs.drop_nulls(RATED_ITEMS).explode(RATED_ITEMS, _RATINGS).drop_nulls(_RATINGS)
     people = [PSEUDONYM, *([SUBJECT_HASH.name] if SUBJECT_HASH.name in pairs.columns else [])]
-    return rows.select(*people, pl.col(_ITEMS).alias(ITEM), pl.col(_RATINGS).alias(RATING), TIME)
+    return rows.select(*people, pl.col(RATED_ITEMS).alias(ITEM), pl.col(_RATINGS).alias(RATING), TIME)
