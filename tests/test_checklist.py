@@ -432,13 +432,14 @@ def test_k_of_every_export_and_of_linked_exports_is_reported(settings: Settings,
     assert re.match(
         r"k of feedback_training_\d{8}_\d{6} is 3 for age_range, conditions_detected, timeframe; ", item.detail
     )
-    assert "equivalence classes have 9 analyses or more" in item.detail
+    assert "This k is of single rows, and none is required of linked ones" in item.detail
+    assert "the smallest group has 9 of the analyses" in item.detail
     strict = settings.model_copy(update={"k": 4})
     assert " --k 4 " in find_failed(strict)["k"].remedy.splitlines()[-2]
     exported(app, settings.output_dir, now=NOW + timedelta(days=1), days_back=30)
     rewrite(settings, {"timeframe": pl.when(pl.int_range(pl.len()) == 0).then(pl.lit("x")).otherwise("timeframe")})
     linked = {item.name: item for item in check(settings, keys=KEYS, now=NOW)}["k"].detail
-    assert "over 2 files, equivalence classes have 1 analyses or more, and 11.1% of the analyses are unique" in linked
+    assert "over 2 files, the smallest group has 1 of the analyses, and 11.1% of them are unique" in linked
     assert find_failed(strict)["k"].detail.count("and 4 is required") == 2
 
 

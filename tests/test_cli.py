@@ -487,7 +487,9 @@ class TestDemo:
         for command in commands.splitlines():
             name, *arguments = shlex.split(command)
             assert (name, here(*arguments).code) == ("feedback-etl", 0)
-        assert Path(folder, "report.html").exists()
+        page = Path(folder, "report.html").read_text(encoding="utf-8")
+        assert "not verified" not in page
+        assert here("demo", "--rows", "300", "--output", folder).code == 0
 
     def test_suggested_commands_name_the_program_as_it_was_run(self) -> None:
         """As `make demo` runs it, whose folder of programs is not on the path; and as a module."""
@@ -636,6 +638,11 @@ class TestTheModule:
         assert message == (
             "error: No such option: --no-such-option. `feedback-etl export --help` shows what is accepted.\n"
         )
+
+    def test_no_summary_of_a_command_is_cut(self, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+        """At 80 columns."""
+        monkeypatch.setenv("COLUMNS", "80")
+        assert "..." not in here("--help").out.partition("Commands:")[2]
 
     def test_help_is_printed_without_a_command(self, here: Here) -> None:
         """It lists the commands and suggests the demo."""

@@ -294,7 +294,9 @@ class TestOptions:
         add(app, row(1, NOW - 5 * DAY), row(2, NOW - MINUTE))
         export_next(app, folder, NOW)
         edit(app, 1, NOW + SECOND, helpful_rating=1)
-        with pytest.raises(UsageError, match=r"again: `cursor` was created_at, is updated_at\. Pass `new_series`"):
+        with pytest.raises(
+            UsageError, match=r"again: `cursor` is updated_at, the series has created_at\. Pass `new_series`"
+        ):
             follow(app, folder, NOW + MINUTE)
         assert follow(app, folder, NOW + MINUTE, new_series=True).exported_records == 2
         assert ratings(folder) == {1: 1, 2: 5}

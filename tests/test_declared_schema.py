@@ -382,9 +382,17 @@ def test_lists_are_described_and_measured(app: str, form: str) -> None:
     """By the report, which counts their elements, by Croissant, and by `risk`."""
     add_people(app)
     path = export(app, format=form).export_filename
-    again = export(app, format=form, output_dir="again").export_filename
+    again = export(app, format=form, output_dir="again", timestamp_precision="day").export_filename
     page = write_report("report.html", "out", keys=KEY, now=NOW).read_text(encoding="utf-8")
     assert ">a, b<" in page[page.index("Values of tags") :]
+    assert all(f"they identify {noun}." in page for noun in ("a person", "what was rated"))
+    assert ("Exact times identify single rows" in page, "recommendation id" in page, "`" in page) == (
+        True,
+        False,
+        False,
+    )
+    coarse = write_report("coarse.html", "again", keys=KEY, now=NOW).read_text(encoding="utf-8")
+    assert "identify single rows" not in coarse
     fields = json.loads(Path(write_croissant("out")).read_text(encoding="utf-8"))["recordSet"][0]["field"]
     (tags,) = [field for field in fields if field["name"] == "tags"]
     assert (tags["dataType"], tags.get("repeated", False)) == ("sc:Text", form == "parquet")
@@ -405,12 +413,12 @@ def test_rows_with_own_pseudonyms_are_not_linked_by_them(app: str) -> None:
     """Each row has an analysis_hash of its own, so the checklist reports no linkage, but why."""
     export(app, k=1)
     item = checklist_items()["k"]
-    assert (item.status, "Linked by" in item.detail) == ("skipped", False)
+    assert (item.status, "linked by" in item.detail) == ("skipped", False)
     assert "each row has an analysis_hash of its own" in item.detail
     export(app, k=1, output_dir="people", include_subject_hash=True)
     settings = load_settings(output_dir="people", k=1)
     detail = next(item.detail for item in check(settings, keys=[Key(KEY)]) if item.name == "k")
-    assert "Linked by subject_hash over 1 file" in detail
+    assert "linked by subject_hash over 1 file" in detail
 
 
 def test_rows_of_other_people_are_no_duplicates(app: str) -> None:
@@ -469,4 +477,4 @@ def test_raw_feedback_of_a_declared_schema_is_loaded(app: str) -> None:
 def test_contract_describes_the_pseudonym_of_a_declared_source() -> None:
     """It is not that of a table of the default schema."""
     text = row_schema(FeedbackSchema(ratings=(Rating(name="stars"),)))["properties"]["analysis_hash"]["description"]
-    assert text.startswith("Pseudonym of the `analysis_id` of [source], or of the feedback itself")
+    assert text.startswith("Pseudonym of the analysis_id of [source], or of the feedback itself")

@@ -204,8 +204,8 @@ class TestSeries:
         before = visible(folder)
         with pytest.raises(
             UsageError,
-            match=r"again: `min_feedback_fields` was 1, is 2, `extra_columns` was not set, is subject_hash\. Pass "
-            r"`new_series` to begin it, or name another folder \(`output_dir`\)\.$",
+            match=r"again: `min_feedback_fields` is 2, the series has 1; `extra_columns` is subject_hash, "
+            r"the series has none\. Pass `new_series` to begin it, or name another folder \(`output_dir`\)\.$",
         ):
             export_next(app, folder, NOW + MINUTE, **other)
         assert visible(folder) == before
@@ -237,7 +237,7 @@ class TestSeries:
         assert export_next(app, folder, NOW + MINUTE, query=spaced).exported_records == 0
         with pytest.raises(UsageError, match=r"again: the query is another one\. Pass `new_series`"):
             export_next(app, folder, NOW + MINUTE, query=f"{query} WHERE id > 0")
-        with pytest.raises(UsageError, match=r"again: `query` was set, is not set\. Pass"):
+        with pytest.raises(UsageError, match=r"again: `query` is not set, the series has one\. Pass"):
             export_next(app, folder, NOW + MINUTE)
         earlier = folder.with_name("earlier")
         with pytest.MonkeyPatch.context() as patch:

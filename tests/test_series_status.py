@@ -13,6 +13,7 @@ from processes import Here
 import feedback_etl as fe
 from feedback_etl.exports.series_status import list_series
 from feedback_etl.records import audit_records
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
 
 DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 
@@ -116,11 +117,23 @@ class TestCommand:
         export_at(monkeypatch, sqlite_database, folder, now - HOUR, min_feedback_fields=0, new_series=True)
         assert here("status", "exports", "--fail-if-older", "36h").code == 0
 
+    def test_digest_of_a_query_is_for_programs(self, sqlite_database: Database, here: Here) -> None:
+        """The text has the settings that a person has chosen."""
+        sqlite_database.fill(**people(2))
+        columns = ", ".join(("user_id", "analysis_id", "recommendation_id", *CLASSIC_SCHEMA.rating_names, "timeframe"))
+        lists = "'[]' AS conditions_analyzed, '[]' AS rules_applied, 30 AS age"
+        query = f"SELECT id AS feedback_id, {columns}, {lists}, created_at FROM recommendation_feedbacks"
+        exported(sqlite_database, Path("exports"), incremental=True, query=query)
+        assert "query_sha256" not in here("status", "exports").out
+        assert "query_sha256" in here("status", "exports", "--json").out
+
     def test_folder_without_series_is_not_fresh(self, sqlite_database: Database, here: Here) -> None:
         exported(sqlite_database, Path("exports"))
         ended = here("status", "exports")
         assert (ended.code, ended.err) == (0, "There is no incremental series in this folder.\n")
-        assert here("status", "exports", "--fail-if-older", "36h").code == 1
+        ended = here("status", "exports", "--fail-if-older", "36h")
+        message = "There is no incremental series in this folder, so none was exported within the last 36h"
+        assert (ended.code, ended.err) == (1, f"{message} (--fail-if-older).\n")
 
     def test_wrong_duration_and_missing_folder_are_refused(self, here: Here) -> None:
         assert here("status", "exports").code == 2

@@ -334,6 +334,21 @@ def test_several_similar_names_are_suggested() -> None:
     assert "conect_timeout is not a setting (did you mean connect_timeout" in refused()
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[ratings.stars]\nmn = 1", "ratings.stars.mn is not a setting (did you mean min?)"),
+        ("[source.join]\ntabel = 'a'", "source.join.tabel is not a setting (did you mean table?)"),
+        ("[source]\nuser = 'a'", "source.user is not a setting (did you mean user_id"),
+        ("[columns.a]\nzzz = 1", "columns.a.zzz is not a setting (feedback-etl.toml, line 2)"),
+    ],
+)
+def test_misspelled_key_of_a_table_suggests_keys_of_that_table(text: str, message: str) -> None:
+    """No setting of another table."""
+    write("feedback-etl.toml", text)
+    assert message in refused()
+
+
 def test_misspelled_setting_suggests_the_nearest_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the file and in the environment; a misspelled variable would have no effect."""
     write("feedback-etl.toml", f'outputdir = "{CANARY}"')

@@ -29,15 +29,18 @@ def demo(
     from feedback_etl.clock import resolve_now
     from feedback_etl.demo.sample import DEMO_KEY, create_sample_database
     from feedback_etl.pipeline.export import export_feedback
+    from feedback_etl.privacy.keys import write_key_file
 
     require_rows(rows)
-    database, exports, now = output / "feedback.db", output / "exports", resolve_now()
+    database, exports, key_file, now = output / "feedback.db", output / "exports", output / "demo_key", resolve_now()
     echo_err(
         f"The demo creates {database}, the database of an invented application, and exports its last 90 days to "
-        f"{exports}. It reads and writes nothing else."
+        f"{exports}, with the public key {key_file}. It reads and writes nothing else."
     )
     echo_err("")
     create_sample_database(database, rows=rows, seed=seed, now=now)
+    if not key_file.exists():
+        write_key_file(DEMO_KEY, key_file)
     url = URL.create("sqlite", database=str(database))
     report = export_feedback(url, days_back=90, output_dir=exports, now=now, key=DEMO_KEY)
     echo_err(f"sample     {rows:,} rows of feedback in {database}")
@@ -53,7 +56,7 @@ def demo(
     for words in (
         ["preview", "--database-url", str(url)],
         ["list", str(exports)],
-        ["report", str(exports), "--output", str(output / "report.html")],
+        ["report", str(exports), "--key-file", str(key_file), "--output", str(output / "report.html")],
     ):
         echo_command(f"  {shlex.join([*program, *words])}")
 

@@ -34,6 +34,7 @@ def show_progress(*, quiet: bool = False) -> Iterator[ProgressListeners]:
     with Progress(
         *columns, console=console, expand=True, transient=True, refresh_per_second=_REFRESHES_PER_SECOND
     ) as progress:
+        rows_read = _Figures()
 
         def show_phase(name: str) -> None:
             for earlier in progress.task_ids:
@@ -43,18 +44,32 @@ def show_progress(*, quiet: bool = False) -> Iterator[ProgressListeners]:
 
         def show_rows(rows: int, total: int) -> None:
             (task,) = progress.tasks
-            figures = _format_figures(rows, total, task.elapsed or 0)
+            figures = rows_read.format(rows, total, progress.get_time())
             progress.update(task.id, completed=rows, total=total, figures=figures)
 
         show_phase("starting")
         yield ProgressListeners(show_rows, show_phase)
 
 
-def _format_figures(rows: int, total: int, seconds: float) -> str:
-    """Return rows, rate and time left in words.
+class _Figures:
+    """Rows, rate and time left in words; the rate is that of the rows after the first ones, once there are any.
 
-    >>> _format_figures(500_000, 2_000_000, 1.25)
+    >>> figures = _Figures()
+    >>> figures.format(100_000, 2_000_000, 13.5)
+    '100,000 of 2,000,000 rows'
+    >>> figures.format(500_000, 2_000_000, 14.5)
     '500,000 of 2,000,000 rows, 400,000 rows/s, 4 s left'
     """
-    rate = rows / max(seconds, 1e-3)
-    return f"{rows:,} of {total:,} rows, {rate:,.0f} rows/s, {(total - rows) / max(rate, 1):.0f} s left"
+
+    _first: tuple[int, float] | None = None
+
+    def format(self, rows: int, total: int, seconds: float) -> str:
+        """Return the figures some seconds after the start."""
+        if rows and self._first is None:
+            self._first = rows, seconds
+        first_rows, waited = self._first or (rows, seconds)
+        counted = f"{rows:,} of {total:,} rows"
+        if rows == first_rows:
+            return counted
+        rate = (rows - first_rows) / max(seconds - waited, 1e-3)
+        return f"{counted}, {rate:,.0f} rows/s, {(total - rows) / max(rate, 1):.0f} s left"

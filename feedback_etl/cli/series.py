@@ -39,10 +39,14 @@ def print_status(
     else:
         for status in series:
             _print_series(status)
+    within = f"within the last {fail_if_older} (--fail-if-older)"
     if not series:
-        echo_err("There is no incremental series in this folder.")
-    if age is not None and (not series or find_stale(series, resolve_now() - age)):
-        echo_err(f"A series was not exported within the last {fail_if_older} (--fail-if-older).")
+        echo_err(f"There is no incremental series in this folder{f', so none was exported {within}' if age else ''}.")
+    elif age is not None and find_stale(series, resolve_now() - age):
+        echo_err(f"A series was not exported {within}.")
+    else:
+        return
+    if age is not None:
         raise typer.Exit(1)
 
 
@@ -52,6 +56,7 @@ def _print_series(series: "SeriesStatus") -> None:
 
     settings = {name: value for name, value in series.settings.items() if value not in (None, "", [], {}, "created_at")}
     schema = settings.pop("schema", None)
+    settings.pop("query_sha256", None)  # a digest, for programs
     watermark = f"{series.watermark:%Y-%m-%d %H:%M:%S} UTC" if series.watermark else "the beginning"
     rows = [
         ("exports", f"{series.exports:,} with {pluralize(series.rows, 'row')}"),

@@ -172,8 +172,9 @@ def _describe_linkage(exports: Sequence[ExportContents]) -> str:
         return ""
     by = SUBJECT_HASH.name if all(SUBJECT_HASH.name in export.columns for export in files) else PSEUDONYM
     risk = linkage_risk(pl.concat([export.rows.select(by, *names) for export in files]), names, by=by)
-    noun = "analyses" if by == PSEUDONYM else "people"
+    one, all_ = ("an analysis", "analyses") if by == PSEUDONYM else ("a person", "people")
     return (
-        f" Linked by {by} over {pluralize(len(files), 'file')}, equivalence classes have {risk.k} {noun} or more, and "
-        f"{risk.share_unique:.1%} of the {noun} are unique."
+        f" This k is of single rows, and none is required of linked ones: to anyone who knows all rows of {one}, "
+        f"linked by {by} over {pluralize(len(files), 'file')}, the smallest group has {risk.k} of the {all_}, and "
+        f"{risk.share_unique:.1%} of them are unique."
     )

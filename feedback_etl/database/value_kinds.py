@@ -16,7 +16,7 @@ from feedback_etl.database.tables import DIALECTS
 _SAMPLE_ROWS = 1_000
 _PATTERNS: dict[ColumnKind, re.Pattern[str]] = {
     "integer": re.compile(r"0|[+-]?[1-9][0-9]{0,17}"),  # 007 is an id
-    "number": re.compile(r"[+-]?(0|[1-9][0-9]*)(\.[0-9]+)?"),
+    "number": re.compile(r"[+-]?((0|[1-9][0-9]*)\.[0-9]+|0|[1-9][0-9]{0,17})"),  # longer whole numbers are ids
     "boolean": re.compile(r"true|false", re.IGNORECASE),
     "time": re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([ T][0-9]{2}:[0-9]{2}.*)?"),
     "word": re.compile(rf"\S{{1,{MAX_WORD_LENGTH}}}"),
@@ -50,8 +50,10 @@ def with_value_kinds(source: DatabaseConnection, table: ReflectedTable) -> Refle
 def infer_kind(values: Sequence[Any]) -> ColumnKind:
     """Return what texts contain; nulls and blanks have no meaning, and without others they are text.
 
-    >>> infer_kind(["5", None]), infer_kind(["4.5", "3"]), infer_kind(["007"]), infer_kind(['["a"]', "[]"])
-    ('integer', 'number', 'word', 'list')
+    >>> infer_kind(["5", None]), infer_kind(["4.5", "3"]), infer_kind(['["a"]', "[]"])
+    ('integer', 'number', 'list')
+    >>> infer_kind(["007"]), infer_kind(["1234567890123456789"])
+    ('word', 'word')
     """
     texts = [value for value in values if value is not None and str(value).strip()]
     if not texts or not all(isinstance(value, str) for value in texts):

@@ -81,8 +81,8 @@ class Key:
             )
         if not self.accept_weak and estimate_key_bits(content.decode()) < MIN_KEY_BITS:
             raise KeyUnusableError(
-                "The pseudonym key can be guessed. Create one with `feedback-etl keys new --file FILE`; for exports "
-                "made with this one, retire it (`feedback-etl keys retire --file FILE`), or pass it with --key-file."
+                "The pseudonym key can be guessed. Create one with `feedback-etl keys new --file FILE`; to erase from "
+                "or verify exports made with this one, retire it (`feedback-etl keys retire --file FILE`)."
             )
         require_pseudonym_length(self.pseudonym_length)
         object.__setattr__(self, "text", content.decode())

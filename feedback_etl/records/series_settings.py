@@ -13,7 +13,7 @@ def list_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[st
     """Return the changes of settings in words, by name; the text of a query is not shown.
 
     >>> list_changes({"min_feedback_fields": 1, "k": None}, {"min_feedback_fields": 2, "k": None})
-    {'min_feedback_fields': '`min_feedback_fields` was 1, is 2'}
+    {'min_feedback_fields': '`min_feedback_fields` is 2, the series has 1'}
     """
     changed = (name for name in dict.fromkeys((*before, *after)) if before.get(name) != after.get(name))
     return {name: _describe_change(name, before.get(name), after.get(name)) for name in changed}
@@ -23,9 +23,9 @@ def _describe_change(name: str, before: Any, after: Any) -> str:
     if name == "query_sha256":
         if before and after:
             return "the query is another one"
-        return "`query` was set, is not set" if before else "`query` was not set, is set"
+        return "`query` is not set, the series has one" if before else "`query` is set, the series has none"
     was, now = (_describe_value(name, value) for value in (before, after))
-    return f"`{_SETTING_NAMES.get(name, name)}` was {was}, is {now}"
+    return f"`{_SETTING_NAMES.get(name, name)}` is {now or 'not set'}, the series has {was or 'none'}"
 
 
 def _describe_value(name: str, value: Any) -> str:
@@ -34,8 +34,8 @@ def _describe_value(name: str, value: Any) -> str:
     if name == "recommendation_id":
         return str(value == "hash")
     if isinstance(value, list | tuple):
-        return ", ".join(str(part[0] if isinstance(part, list | tuple) else part) for part in value) or "not set"
-    return "not set" if value in (None, "", {}) else str(value)
+        return ", ".join(str(part[0] if isinstance(part, list | tuple) else part) for part in value)
+    return "" if value in (None, "", {}) else str(value)
 
 
 def require_intended(
@@ -58,7 +58,7 @@ def require_intended(
     changes = min((list_changes(before, settings) for before in reversed(others)), key=len)
     if "key_id" in changes and (len(changes) == 1 or not new_key):
         return
-    listed = ", ".join(changes.values())
+    listed = "; ".join(changes.values())
     raise UsageError(
         f"This run would begin a new series beside an existing one and export its rows again: {listed}. Pass "
         "`new_series` to begin it, or name another folder (`output_dir`)."

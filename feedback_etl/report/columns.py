@@ -36,9 +36,10 @@ class Column(NamedTuple):
         name: Name in the files.
         meaning: Description.
         type: Type in words.
-        kind: How it is shown; the values of a hidden column, which identify a person, never are.
+        kind: How it is shown; the values of a hidden column, which identify a person or what was rated, never are.
         ordered: Whether its values have a natural order.
         bounds: Minimum and maximum allowed number, if any.
+        is_item: Whether it is what was rated.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Column(NamedTuple):
     kind: Kind
     ordered: bool = False
     bounds: tuple[float, float] | None = None
+    is_item: bool = False
 
     @property
     def is_list(self) -> bool:
@@ -70,8 +72,9 @@ def _describe_column(name: str, schema: Mapping[str, Any], feedback: FeedbackSch
     ]
     description += [f"{bounds[0]} to {bounds[1]}"] if bounds else []
     description += ["or empty"] if "null" in types else []
+    is_ordered = kind in _ORDERED or name in _ORDERED
     return Column(
-        name, schema["description"], ", ".join(description), kind, kind in _ORDERED or name in _ORDERED, bounds
+        name, schema["description"], ", ".join(description), kind, is_ordered, bounds, is_item=name == feedback.item
     )
 
 

@@ -15,6 +15,8 @@ from feedback_etl.report.data import ClassSize, ReportData
 from feedback_etl.report.distribution import Distribution
 from feedback_etl.report.drift import LARGE, MODERATE, Drift
 from feedback_etl.report.outcomes import OTHER_FIGURES, SERIES, ExportOutcome
+from feedback_etl.schema.classic import is_classic
+from feedback_etl.training.committed_export import CommittedExport
 
 MAX_EXPORTS = 60
 """The newest exports are drawn and listed, up to this number."""
@@ -41,6 +43,7 @@ def render_page(data: ReportData) -> str:
             dictionary=[(column, _distribution(column)) for column in data.dictionary],
             classes=_classes(data.sizes, data.quasi_identifiers),
             small_classes=sum(size.classes for size in data.sizes if size.small),
+            identifying=_list_identifying(data.selection.combined),
             drift=_drift(data.drift),
             problems=sum(len(_known_problems(verdict)) for verdict in data.verdicts.values()),
             is_unverified=any(verdict.unverified for verdict in data.verdicts.values()),
@@ -99,6 +102,13 @@ def _classes(sizes: list[ClassSize], quasi_identifiers: list[str]) -> Markup:
         f"Number of equivalence classes by size; people of one class have equal {', '.join(quasi_identifiers)}."
     )
     return bars("Equivalence classes by size", description, items)
+
+
+def _list_identifying(exports: Sequence[CommittedExport]) -> list[str]:
+    """Return which values outside the quasi-identifiers belong to few rows."""
+    has_times = any(export.precision == "exact" for export in exports)
+    has_ids = any(is_classic(export.manifest.schema) and export.kind.recommendation_id == "keep" for export in exports)
+    return [*["exact times"] * has_times, *["recommendation ids"] * has_ids]
 
 
 def _drift(drift: list[Drift]) -> Markup:

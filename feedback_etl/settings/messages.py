@@ -3,6 +3,11 @@
 import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 PREFIX = "FEEDBACK_ETL_"
 """The prefix of all environment variables."""
@@ -37,12 +42,12 @@ def describe_error(
     Args:
         location: The path of the setting, as in `ValidationError.errors()`.
         message: Pydantic's message, which begins with "Input" or "Extra inputs", or is "Field required".
-        names: The names of all settings.
+        names: The names of the settings of its table.
         flags: The values that options of the command line give, by the names of settings.
     """
     name = ".".join(map(str, location)).removeprefix(PREFIX.lower())
     if message.startswith("Extra"):
-        return describe_unknown(name, name, names)
+        return describe_unknown(name, name.rpartition(".")[2], names)
     if message == "Field required":
         return f"{name} is missing"
     return message.replace("Input", name if flags.get(name) is None else f"`{name}`", 1)
@@ -52,6 +57,17 @@ def describe_unknown(shown_name: str, name: str, names: Iterable[str]) -> str:
     """Return a clause about an unknown setting, with the most similar known names if there are any."""
     near = get_close_matches(name, list(names), 3, 0.6)
     return f"{shown_name} is not a setting" + (f" (did you mean {' or '.join(near)}?)" if near else "")
+
+
+def list_keys(model: "type[BaseModel]", location: Iterable[str | int]) -> list[str]:
+    """Return the names of the settings of a table; none if its names are free, or if there is no such table."""
+    kind: Any = model
+    for key in location:
+        fields = getattr(kind, "model_fields", {})
+        kind = get_args(kind)[1] if get_origin(kind) is dict else fields[key].annotation if key in fields else None
+        if get_origin(kind) in (Union, UnionType):
+            kind = next(option for option in get_args(kind) if option is not NoneType)
+    return list(getattr(kind, "model_fields", {}))
 
 
 def list_unknown_variables(environment: Mapping[str, str], names: Iterable[str]) -> list[str]:

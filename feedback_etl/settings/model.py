@@ -42,6 +42,7 @@ from feedback_etl.settings.messages import (
     PREFIX,
     describe_error,
     describe_unknown,
+    list_keys,
     list_unknown_variables,
 )
 from feedback_etl.settings.sources import describe_source, find_source
@@ -227,7 +228,8 @@ def load_settings(**flags: Any) -> Settings:
         problems.append(f"{PREFIX}{name.upper()} must be a list or a table in JSON, for example {example}")
     except ValidationError as error:
         problems = [
-            describe_error(entry["loc"], entry["msg"], names, flags) + describe_source(entry["loc"], flags)
+            describe_error(entry["loc"], entry["msg"], list_keys(Settings, entry["loc"][:-1]), flags)
+            + describe_source(entry["loc"], flags)
             for entry in error.errors()
         ] + problems
     if problems:

@@ -30,7 +30,7 @@ from feedback_etl.transform.formulas import CONTROL_CHARACTERS, is_formula
 _RANGE = "Range of the age in years, half-open"
 _WIDER_RANGE = f"{_RANGE}; wider ranges belong to small equivalence classes."
 _OWN_LABEL = "Range of the age, a label of the application's own."
-_DECLARED_PSEUDONYM = "Pseudonym of the `analysis_id` of [source], or of the feedback itself: 16 or 32 hex characters."
+_DECLARED_PSEUDONYM = "Pseudonym of the analysis_id of [source], or of the feedback itself: 16 or 32 hex characters."
 _OWN_PSEUDONYM = "Pseudonym of recommendation_feedbacks.analysis_id, made by the application itself."
 PSEUDONYM_PATTERN = "^([0-9a-f]{16}){1,2}$"
 _ELEMENT = f"[^,{CONTROL_CHARACTERS}]+"
