@@ -215,7 +215,7 @@ def _select_increment(request: ExportRequest, series: IncrementalState) -> Expor
         watermark=WatermarkRequest(parse_duration(request.output.lookback), windows, start),
         cursor=cursor,
         excluded_since=series.read_until,
-        excluded_before=series.excluded,
+        excluded_before=None if request.counts_series else series.excluded,  # pending rows without are counted apart
     )
     if cursor != CREATED_AT and series.number:  # rows of the whole series that were changed since
         selection = replace(selection, window=Window(series.begins, now), changed_since=start)
