@@ -189,3 +189,22 @@ def test_row_without_consent_is_counted_by_one_run_of_a_series(app: Database, tm
         app.fill(feedbacks=[{**ids, "helpful_rating": 5, "created_at": now - timedelta(minutes=1)}])
         excluded.append(exported_from_url(app, tmp_path, now=now, **options).excluded_records)
     assert excluded == [9, 1, 0, 0]
+
+
+@pytest.mark.parametrize("cursor", ["created_at", "updated_at"])
+def test_row_without_consent_that_arrives_in_the_lookback_is_counted_once(
+    app: Database, tmp_path: Path, cursor: str
+) -> None:
+    """Also after runs that write nothing, and a backfill, whose rows earlier runs have counted."""
+    add_consent_column(app, "users", "training_data_opt_in", u1="true", u2="false")
+    options: dict[str, Any] = {"incremental": True, "lookback": "1d", "cursor": cursor}
+    exported_from_url(app, tmp_path, **options)
+    excluded = []
+    for number, users in enumerate([(2, 2), (), (1, 2), (2,), ()], 1):
+        rows = [{"id": 900 + 10 * number + each, "user_id": user} for each, user in enumerate(users)]
+        values = {"recommendation_id": 1, "helpful_rating": 5, "created_at": NOW - timedelta(minutes=1)}
+        app.fill(feedbacks=[row | {"analysis_id": row["id"]} | values for row in rows])
+        now = NOW + timedelta(hours=number)
+        excluded.append(exported_from_url(app, tmp_path, now=now, **options).excluded_records)
+        assert exported_from_url(app, tmp_path, now=now, backfill=True, **options).excluded_records == 0
+    assert excluded == [2, 0, 1, 1, 0]

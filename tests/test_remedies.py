@@ -26,7 +26,7 @@ from feedback_etl.demo.sample import DEMO_KEY
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key, generate_key
 from feedback_etl.records.catalog import list_manifests, replace_manifest
-from feedback_etl.settings.model import Settings
+from feedback_etl.settings.model import load_settings
 from feedback_etl.storage.location import open_storage
 from feedback_etl.training.items import scan_items
 
@@ -547,10 +547,11 @@ def test_every_recorded_option_is_in_the_remedy(case: Case) -> None:
         case.export(**options, output_dir=f"export {number}", key=key)
         (manifest,) = list_manifests(f"export {number}")
         recorded |= {*manifest.settings}
-        words |= {*Remedies(Settings()).replace(manifest).split()}
+        words |= {*Remedies(load_settings()).replace(manifest).split()}
     assert recorded == {*OPTION_OF_SETTING} | OF_THE_SETTINGS_FILE
     assert {*OPTION_OF_SETTING.values(), "--format", "--compression", "--until"} <= words
-    assert "--formulas escape" in Remedies(Settings(formulas="reject")).replace(list_manifests("export 1")[0])
+    rejecting = load_settings().model_copy(update={"formulas": "reject"})
+    assert "--formulas escape" in Remedies(rejecting).replace(list_manifests("export 1")[0])
 
 
 def test_remedy_keeps_rated_items(case: Case) -> None:

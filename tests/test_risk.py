@@ -222,11 +222,14 @@ class TestCommand:
         assert "9 rows that several files contain counted once.\n" in done.err
 
     def test_shared_exports_that_overlap_are_not_combined(self, run_command: Here, sqlite_database: Database) -> None:
-        """A row has another pseudonym in each."""
+        """A row has another pseudonym in each. Their quasi-identifiers are those of the export, the month too."""
         sqlite_database.fill(**people(6))
         share = {"key": OTHER_KEY, "recipient": "acme"}
-        files = [exported(sqlite_database, Path("out"), **share).export_filename for _ in range(2)]
-        assert run_command("risk", files[0]).code == 0
+        reports = [exported(sqlite_database, Path("out"), **share) for _ in range(2)]
+        files = [report.export_filename for report in reports]
+        measured = json.loads(run_command("risk", files[0], "--json").out)
+        assert measured["quasi_identifiers"] == reports[0].risk["quasi_identifiers"]
+        assert "feedback_timestamp" in measured["quasi_identifiers"]
         assert "The shared files have overlapping windows" in run_command("risk", *files).err
 
     def test_any_file_is_measured(self, run_command: Here) -> None:

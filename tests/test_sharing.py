@@ -110,7 +110,8 @@ class TestPseudonyms:
     def test_two_recipients_and_the_organisation_share_no_value_of_ids(self, app: Database, folder: Path) -> None:
         """So that no two of them can join what they got."""
         ids = ("analysis_hash", "recommendation_id")
-        internal = rows_of(Path(exported(app, folder, key=OTHER_KEY, hash_recommendation_id=True).export_filename))
+        own = exported(app, folder / "own", key=OTHER_KEY, hash_recommendation_id=True)
+        internal = rows_of(Path(own.export_filename))
         acme, beta = shared(app, folder), shared(app, folder, "beta")
         assert acme.height == beta.height == internal.height == PEOPLE * ROWS
         for first, second in ((acme, beta), (acme, internal), (beta, internal)):
@@ -229,12 +230,11 @@ class TestErasure:
 
     @pytest.mark.parametrize("form", FORMS, ids=lambda form: "+".join(form.values()))
     def test_person_is_erased_from_all_exports(self, app: Database, folder: Path, form: dict[str, Any]) -> None:
-        """The internal one, and those of two recipients."""
-        exported(app, folder, key=OTHER_KEY, **form)
+        """Those of two recipients."""
         for recipient in ("acme", "beta"):
             exported(app, folder, key=OTHER_KEY, recipient=recipient, **form)
         result = erase(folder, user_ids=[2], database=app.url, keys=KEYS)
-        assert (result.rows, len(result.files), result.not_found, result.damaged) == (3 * ROWS, 3, [], [])
+        assert (result.rows, len(result.files), result.not_found, result.damaged) == (2 * ROWS, 2, [], [])
         assert result.recipients == ["acme", "beta"]
         for manifest in list_manifests(folder):
             assert {file.kind: file.rows for file in manifest.files}["pairs"] == (PEOPLE - 1) * ROWS
@@ -262,7 +262,7 @@ class TestErasure:
         self, app: Database, folder: Path, form: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Between the reading of the tombstones and the commit, when pseudonyms of rows are written already."""
-        exported(app, folder, key=OTHER_KEY)
+        shared(app, folder, "beta")
         commit = ExportTransaction.commit
 
         def erase_first(self: ExportTransaction, *args: Any, **options: Any) -> Any:
@@ -272,7 +272,7 @@ class TestErasure:
         monkeypatch.setattr(ExportTransaction, "commit", erase_first)
         assert shared(app, folder, **form).height == (PEOPLE - 1) * ROWS
         links = pl.concat([pl.read_csv(path, infer_schema=False) for path in folder.glob(".feedback_etl/*.links")])
-        assert links.height == (PEOPLE - 1) * ROWS
+        assert links.height == 2 * (PEOPLE - 1) * ROWS
 
     def test_interrupted_erasure_still_finds_the_rest(
         self, app: Database, folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -345,6 +345,14 @@ class TestFolder:
             assert before[name].status == "ok", before[name]
         assert (after["consent"].status, "contains 1 analyses" in after["consent"].detail) == ("failed", True)
 
+    def test_digits_of_an_id_in_a_pseudonym_are_no_raw_id(self, app: Database, folder: Path) -> None:
+        """Pseudonyms contain any six characters by chance, in a file of many rows."""
+        starts = shared(app, folder)["recommendation_id"].str.extract(r"^(.{5,}?[a-f])[0-9]").drop_nulls()
+        ids = {"user_id": starts[0], "analysis_id": 9, "recommendation_id": 1}
+        app.fill(feedbacks=[{"id": 999, "helpful_rating": 5, "created_at": NOW} | ids])
+        items = {item.name: item for item in check(load_settings(output_dir=folder, database_url=app.url), keys=KEYS)}
+        assert (items["raw ids"].status, items["columns"].status) == ("skipped", "ok"), items["raw ids"]
+
     def test_manifest_and_log_name_the_recipient(self, app: Database, folder: Path) -> None:
         shared(app, folder)
         (manifest,) = list_manifests(folder)
@@ -355,10 +363,15 @@ class TestFolder:
 
     def test_shared_and_internal_exports_are_not_mixed(self, app: Database, folder: Path) -> None:
         """In a training set a row would be in it twice, and the second one under another pseudonym."""
-        exported(app, folder, key=OTHER_KEY, hash_recommendation_id=True, timestamp_precision="day")
-        shared(app, folder)
-        with pytest.raises(UsageError):
-            fe.scan_training(folder)
+        exported(app, folder, key=OTHER_KEY)
+        before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        with pytest.raises(UsageError, match=r"contains ordinary exports such as feedback_training_20251025_120000"):
+            shared(app, folder)
+        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+        assert fe.scan_training(folder).collect().height == PEOPLE * ROWS
+        shared(app, folder / "shared")
+        with pytest.raises(UsageError, match=r"contains shared exports such as feedback_training_20251025_120000"):
+            exported(app, folder / "shared", key=OTHER_KEY)
 
 
 class TestParts:

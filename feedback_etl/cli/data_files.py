@@ -24,11 +24,13 @@ class JoinedFiles(NamedTuple):
         repeated: Number of rows that were left out because a later file contains them; None if these cannot be found.
         links_rows: Whether equal pseudonyms link the rows of an analysis; in shared files, and where a declared schema
             has no analyses, each row has a pseudonym of its own.
+        quasi_identifiers: The columns for which the exports have measured k, by their manifests; none for other files.
     """
 
     table: "pl.DataFrame"
     repeated: int | None
     links_rows: bool
+    quasi_identifiers: list[str]
 
 
 def read_files(files: list[Path], *, numeric: Iterable[str], schema: "FeedbackSchema") -> JoinedFiles:
@@ -48,7 +50,9 @@ def read_files(files: list[Path], *, numeric: Iterable[str], schema: "FeedbackSc
     """
     paths = list(dict.fromkeys(path for file in files for path in _list_data_files(file)))
     manifests = {path: next(_read_manifests(path), None) for path in paths}
-    _require_comparable([manifest for manifest in manifests.values() if manifest])
+    existing = [manifest for manifest in manifests.values() if manifest]
+    _require_comparable(existing)
+    names = dict.fromkeys(name for manifest in existing for name in manifest.risk.get("quasi_identifiers", ()))
     frames = [_read_export_file(path) for path in paths]
     exports = [manifest.run if (manifest := manifests[path]) else path for path in paths]
     schemas = [manifest.schema if manifest else schema for manifest in manifests.values()]
@@ -56,7 +60,8 @@ def read_files(files: list[Path], *, numeric: Iterable[str], schema: "FeedbackSc
     is_found = all({*key} <= {*frame.columns} for frame in frames) and all(own.has_whole_key for own in schemas)
     table = _join_exports(frames, exports, key if is_found else ())
     repeated = sum(frame.height for frame in frames) - table.height if is_found or len({*exports}) == 1 else None
-    return JoinedFiles(_convert_numbers(table, numeric), repeated, _links_rows(frames, exports, manifests.values()))
+    links_rows = _links_rows(frames, exports, manifests.values())
+    return JoinedFiles(_convert_numbers(table, numeric), repeated, links_rows, [*names])
 
 
 def _links_rows(frames: "list[pl.DataFrame]", exports: list[str], manifests: "Iterable[Manifest | None]") -> bool:

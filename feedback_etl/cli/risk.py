@@ -41,7 +41,8 @@ QuasiIdentifiers = Annotated[
     list[str] | None,
     option(
         "--quasi-identifier",
-        "Column that an attacker may know about a person; may be repeated.  [default: those of the settings]",
+        "Column that an attacker may know about a person; may be repeated.  [default: those of the exports' manifests, "
+        "or of the settings]",
         "COLUMN",
     ),
 ]
@@ -84,13 +85,14 @@ def measure_risk(
 
     settings = load_command_settings()
     schema = settings.declaration.schema
-    table, repeated, links_rows = read_files(
+    table, repeated, links_rows, measured_names = read_files(
         files, numeric=sensitive or settings.feedback_schema.rating_names, schema=schema
     )
     missing = {column.name for column in settings.extra_columns} - {*table.columns}
     if person is None and SUBJECT_HASH.name in table.columns:
         person = SUBJECT_HASH.name
-    names = quasi_identifier or [name for name in settings.effective_quasi_identifiers if name not in missing]
+    configured = [name for name in settings.effective_quasi_identifiers if name not in missing]
+    names = quasi_identifier or measured_names or configured
     sensitive = sensitive or [name for name in schema.sensitive_columns if name in table.columns]
     measured = risk(table, quasi_identifiers=names, sensitive=sensitive, person=person).to_dict()
     linked_by = person or (PSEUDONYM if links_rows else None)

@@ -1,6 +1,6 @@
 """Contents of an export that the checklist tests."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from feedback_etl.schema.model import IMAGE_URL
 from feedback_etl.storage.base import Storage
 from feedback_etl.transform.expressions import hash_id
 from feedback_etl.transform.items import ITEM
+from feedback_etl.transform.training_schema import PSEUDONYM_PATTERN
 
 
 class ExportContents(NamedTuple):
@@ -37,6 +38,7 @@ class ExportContents(NamedTuple):
         pseudonyms: These, and those of other identifiers.
         imaged: Distinct pseudonyms of analyses in rows with an image URL.
         texts: Distinct values of the other columns, as text, by column; those of rated items by the name of the items.
+            Pseudonyms of items are left out: they contain digits of ids by chance.
     """
 
     manifest: Manifest
@@ -90,6 +92,7 @@ def read_contents(storage: Storage, manifest: Manifest) -> ExportContents | None
         values = {name: rows.select(pl.col(name).drop_nulls().unique()).collect().to_series() for name in others}
         identifiers = [column.name for column in manifest.schema.all_columns if column.role == "identifier"]
         hashes = [values.pop(name) for name in ("analysis_hash", *identifiers)]
+        values |= _read_unhashed(manifest, values)
         if manifest.all("items"):
             items = scan_item_rows(storage, manifest).select(pl.col(ITEM).unique())
             values[manifest.items] = items.collect().to_series().alias(manifest.items)
@@ -112,6 +115,14 @@ def read_contents(storage: Storage, manifest: Manifest) -> ExportContents | None
         imaged.unique(),
         values,
     )
+
+
+def _read_unhashed(manifest: Manifest, values: Mapping[str, pl.Series]) -> dict[str, pl.Series]:
+    """Return the items that are no pseudonyms, by column; none of an export that keeps items."""
+    if manifest.settings.get("recommendation_id") != "hash":
+        return {}
+    items = {name: values[name] for name in manifest.schema.item_columns if name in values}
+    return {name: texts.filter(~texts.str.contains(PSEUDONYM_PATTERN)) for name, texts in items.items()}
 
 
 def hash_by_key(analyses: Sequence[str], keys: Sequence[Key]) -> dict[str | None, pl.Series]:

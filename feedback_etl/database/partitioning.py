@@ -12,7 +12,7 @@ from feedback_etl.database.batches import session_statements
 from feedback_etl.database.connect import DatabaseConnection
 from feedback_etl.database.hints import suggest_cursor, suggest_index
 from feedback_etl.database.ranges import WindowRanges, count_total, plan_ranges
-from feedback_etl.database.read import OpenSource, ReadRequest, fetch_excluded, open_source
+from feedback_etl.database.read import OpenSource, ReadRequest, count_new_excluded, open_source
 from feedback_etl.database.sql import select_feedback
 from feedback_etl.database.watermark import Watermark, compute_watermark
 from feedback_etl.database.window import Window
@@ -91,7 +91,7 @@ def open_partitions(request: ReadRequest, *, tasks: int = 1) -> Iterator[Feedbac
         watermark = compute_watermark(source, relation, window, request.watermark)
         prepare = session_statements(source)
         ranges = plan_task_ranges(opened, window, tasks)
-        excluded = fetch_excluded(source, relation, request)
+        excluded = count_new_excluded(source, relation, request)
         total = count_total(source, relation, window, ranges) if request.on_progress else 0
         request.report_phase("reading rows")
         yield FeedbackPartitions(

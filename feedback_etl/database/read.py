@@ -17,9 +17,9 @@ from feedback_etl.database.cursor_name import CREATED_AT
 from feedback_etl.database.hints import suggest_cursor, suggest_index
 from feedback_etl.database.inspection import inspect_source
 from feedback_etl.database.relation import SourceRelation
-from feedback_etl.database.sql import count_excluded, count_incomparable_ids, count_rows
+from feedback_etl.database.sql import count_incomparable_ids, count_rows
 from feedback_etl.database.statements import fetch_count, fetch_rows
-from feedback_etl.database.watermark import Watermark, WatermarkRequest, compute_watermark
+from feedback_etl.database.watermark import Watermark, WatermarkRequest, compute_watermark, fetch_excluded
 from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError
 from feedback_etl.options.read import ReadOptions
@@ -51,6 +51,8 @@ class ReadRequest:
         cursor: The column by which an incremental export continues, which is read too.
         changed_since: Read only rows of the window that were created or changed since this time; None for all.
         excluded_since: Count only rows without consent that were created or changed since this time; None for all.
+        excluded_before: Count those of earlier times too, as far as there are more than this number of all; None to
+            leave them out.
     """
 
     database: Database = field(repr=False)
@@ -64,6 +66,7 @@ class ReadRequest:
     cursor: str = CREATED_AT
     changed_since: datetime | None = None
     excluded_since: datetime | None = None
+    excluded_before: int | None = None
 
     def report_phase(self, name: str) -> None:
         """Report that a phase begins."""
@@ -119,7 +122,7 @@ def open_feedback(request: ReadRequest) -> Iterator[FeedbackStream]:
         request.report_phase("counting rows")
         watermark = compute_watermark(source, relation, window, request.watermark)
         with open_batches(source, relation, window, request.options) as batches:
-            excluded = fetch_excluded(source, relation, request)
+            excluded = count_new_excluded(source, relation, request)
             if request.on_progress:
                 total = fetch_count(source, count_rows(relation, window))
                 batches = _report_progress(batches, request.on_progress, total)
@@ -177,12 +180,16 @@ def open_source(request: ReadRequest) -> Iterator[OpenSource]:
         yield OpenSource(source, relation)
 
 
-def fetch_excluded(source: DatabaseConnection, relation: SourceRelation, request: ReadRequest) -> int:
-    """Return the number of rows without consent that no earlier run has counted."""
-    if not relation.records_consent:
-        return 0
-    since = max(filter(None, (request.excluded_since, relation.changed_since)), default=None)
-    return fetch_count(source, count_excluded(replace(relation, changed_since=since), request.window))
+def count_new_excluded(source: DatabaseConnection, relation: SourceRelation, request: ReadRequest) -> int:
+    """Return the number of rows without consent that no earlier run has counted.
+
+    It is a lower bound in a series: rows that were counted, and have consent now, offset others that arrived in the
+    lookback. Rows that were created since the last run are never offset.
+    """
+    recent = fetch_excluded(source, relation, request.window, request.excluded_since)
+    if request.excluded_before is None:
+        return recent
+    return max(recent, fetch_excluded(source, relation, request.window) - request.excluded_before)
 
 
 def _require_comparable_ids(source: DatabaseConnection, relation: SourceRelation, window: Window) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -9,8 +10,8 @@ from feedback_etl.clock import to_naive_utc
 from feedback_etl.database.connect import DatabaseConnection
 from feedback_etl.database.cursor import iter_time_relations
 from feedback_etl.database.relation import SourceRelation
-from feedback_etl.database.sql import count_windows, select_last_time
-from feedback_etl.database.statements import fetch_rows
+from feedback_etl.database.sql import count_excluded, count_windows, select_last_time
+from feedback_etl.database.statements import fetch_count, fetch_rows
 from feedback_etl.database.window import Window
 
 
@@ -36,10 +37,12 @@ class Watermark(NamedTuple):
         until: The watermark, exclusive; the last watermark if no row is old enough.
         counts: The present number of rows created in each earlier window, then in the window up to the watermark,
             unless that is empty. Edits do not change them.
+        excluded: The number of rows without consent that the next export reads again, from the watermark on.
     """
 
     until: datetime | None
     counts: list[int]
+    excluded: int = 0
 
 
 def compute_watermark(
@@ -61,7 +64,18 @@ def compute_watermark(
     if until is not None and until != request.start:
         windows.append(Window(request.start, until))
     counts: dict[int, int] = dict(fetch_rows(source, count_windows(relation, windows)) if windows else ())
-    return Watermark(until, [counts.get(number, 0) for number in range(len(windows))])
+    excluded = fetch_excluded(source, relation, window, until)
+    return Watermark(until, [counts.get(number, 0) for number in range(len(windows))], excluded)
+
+
+def fetch_excluded(
+    source: DatabaseConnection, relation: SourceRelation, window: Window, since: datetime | None = None
+) -> int:
+    """Return the number of rows of a window without consent, created or changed since a time; None for all."""
+    if not relation.records_consent:
+        return 0
+    since = max(filter(None, (since, relation.changed_since)), default=None)
+    return fetch_count(source, count_excluded(replace(relation, changed_since=since), window))
 
 
 def _parse_driver_time(time: object) -> datetime | None:

@@ -9,7 +9,7 @@ from feedback_etl.errors import ExportFileError, KeyMissingError, UsageError, Va
 from feedback_etl.privacy.keys import Key, get_key_id
 from feedback_etl.records.audit_records import Line, Record, list_unfinished
 from feedback_etl.records.audit_verification import verify_lines
-from feedback_etl.records.catalog import read_committed
+from feedback_etl.records.catalog import list_manifests, read_committed
 from feedback_etl.records.layout import MANIFEST_SUFFIX
 from feedback_etl.storage.base import Storage
 
@@ -52,6 +52,22 @@ def require_consent(storage: Storage, records: Sequence[Record], consent: Sequen
         raise ValidationError(
             f"The last export in {storage} excluded people by {', '.join(map(str, done[-1]))}, and now nothing records "
             "consent: nothing was written. Bring the column back, or export into another folder (--output)."
+        )
+
+
+def require_one_audience(storage: Storage, records: Sequence[Record], *, is_shared: bool) -> None:
+    """Refuse to share into a folder of ordinary exports, and the reverse: a training set of both has two keys.
+
+    Raises:
+        UsageError: The storage contains exports of the other kind.
+    """
+    if not is_shared and not any(record.get("recipient") for record in records):
+        return
+    existing = (manifest for manifest in list_manifests(storage) if manifest.files and not manifest.pruned_at)
+    if other := next((manifest.stem for manifest in existing if bool(manifest.recipient) != is_shared), None):
+        raise UsageError(
+            f"{storage} contains {'ordinary' if is_shared else 'shared'} exports such as {other}, and a shared row has "
+            "another pseudonym: nothing was written. Keep both kinds apart: choose another folder (--output)."
         )
 
 

@@ -21,15 +21,20 @@ import polars as pl
 
 from feedback_etl.data_files.pending_rows import read_state_files
 from feedback_etl.data_files.seen_rows import read_seen_rows
-from feedback_etl.errors import ExportFileError, UsageError
+from feedback_etl.errors import ExportFileError
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.canonical_json import hash_settings
 from feedback_etl.records.catalog import find_latest_increments, list_manifests
 from feedback_etl.records.layout import STATE_KINDS
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.records.series_runs import SeriesRun, list_runs
-from feedback_etl.records.series_settings import list_changes
-from feedback_etl.records.window_counts import WindowCount, format_window_counts, parse_time, read_window_counts
+from feedback_etl.records.window_counts import (
+    WindowCount,
+    count_excluded,
+    format_window_counts,
+    parse_time,
+    read_window_counts,
+)
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.errors import explain_write_errors
 
@@ -51,6 +56,7 @@ class IncrementalState(NamedTuple):
         pending, members: With k, the pending rows, and the people of its equivalence classes; see
             `privacy.series_rows`. Frames without columns if there are none.
         pending_elsewhere: The number of pending rows of those other series.
+        excluded: The number of rows without consent from `known_since` on that the runs have counted; None if unknown.
     """
 
     settings: Mapping[str, Any]
@@ -64,6 +70,7 @@ class IncrementalState(NamedTuple):
     pending: pl.DataFrame = pl.DataFrame()
     members: pl.DataFrame = pl.DataFrame()
     pending_elsewhere: int = 0
+    excluded: int | None = None
 
     @property
     def last(self) -> Manifest | None:
@@ -123,6 +130,7 @@ class IncrementalState(NamedTuple):
             read_until=read_until,
             pending=pending,
             members=members,
+            excluded=count_excluded(last, runs),
         )
 
     @classmethod
@@ -133,13 +141,15 @@ class IncrementalState(NamedTuple):
         attempts = tuple(parse_time(record["begins"]) for record in starts)
         latest = find_latest_increments(increments).values()
         others = [] if attempts else sorted(latest, key=lambda manifest: manifest.created_at)
+        runs = _list_runs(storage, settings)
         return cls(
             settings=settings,
             links=(),
             known_since=None,
             counted=(),
             seen_rows=read_seen_rows(storage, ()),
-            read_until=max((run.until for run in _list_runs(storage, settings)), default=None),
+            read_until=max((run.until for run in runs), default=None),
+            excluded=count_excluded(None, runs),
             attempts=attempts,
             others=tuple(manifest.settings for manifest in others),
             pending_elsewhere=sum(file.rows for manifest in others for file in manifest.all("pending")),
@@ -149,25 +159,6 @@ class IncrementalState(NamedTuple):
         """Return the windows of `created_at` of the exports whose files were pruned."""
         pruned = [link.window for link in self.links if link.pruned_at]
         return [(parse_time(start) or datetime.min, datetime.fromisoformat(str(end))) for start, end in pruned]
-
-    def require_intended(self, *, new_series: bool, new_key: bool) -> None:
-        """Refuse to begin a series beside others, whose rows it would export again, unless that is intended.
-
-        A series that differs from another only in its key is left to the check of the folder's key, or to `new_key`.
-
-        Raises:
-            UsageError: The message names the settings that differ from those of the most similar series.
-        """
-        if new_series or not self.others:
-            return
-        changes = min((list_changes(before, self.settings) for before in reversed(self.others)), key=len)
-        if "key_id" in changes and (len(changes) == 1 or not new_key):
-            return
-        listed = "; ".join(changes.values())
-        raise UsageError(
-            f"This run would begin a new series beside an existing one and export its rows again: {listed}. Pass "
-            "`new_series` to begin it, or name another folder (`output_dir`)."
-        )
 
     def find_start(self, first: datetime | None, now: datetime) -> datetime | None:
         """Return the start of the next export's window; None if it is unbounded.
@@ -190,18 +181,22 @@ class IncrementalState(NamedTuple):
             )
         return self.known_since
 
-    def next(self, start: datetime | None, known_since: datetime | None, counts: list[int]) -> dict[str, Any]:
+    def next(
+        self, start: datetime | None, known_since: datetime | None, counts: list[int], excluded: int | None
+    ) -> dict[str, Any]:
         """Return the state to store in the manifest of the next export.
 
         Args:
             start: The start of its window.
             known_since: From when on it remembers rows.
             counts: The row counts of the windows of `counted`, and of the one from `start` to `known_since`.
+            excluded: The number of rows without consent from `known_since` on.
         """
         return {
             "number": self.number + 1,
             "known_since": known_since.isoformat() if known_since else None,
             "counted": format_window_counts(self.counted, start, known_since, counts),
+            "excluded": excluded,
         }
 
     def delete_state(self, storage: Storage) -> None:

@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.guards import require_consent, require_intact_log, require_recorded, require_same_key
+from feedback_etl.exports.guards import (
+    require_consent,
+    require_intact_log,
+    require_one_audience,
+    require_recorded,
+    require_same_key,
+)
 from feedback_etl.exports.idempotency import DuplicateRequestError, find_outcome
 from feedback_etl.exports.overlaps import Release, require_equal_rows, require_no_overlap
 from feedback_etl.exports.recovery import erase_digests
@@ -207,3 +213,4 @@ class Preconditions:
 
     def _require_same_key(self, records: Sequence[Record]) -> None:
         require_same_key(self._storage, records, self._key, allow_new_key=self._options.allow_new_key)
+        require_one_audience(self._storage, records, is_shared=self._options.release is not None)

@@ -27,6 +27,7 @@ from feedback_etl.pipeline.write import write_export
 from feedback_etl.plurals import pluralize
 from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.sharing import require_shareable_key
+from feedback_etl.records.series_settings import require_intended
 from feedback_etl.results import ExportReport
 from feedback_etl.storage.location import open_storage
 from feedback_etl.transform.fork_guard import require_usable_polars
@@ -174,7 +175,7 @@ def export_incremental(request: ExportRequest) -> ExportReport:
     output = request.output
     while True:
         with lock_series(request.storage, request.candidate_settings, output.lock_timeout) as series:
-            series.require_intended(new_series=output.new_series, new_key=output.allow_new_key)
+            require_intended(series.settings, series.others, new_series=output.new_series, new_key=output.allow_new_key)
             try:
                 increment = _select_increment(request, series)
                 report = export_full(increment)
@@ -214,6 +215,7 @@ def _select_increment(request: ExportRequest, series: IncrementalState) -> Expor
         watermark=WatermarkRequest(parse_duration(request.output.lookback), windows, start),
         cursor=cursor,
         excluded_since=series.read_until,
+        excluded_before=None if request.counts_series else series.excluded,  # pending rows without are counted apart
     )
     if cursor != CREATED_AT and series.number:  # rows of the whole series that were changed since
         selection = replace(selection, window=Window(series.begins, now), changed_since=start)

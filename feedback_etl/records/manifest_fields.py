@@ -39,6 +39,7 @@ class Increment(TypedDict):
     number: int
     known_since: Time | None
     counted: list[Annotated[tuple[Time | None, Time, NonNegativeInt], Field(strict=False)]]  # lists in JSON
+    excluded: NotRequired[NonNegativeInt | None]
 
 
 @with_config(STRICT)

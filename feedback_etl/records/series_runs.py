@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from feedback_etl.records.audit_records import Record
+from feedback_etl.records.manifest import Manifest
 
 
 class SeriesRun(NamedTuple):
@@ -36,6 +37,13 @@ class SeriesRun(NamedTuple):
 def list_runs(records: Iterable[Record]) -> list[SeriesRun]:
     """Return the committed runs of all series, in the order of their ends."""
     return list(_iter_runs(records))
+
+
+def list_runs_since(last: Manifest | None, runs: Sequence[SeriesRun]) -> Sequence[SeriesRun]:
+    """Return the runs of a series after its last export, which wrote none; all of them if it has no export."""
+    if last is None:
+        return runs
+    return runs[next((number for number, run in enumerate(runs, 1) if run.id == last.run), len(runs)) :]
 
 
 def _iter_runs(records: Iterable[Record]) -> Iterator[SeriesRun]:

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from feedback_etl.records.manifest import Manifest
-from feedback_etl.records.series_runs import SeriesRun
+from feedback_etl.records.series_runs import SeriesRun, list_runs_since
 
 MAX_COUNTED_WINDOWS = 100
 """Older windows that are counted again: three months of daily exports."""
@@ -26,11 +26,17 @@ def read_window_counts(last: Manifest, runs: Sequence[SeriesRun]) -> Iterator[Wi
         last: The last manifest of the series.
         runs: Its runs in the audit log.
     """
-    later = runs[next((number for number, run in enumerate(runs, 1) if run.id == last.run), len(runs)) :]
-    reported = next((run.counted for run in reversed(later) if run.counted), ())
+    reported = next((run.counted for run in reversed(list_runs_since(last, runs)) if run.counted), ())
     counts = {(start, end): rows for start, end, rows in reported}
     for start, end, rows in last.chain["counted"]:
         yield WindowCount(parse_time(start), datetime.fromisoformat(end), max(rows, counts.get((start, end), rows)))
+
+
+def count_excluded(last: Manifest | None, runs: Sequence[SeriesRun]) -> int | None:
+    """Return the rows without consent that were counted by the last export, as its manifest says, and by later runs."""
+    before = last.chain.get("excluded") if last else 0
+    later = list_runs_since(last, runs)
+    return None if before is None else before + sum(int(run.statistics["excluded_records"]) for run in later)
 
 
 def format_window_counts(
