@@ -36,7 +36,7 @@ from feedback_etl.errors import (
     UsageError,
     ValidationError,
 )
-from feedback_etl.pipeline.commit import by_number
+from feedback_etl.pipeline.commit import sort_parts
 from feedback_etl.pipeline.scheduler import MAX_ATTEMPTS
 from feedback_etl.pipeline.tasks import PartTask, ReleaseTask
 from feedback_etl.records.audit import AuditLog
@@ -363,7 +363,7 @@ class TestTasks:
         numbers = [100_000, 99_999, 2, 1_000_000]
         files = [DataFile(part_path("stem", number, ".csv"), "pairs", 1, 1, "") for number in numbers]
         files.append(DataFile(rejected_part_path("stem", 1), "rejected", 1, 1, ""))
-        in_order = [parse_part_number(file.path) for file in sorted(files, key=by_number)]
+        in_order = [parse_part_number(file.path) for file in sort_parts(files)]
         assert in_order == [2, 99_999, 100_000, 1_000_000, 1]
 
 

@@ -451,10 +451,16 @@ def test_column_is_not_emptied_unnoticed(sqlite_database: Database, tmp_path: Pa
     sqlite_database.fill(records=[{"id": 1, "recommendation_id": "rec_1"}], feedbacks=rows)
     url, now = sqlite_database.url, NOW + timedelta(1)
     options: dict[str, Any] = {"on_small_class": "generalize", "output_dir": tmp_path, "now": now, "key": KEY}
-    with pytest.raises(ValidationError, match=r"11 of 11 values of timeframe .* no value would be left"):
+    remedy = r"no value would be left\. Export more rows, or lower `k` or `l`\.$"
+    with pytest.raises(ValidationError, match=rf"11 of 11 values of timeframe .* {remedy}"):
         fe.export_feedback(url, k=5, l=1, **options)
-    with pytest.raises(ValidationError, match=r"7 of 11 values of timeframe .* `max_suppressed` allows 0\.5"):
+    with pytest.raises(ValidationError, match=r"Export more rows, lower `k` or `l`, or raise `t`\.$"):
+        fe.export_feedback(url, k=5, l=1, t=0.9, **options)
+    remedy = r"`max_suppressed` allows 0\.5\. Export more rows, lower `k`, or raise `max_suppressed`\.$"
+    with pytest.raises(ValidationError, match=rf"7 of 11 values of timeframe .* {remedy}"):
         fe.export_feedback(url, k=4, max_suppressed=0.5, **options)
+    for changed in ({"k": 4, "l": 1}, {"k": 1, "max_suppressed": 0.5}, {"k": 4, "max_suppressed": 0.7}):
+        assert fe.export_feedback(url, **changed, **options).exported_records == 11
     report = fe.export_feedback(url, k=5, **options)
     assert report.risk["generalization"]["empty_columns"] == ["timeframe"]
     assert "           timeframe: no value is left" in [*format_summary(report, 1)]

@@ -187,6 +187,23 @@ def test_columns_of_files_are_found_by_their_values(here: Here, tmp_path: Path) 
     ]
 
 
+def test_numbers_too_long_for_an_integer_are_ids(here: Here) -> None:
+    """Such as snowflakes; what is written exports the rows."""
+    lines = [f"{10**18 + day},{4 * 10**18 + day},9{10**18 + day},{day},2025-10-0{day}\n" for day in (1, 2)]
+    Path("raw.csv").write_text("".join(["post_id,user_id,item_id,stars,sent\n", *lines]), encoding="utf-8")
+    assert here("init", "--from", "*.csv", "--yes").code == 0
+    declared = tomllib.loads(FILE.read_text())
+    assert declared["source"] == {
+        **{"table": "files", "feedback_id": "post_id", "user_id": "user_id", "created_at": "sent"}
+    }
+    assert declared["columns"] == {"item_id": {"role": "item"}}
+    shown = here("preview", "--days", "-1").out.splitlines()
+    assert [line.split(",")[1:3] for line in shown[1:]] == [
+        ["91000000000000000001", "1"],
+        ["91000000000000000002", "2"],
+    ]
+
+
 def test_files_and_a_url_exclude_each_other(here: Here, shop: str) -> None:
     """As they do for other commands."""
     assert here("init", shop, "--from", "*.csv", "--yes").code == 2

@@ -167,6 +167,28 @@ def test_newest_row_of_each_feedback_and_item_is_read(sqlite_database: Database,
         scan_items(tmp_path / "plain")
 
 
+@pytest.mark.parametrize("precision", ["exact", "day"])
+def test_items_of_a_feedback_are_those_of_its_newest_export(
+    sqlite_database: Database, tmp_path: Path, precision: str
+) -> None:
+    """Not those that were removed since, nor any where all were; feedback that the newest lacks keeps its own."""
+    fill(sqlite_database, maps=['{"a": 4, "b": 5}'])
+    options: dict[str, Any] = {"items": ITEMS, "timestamp_precision": precision}
+    exported(sqlite_database, tmp_path, **options)
+    with sqlite_database.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE recommendation_feedbacks SET product_ratings = '{\"a\": 3}' WHERE id < 200")
+        connection.exec_driver_sql("UPDATE recommendation_feedbacks SET product_ratings = '{}' WHERE id = 201")
+        connection.exec_driver_sql("DELETE FROM recommendation_feedbacks WHERE id > 201")
+    exported(sqlite_database, tmp_path, **options, format="parquet")
+    changed = [(pseudonym(id_), "a", 3) for id_ in (101, 102, 103)]
+    removed = [(pseudonym(id_), item, rating) for id_ in (202, 203) for item, rating in (("a", 4), ("b", 5))]
+    assert sorted(rows_of(tmp_path)) == sorted([*changed, *removed])
+    with sqlite_database.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE recommendation_feedbacks SET product_ratings = NULL")
+    assert exported(sqlite_database, tmp_path, **options, compression="zstd").exported_items == 0
+    assert sorted(rows_of(tmp_path)) == sorted(removed)
+
+
 def test_checklist_reads_items(sqlite_database: Database, tmp_path: Path) -> None:
     """They could contain what people wrote, or an id."""
     fill(sqlite_database, maps=['{"someone@example.org": 3}'])

@@ -132,6 +132,15 @@ class TestBucketAge:
             rows = pl.read_csv(processor.process_and_export(days_back=-1).export_filename, infer_schema=False)
         assert rows["age_range"].unique().drop_nulls().sort().to_list() == sorted(FOUR)
 
+    @pytest.mark.parametrize(("label", "status"), [("\u0661\u0668-\u0662\u0665", "ok"), ("18-20", "failed")])
+    def test_labels_in_any_script_are_checked(self, application: Database, label: str, status: str) -> None:
+        """Other digits than 0 to 9 are no numbers, and stop nothing."""
+        own = type("Own", (FeedbackProcessor,), {"_bucket_age": staticmethod(lambda _: label)})
+        export(application, own)
+        settings = load_settings(database_url=application.url, output_dir=Path("out"))
+        items = {item.name: item for item in check(settings, keys=[Key(KEY)], now=NOW)}
+        assert items["ages"].status == status
+
     def test_it_is_called_once_for_each_value_of_a_batch(self) -> None:
         """None among them, which NaN is too; the same values again in the next batch."""
         ages: list[float | None] = []

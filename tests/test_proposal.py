@@ -240,7 +240,9 @@ def test_person_of_a_joined_table_is_proposed() -> None:
     assert source["join"] == {"table": "tickets", "on": {"ticket_id": "id"}}
 
 
-def test_text_times_of_sqlite_are_found_by_their_words() -> None:
+@pytest.mark.parametrize("name", ["reviewed_at", "createdAt", "ratedOn", "CREATED_AT", "submitDate"])
+def test_text_times_of_sqlite_are_found_by_their_words(name: str) -> None:
     """Such as `reviewed_at`, without any column of the type of a time."""
-    found = propose([], table("reviews", id="text", rating="number", reviewed_at="text", comment="text"))
-    assert [column.column.name for column in found.find("created_at")] == ["reviewed_at"]
+    columns: dict[str, ColumnKind] = {"rating": "number", name: "text", "createdFor": "text", "comment": "text"}
+    found = propose([], table("reviews", id="text", **columns))
+    assert [column.column.name for column in found.find("created_at")] == [name]

@@ -26,8 +26,10 @@ from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import list_manifests, replace_manifest
 from feedback_etl.storage.location import open_storage
+from feedback_etl.training.items import scan_items
 
 FOLDER = Path("my exports")
+ITEMS = "product_ratings"
 CONFIGURED = {
     **dict.fromkeys(("controller", "contact", "purpose", "recipients", "transfers", "data_protection_officer"), "x"),
     **{"legal_basis": "consent", "retention_days": 90, "k": 2, "output_dir": str(FOLDER)},
@@ -37,6 +39,24 @@ SELECT f.id AS feedback_id, f.user_id, f.analysis_id, 'rec_1' AS recommendation_
        f.product_satisfaction, f.routine_completion_pct, f.would_recommend, '[]' AS conditions_analyzed,
        '[]' AS rules_applied, f.timeframe, 30 AS age, f.created_at, {}
 FROM recommendation_feedbacks f
+"""
+
+
+SOURCE = """
+[source]
+table = "recommendation_feedbacks"
+feedback_id = "id"
+user_id = "user_id"
+analysis_id = "analysis_id"
+created_at = "created_at"
+[ratings.helpful_rating]
+min = 1
+max = 5
+[columns.timeframe]
+role = "quasi_identifier"
+[items.product_ratings]
+min = 1
+max = 5
 """
 
 
@@ -289,6 +309,38 @@ def id_in_text(case: Case) -> None:
     case.by_hand = lambda: case.sql("UPDATE recommendation_feedbacks SET timeframe = '2_weeks'")
 
 
+def rate(case: Case, item: str = "a") -> None:
+    """Let each feedback rate an item."""
+    case.sql(f"""UPDATE recommendation_feedbacks SET product_ratings = '{{"{item}": 4}}'""")
+
+
+def rated_item(case: Case, item: str) -> None:
+    """Export a rated item that must not be; by hand it would be corrected to keep it."""
+    rate(case, item)
+    case.export(items=ITEMS)
+    case.by_hand = lambda: None
+
+
+def id_in_rated_item(case: Case) -> None:
+    rated_item(case, "of 1000002")
+
+
+def contact_in_rated_item(case: Case) -> None:
+    rated_item(case, "ann@example.org")
+
+
+def image_in_rated_item(case: Case) -> None:
+    rated_item(case, "https://example.com/a.jpg")
+
+
+def id_in_recommendation_beside_rated_items(case: Case) -> None:
+    """Which exclude the pseudonymised item."""
+    rate(case)
+    case.sql("UPDATE recommendation_records SET recommendation_id = 'rec1000002'")
+    case.export(items=ITEMS)
+    case.by_hand = lambda: case.sql("UPDATE recommendation_records SET recommendation_id = 'rec_1'")
+
+
 def unavailable_key(case: Case) -> None:
     case.export(key=OTHER_KEY)
 
@@ -328,7 +380,7 @@ def no_index(case: Case) -> None:
 
 
 def edited_rows(case: Case) -> None:
-    case.export(incremental=True)
+    case.export(incremental=True, items=ITEMS)
     case.sql("UPDATE recommendation_feedbacks SET updated_at = datetime(created_at, '+1 hour')")
     case.by_hand = lambda: None
 
@@ -375,10 +427,12 @@ def outdated_record(case: Case) -> None:
 CASES: list[tuple[str, Callable[[Case], None]]] = [
     ("columns", unknown_column),
     ("columns", free_text),
+    ("columns", contact_in_rated_item),
     ("pseudonyms", plain_hash),
     ("ages", age),
     ("ages", date_of_birth),
     ("images", image_in_text),
+    ("images", image_in_rated_item),
     ("images", withdrawn_image),
     ("contents", changed_file),
     ("contents", missing_file),
@@ -397,6 +451,8 @@ CASES: list[tuple[str, Callable[[Case], None]]] = [
     ("k", other_quasi_identifiers),
     ("raw ids", id_in_recommendation),
     ("raw ids", id_in_text),
+    ("raw ids", id_in_rated_item),
+    ("raw ids", id_in_recommendation_beside_rated_items),
     ("erasure", unavailable_key),
     ("erasure", nobody_known),
     ("erasure", unmanaged_file),
@@ -426,6 +482,39 @@ def test_remedy_leads_to_a_state_that_passes(case: Case, name: str, fault: Calla
     assert "missing" not in case.here("list").out
     assert case.here("report", "-o", "page.html").code == 0
     assert fe.scan_training(FOLDER).collect().height > 0
+
+
+def test_remedy_keeps_rated_items(case: Case) -> None:
+    """Of an export that is made again with its options."""
+    rate(case)
+    case.export(items=ITEMS)
+    rows = scan_items(FOLDER).collect()
+    case.path().unlink()
+    case.follow(case.items()["contents"]["remedy"])
+    assert scan_items(FOLDER).collect().equals(rows)
+    assert rows.height == fe.scan_training(FOLDER).collect().height > 0
+
+
+def test_ids_of_a_declared_source_are_removed(case: Case) -> None:
+    """The files that contain them are named, and the declared source instead of a query."""
+    case.set(legal_basis="a contract")
+    with Path("feedback-etl.toml").open("a") as file:
+        file.write(SOURCE)
+    rate(case, "of 1000002")
+    case.sql("UPDATE recommendation_feedbacks SET timeframe = 'of 1000002'")
+    with as_earlier_version():
+        assert case.here("export", "--days", "60", "--items", ITEMS).code == 0
+    item = case.items()["raw ids"]
+    pairs, items = case.path().name, case.path("items").name
+    assert f"{pairs} contains ids of users or analyses in timeframe; {items} contains" in item["detail"]
+    assert "remove ids from timeframe in the database, or declare another column of [source]\n" in item["remedy"]
+    assert "--query" not in item["remedy"]
+    case.by_hand = lambda: case.sql("UPDATE recommendation_feedbacks SET timeframe = '2_weeks'")
+    case.follow(item["remedy"])
+    assert case.items()["raw ids"]["status"] == "ok"
+    rate(case)
+    assert case.here("export", "--days", "60", "--items", ITEMS, "--output", str(FOLDER)).code == 0
+    assert scan_items(FOLDER).collect()["item"].unique().to_list() == ["a"]
 
 
 def test_printed_commands_can_be_pasted(case: Case) -> None:

@@ -1,5 +1,7 @@
 """k over a series that follows changes: over all versions of its rows, and over the newest ones."""
 
+import errno
+import os
 import random
 from collections import defaultdict
 from collections.abc import Iterable
@@ -11,13 +13,14 @@ from typing import Any
 import pytest
 from anonymity_checker import published_rows
 from databases import Database
-from folders import NOW
+from folders import NOW, visible
 from pseudonym_keys import KEY
 from test_series_k import DAY, HOUR, K, add, check_k, export_night
 from test_series_k import app as app  # a fixture
 from test_series_k import folder as folder  # a fixture
 
 import feedback_etl as fe
+from feedback_etl.errors import ExportFileError
 from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import list_manifests
@@ -101,6 +104,30 @@ def test_version_that_waits_too_long_is_suppressed(app: Database, folder: Path) 
     follow(app, folder, 2, max_pending="10d")
     report = follow(app, folder, 13, max_pending="10d")
     assert (report.suppressed_records, report.pending_records, newest(folder)) == (1, 0, {"a": 3, "b": 3})
+
+
+@pytest.mark.parametrize(
+    ("function", "incremental", "in_parts"),
+    [
+        ("data_files.file_formats.RowWriter.finish", True, False),
+        ("pipeline.exchange_files.hash_file", True, True),
+        ("pipeline.exchange_files.small_classes_path", False, True),
+    ],
+)
+def test_disk_that_fails_while_rows_are_chosen_is_reported(
+    app: Database, folder: Path, monkeypatch: pytest.MonkeyPatch, function: str, *, incremental: bool, in_parts: bool
+) -> None:
+    """As while they are written: in one sentence, and nothing is published."""
+    add(app, 1, (1, "a"), (2, "a"), (3, "a"))
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(f"feedback_etl.{function}", fail)
+    options: dict[str, Any] = {"cursor": "updated_at"} if incremental else {"incremental": False}
+    with ThreadPoolExecutor(1) as executor, pytest.raises(ExportFileError, match=f"{folder}: the disk is full"):
+        export_night(app, folder, 1, executor=executor if in_parts else None, **options)
+    assert visible(folder) == []
 
 
 def row_of(number: int, timeframe: str, day: int) -> dict[str, Any]:

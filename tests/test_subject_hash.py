@@ -7,13 +7,16 @@ from typing import Any
 import polars as pl
 import pytest
 from databases import Database
-from folders import FORMS, NOW, exported_from_url, people, rows_of
+from folders import FORMS, NOW, exported, exported_from_url, people, rows_of
 from processes import feedback_etl
 from pseudonym_keys import KEY
 
 import feedback_etl as fe
 from feedback_etl.compliance.check import check
-from feedback_etl.errors import UsageError
+from feedback_etl.data_files.row_filter import list_pseudonyms
+from feedback_etl.errors import ExportFileError, UsageError
+from feedback_etl.exports.adoption import adopt
+from feedback_etl.privacy.erasure_selection import map_pseudonyms
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import list_manifests
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
@@ -66,6 +69,33 @@ def test_a_person_is_erased_by_it(app: Database, tmp_path: Path, form: dict[str,
     rows = rows_of(tmp_path / str(list_manifests(tmp_path)[0].files[0].path))
     assert (rows.height, subject(2) in rows["subject_hash"]) == (7, False)
     assert fe.privacy.erase(tmp_path, user_ids=[2], database=app.url, keys=KEY).rows == 0
+
+
+@pytest.mark.parametrize("form", [{}, {"k": 2, "incremental": True}], ids=["full", "series"])
+def test_erasure_uses_the_analyses_that_another_file_names(
+    sqlite_database: Database, tmp_path: Path, form: dict[str, Any]
+) -> None:
+    """In files without the column, in lists of rejected rows and in the state of a series; no copy is adopted later."""
+    rows = people(3, each=4)
+    for row in rows["feedbacks"]:
+        row["analysis_id"] -= row["id"] % 100 == 4  # a rejected row of an analysis with a pair
+    database = sqlite_database
+    database.fill(**rows)
+    exported(database, tmp_path, include_subject_hash=True)
+    other = exported(database, tmp_path, **form)
+    copy = Path(other.export_filename).read_bytes()
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM recommendation_feedbacks WHERE user_id = 2")
+    erased = fe.privacy.erase(tmp_path, user_ids=[2], database=database.url, keys=KEY)
+    assert (erased.rows, erased.not_found) == (8, [])
+    gone = {*map_pseudonyms(["201", "202", "203"], Key(KEY))}
+    files = [file.path for manifest in list_manifests(tmp_path) for file in manifest.files]
+    kinds = {file.kind for manifest in list_manifests(tmp_path) for file in manifest.files}
+    assert kinds == {"pairs", "rejected"} | ({"rows", "members"} if form else set())
+    assert [path for path in files if list_pseudonyms(tmp_path / path, path) & gone] == []
+    (tmp_path / "old.csv").write_bytes(copy)
+    with pytest.raises(ExportFileError, match="contains 3 pseudonyms of people who were erased"):
+        adopt(tmp_path / "old.csv", key=Key(KEY))
 
 
 @pytest.mark.any_database

@@ -10,6 +10,7 @@ import typer
 
 from feedback_etl.cli.console import echo_err
 from feedback_etl.cli.options import RawFiles
+from feedback_etl.database.files_prefix import FILES_PREFIX
 from feedback_etl.errors import ExportFileError, SourceError, UsageError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def init(
     if raw_files is not None:
         if url is not None:
             raise UsageError("--from and a URL exclude each other: give one of them.")
-        url = f"files:{raw_files}"
+        url = f"{FILES_PREFIX}{raw_files}"
     url, is_shown = _resolve_url(url)
     proposal = _propose(url, db_schema, table, asks=asks)
     text = render_declaration(proposal, url if is_shown else None)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from feedback_etl.cli.command_group import option, output_option, privacy_option, row_option, speed_option
+from feedback_etl.database.files_prefix import FILES_PREFIX
 from feedback_etl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def require_effective(context: typer.Context, requirements: Mapping[str, tuple[s
 def has_row_security(settings: "Settings") -> bool:
     """Return whether the configured database may have row-level security; true if none is configured."""
     url = settings.database_url.get_secret_value() if settings.database_url else ""
-    return not url.startswith(("sqlite", "mysql", "mariadb", "duckdb", "files:"))
+    return not url.startswith(("sqlite", "mysql", "mariadb", "duckdb", FILES_PREFIX))
 
 
 def load_command_settings(folder: str | None = None, *, raw_files: str | None = None, **flags: Any) -> "Settings":
@@ -154,7 +155,7 @@ def load_command_settings(folder: str | None = None, *, raw_files: str | None = 
     if raw_files is not None:
         if flags.get("database_url") is not None:
             raise UsageError("--from and --database-url exclude each other: give one of them.")
-        flags["database_url"] = f"files:{raw_files}"
+        flags["database_url"] = f"{FILES_PREFIX}{raw_files}"
     return load_settings(output_dir=folder, **flags)
 
 

@@ -19,6 +19,7 @@ MIN_DISTINCT_AGES = 20
 _MIN_POSSIBLE_SHARE = 0.8
 """Share of the distinct values of a column from which numbers may be ages."""
 
+_LABEL = r"^([0-9]+)(?:\s*-\s*([0-9]+))?$"
 _MAX_AGE, _FIRST_YEAR = 130, 1900
 _MONTHS = 216, 960
 """Bounds of the median of ages in months: 18 and 80 years."""
@@ -55,7 +56,7 @@ def check_ages(context: CheckContext) -> ChecklistItem:
 
 def _find_ages(labels: pl.Series) -> str:
     """Return how many labels of the application are ages, or ranges of few years."""
-    bounds = labels.str.extract_groups(r"^(\d+)(?:\s*-\s*(\d+))?$").struct.unnest().cast(pl.Float64)
+    bounds = labels.str.extract_groups(_LABEL).struct.unnest().cast(pl.Float64, strict=False)
     ages = int(bounds.select((pl.nth(0).is_not_null() & pl.nth(1).is_null()).sum()).item())
     narrow = int(bounds.select((pl.nth(1) - pl.nth(0) < MIN_RANGE_YEARS).sum()).item())
     if ages:

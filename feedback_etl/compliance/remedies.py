@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from feedback_etl.database.cursor_name import CREATED_AT, UPDATED_AT
+from feedback_etl.database.files_prefix import FILES_PREFIX
 from feedback_etl.options.sharing import SHARED_PRECISIONS
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.schema.model import IMAGE_URL, SUBJECT_HASH
@@ -39,7 +40,7 @@ class Remedies:
     def reads_files(self) -> bool:
         """Whether the database is a set of raw files."""
         url = self.settings.database_url
-        return url is not None and url.get_secret_value().startswith("files:")
+        return url is not None and url.get_secret_value().startswith(FILES_PREFIX)
 
     def command(self, *words: str) -> str:
         """Return a command for the folder.

@@ -1,7 +1,7 @@
 """Read the rows of a database as batches of the canonical raw columns."""
 
 import logging
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import reduce
 from math import ceil
@@ -13,8 +13,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from feedback_etl.database.ages import AgeQuery, AgeTable, plan_ages
 from feedback_etl.database.connect import DatabaseConnection
 from feedback_etl.database.driver_errors import query_error, query_reason
+from feedback_etl.database.plain_times import are_in_order
 from feedback_etl.database.ranges import PARALLEL_RANGE_ROWS, plan_ranges
-from feedback_etl.database.raw_types import filter_window, to_raw
+from feedback_etl.database.raw_types import TIME, filter_window, to_raw
 from feedback_etl.database.read_only import MYSQL_SESSION, READ_ONLY, SNAPSHOT
 from feedback_etl.database.reader_client import BATCHES_AHEAD, Reader, ReaderJob, ReaderLostError
 from feedback_etl.database.records import RecordQuery, RecordTable, plan_records
@@ -29,8 +30,11 @@ from feedback_etl.schema.model import FeedbackSchema
 logger = logging.getLogger(__name__)
 
 
-class ConnectorXValueError(SourceError):
-    """ConnectorX cannot read a value of an SQLite file that does not fit the type of its column; SQLAlchemy can."""
+class ReadAgainError(SourceError):
+    """The rows of an SQLite file have to be read again, with SQLAlchemy and by their instants.
+
+    ConnectorX cannot read a value that does not fit the type of its column, or times were not plain any more.
+    """
 
 
 @contextmanager
@@ -43,7 +47,7 @@ def open_batches(
     The database executes the query from the beginning of the context on; the end of the context cancels it.
 
     The frames raise:
-        ConnectorXValueError: Read again, with a source whose `connectorx_url` is None.
+        ReadAgainError: Read again, with a source whose `connectorx_url` is None and a relation without plain times.
         SourceError: The database stopped the query, or a column has a wrong type. No message contains a value.
     """
     with ExitStack() as stack:
@@ -112,12 +116,14 @@ def _read_with_connectorx(readers: list[Reader], relation: SourceRelation, looku
         if lookups.records is not None:
             tables.append(RecordTable.collect(map(pl.DataFrame, readers[0].next_stream()), lookups.records))
         for reader in readers:
-            for batch in map(pl.DataFrame, reader.next_stream()):
-                yield to_raw(reduce(lambda frame, table: table.add_to(frame), tables, batch), relation.schema)
+            batches = map(pl.DataFrame, reader.next_stream())
+            yield from _to_raw(
+                (reduce(lambda frame, table: table.add_to(frame), tables, batch) for batch in batches), relation
+            )
     except SourceError as error:
         if relation.dialect != "sqlite" or isinstance(error, ReaderLostError):
             raise
-        raise ConnectorXValueError(str(error)) from None
+        raise ReadAgainError(str(error)) from None
 
 
 def session_statements(source: DatabaseConnection) -> list[str]:
@@ -139,8 +145,21 @@ def _read_without_connectorx(
 ) -> Generator[pl.DataFrame, None, None]:
     iterate_frames = _iterate_duckdb if source.dialect == "duckdb" else _iterate_sqlalchemy
     with closing(iterate_frames(source, select_feedback(relation, window), batch_size)) as frames:
-        for frame in frames:
-            yield to_raw(frame, relation.schema)
+        yield from _to_raw(frames, relation)
+
+
+def _to_raw(frames: Iterable[pl.DataFrame], relation: SourceRelation) -> Iterator[pl.DataFrame]:
+    """Yield frames as raw frames; verify that rows that are sorted by plain times are in the order of their times."""
+    before = pl.DataFrame(schema={"text": pl.String, "time": TIME})
+    for frame in frames:
+        raw = to_raw(frame, relation.schema)
+        if relation.has_plain_times:
+            times = pl.DataFrame([frame["created_at"].cast(pl.String).alias("text"), raw["created_at"].alias("time")])
+            times = pl.concat([before, times])
+            if not are_in_order(times):
+                raise ReadAgainError("A time in another form than that of the others was written to created_at.")
+            before = times.tail(1)
+        yield raw
 
 
 def _iterate_duckdb(source: DatabaseConnection, sql: str, batch_size: int) -> Generator[pl.DataFrame, None, None]:

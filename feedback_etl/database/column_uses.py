@@ -112,7 +112,8 @@ def _find_time(table: ReflectedTable) -> str:
     """Return the time of a feedback: of the type of a time, or, as on SQLite, text of such a name."""
     times = [column.name for column in table.columns if column.kind == "time"]
     texts = [column.name for column in table.columns if column.kind in ("text", "word")]
-    for names in (times, [name for name in texts if re.search("(_at|_on|time|stamp|date)$", name.lower())]):
+    ends = [name for name in texts if re.search("([ _](at|on)|time|stamp|date)$", separate_words(name).lower())]
+    for names in (times, ends):
         for word in TIME_WORDS:
             if match := next((name for name in names if word in split_words(name)), ""):
                 return match

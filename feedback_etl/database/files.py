@@ -14,11 +14,9 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
+from feedback_etl.database.quoting import quote_name, quote_text
 from feedback_etl.errors import SourceError, UsageError
 from feedback_etl.plurals import pluralize
-
-PREFIX = "files:"
-"""The beginning of a URL of files; the pattern of their paths follows."""
 
 SELECT_FILES = "SELECT * FROM files"
 
@@ -74,11 +72,11 @@ def view_files(connection: sa.Connection, pattern: str | None) -> Iterator[None]
     paths = _find_paths(pattern)
     format_ = _find_format(paths)
     with tempfile.TemporaryDirectory(prefix="feedback_etl-") as folder:  # only this user can read what is sorted there
-        for statement in (*_PREPARE, f"SET temp_directory = {_quote(folder)}"):
+        for statement in (*_PREPARE, f"SET temp_directory = {quote_text(folder)}"):
             connection.exec_driver_sql(statement)
         names = _describe_files(connection, format_, paths)
-        columns = ", ".join(f"{_select(format_, name)} AS {_quote_name(name)}" for name in names)
-        rows = _READERS[format_].format(f"[{', '.join(_quote(glob.escape(str(path))) for path in paths)}]")
+        columns = ", ".join(f"{_select(format_, name)} AS {quote_name(name)}" for name in names)
+        rows = _READERS[format_].format(f"[{', '.join(quote_text(glob.escape(str(path))) for path in paths)}]")
         connection.exec_driver_sql(f"CREATE VIEW files AS SELECT {columns} FROM {rows}")  # noqa: S608  quoted
         connection.commit()
         yield
@@ -113,7 +111,7 @@ def _describe_files(connection: sa.Connection, format_: str, paths: Sequence[Pat
     """Return the names of the files' columns; in JSON lines an absent name is a null."""
     described = dict[Path, list[str]]()
     for path in paths:
-        rows = _READERS[format_].format(f"[{_quote(glob.escape(str(path)))}]")
+        rows = _READERS[format_].format(f"[{quote_text(glob.escape(str(path)))}]")
         try:
             result = connection.exec_driver_sql(f"SELECT * FROM {rows} LIMIT 0")  # noqa: S608  quoted
         except SQLAlchemyError:  # its message may contain a line of the file
@@ -129,14 +127,6 @@ def _describe_files(connection: sa.Connection, format_: str, paths: Sequence[Pat
     return [*dict.fromkeys(name for names in described.values() for name in names)]
 
 
-def _quote(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _quote_name(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
 def _select(format_: str, name: str) -> str:
     """Return a column of a file; one of JSON lines as text, an array as JSON text."""
-    return f"({_quote_name(name)} ->> '$')" if format_ == "JSON lines" else _quote_name(name)
+    return f"({quote_name(name)} ->> '$')" if format_ == "JSON lines" else quote_name(name)

@@ -7,7 +7,7 @@ from functools import partial
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from feedback_etl.database import text_times
+from feedback_etl.database import plain_times, text_times
 from feedback_etl.database.collations import find_id_comparison
 from feedback_etl.database.column_conversions import convert_columns
 from feedback_etl.database.column_types import check_types, reflect_columns, type_name
@@ -81,7 +81,7 @@ def inspect_source(
         text = query.query if isinstance(query, SourceTable) else query
         raise invalid_query_error(error, role, locate_error(source, text, error) if text else "") from None
     check_types(source.dialect, relation.types, wanted or CLASSIC_SCHEMA)
-    return _with_canonical_ids(source, _with_unreadable_times(source, replace(relation, cursor=cursor)))
+    return _with_canonical_ids(source, _with_text_times(source, replace(relation, cursor=cursor)))
 
 
 def _inspect_declared(
@@ -207,13 +207,21 @@ def _describe_columns(source: DatabaseConnection, sql: str) -> tuple[list[str], 
     return names, {str(name): type_name(source.dialect, code, length) for name, code, _, length, *_ in description}
 
 
-def _with_unreadable_times(source: DatabaseConnection, relation: SourceRelation) -> SourceRelation:
-    """Return the relation with `has_unreadable_times`; only on SQLite times are text."""
+def _with_text_times(source: DatabaseConnection, relation: SourceRelation) -> SourceRelation:
+    """Return the relation with what its times have in common; only on SQLite they are text."""
     if source.dialect != "sqlite":
         return relation
-    times = (CREATED_AT, relation.cursor)
-    unreadable = [_has_unreadable_times(source, relation, name) for name in dict.fromkeys(times)]
+    times = dict.fromkeys((CREATED_AT, relation.cursor))
+    if all(_has_plain_times(source, relation, name) for name in times):
+        return replace(relation, has_plain_times=True)
+    unreadable = [_has_unreadable_times(source, relation, name) for name in times]
     return replace(relation, has_unreadable_times=any(unreadable))
+
+
+def _has_plain_times(source: DatabaseConnection, relation: SourceRelation, name: str) -> bool:
+    spelling = plain_times.spelling(relation.columns[name]).label("spelling")
+    spellings = relation.render(sa.select(spelling).select_from(relation.feedback_table).distinct())
+    return plain_times.are_plain({text for (text,) in fetch_rows(source, spellings) if text is not None})
 
 
 def _has_unreadable_times(source: DatabaseConnection, relation: SourceRelation, name: str) -> bool:

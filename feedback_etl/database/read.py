@@ -10,7 +10,7 @@ from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import polars as pl
 
-from feedback_etl.database.batches import ConnectorXValueError, open_batches
+from feedback_etl.database.batches import ReadAgainError, open_batches
 from feedback_etl.database.collations import describe_remedy
 from feedback_etl.database.connect import Database, DatabaseConnection, open_connection
 from feedback_etl.database.cursor_name import CREATED_AT
@@ -108,14 +108,14 @@ def open_feedback(request: ReadRequest) -> Iterator[FeedbackStream]:
     Functions that open a stream are decorated with `retry_with_sqlalchemy`.
 
     Raises:
-        ConnectorXValueError: ConnectorX cannot read a value of an SQLite file; raised by the context or the batches.
+        ReadAgainError: The rows of an SQLite file have to be read again; raised by the context or the batches.
         UsageError: The request is not valid.
         SourceError: The database cannot be reached, is not as expected, or stopped the query.
     """
     window = request.window
     with open_source(request) as (source, relation):
         if not request.use_connectorx:
-            source = replace(source, connectorx_url=None)
+            source, relation = replace(source, connectorx_url=None), replace(relation, has_plain_times=False)
         request.report_phase("counting rows")
         watermark = compute_watermark(source, relation, window, request.watermark)
         with open_batches(source, relation, window, request.options) as batches:
@@ -138,7 +138,7 @@ def open_feedback(request: ReadRequest) -> Iterator[FeedbackStream]:
 def retry_with_sqlalchemy(
     function: Callable[Concatenate[ReadRequest, P], T],
 ) -> Callable[Concatenate[ReadRequest, P], T]:
-    """Call a function of a request again, with SQLAlchemy, if ConnectorX cannot read a value of an SQLite file.
+    """Call a function of a request again, with SQLAlchemy, if the rows of an SQLite file have to be read again.
 
     The function starts again from the first row.
     """
@@ -147,8 +147,8 @@ def retry_with_sqlalchemy(
     def retrying(request: ReadRequest, /, *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return function(request, *args, **kwargs)
-        except ConnectorXValueError:
-            logger.info("reading again with SQLAlchemy: ConnectorX cannot read a value that this SQLite file contains")
+        except ReadAgainError as error:
+            logger.info("reading again with SQLAlchemy: %s", error)
         return function(replace(request, use_connectorx=False), *args, **kwargs)
 
     return retrying

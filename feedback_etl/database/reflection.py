@@ -12,6 +12,7 @@ from sqlalchemy.exc import SAWarning, SQLAlchemyError
 from feedback_etl.database import tables
 from feedback_etl.database.connect import DatabaseConnection
 from feedback_etl.database.driver_errors import query_error, query_reason
+from feedback_etl.database.quoting import quote_text
 from feedback_etl.database.statements import fetch_rows
 
 SAMPLE_ROWS = 100_000
@@ -122,7 +123,7 @@ def _reflect_table(inspector: sa.Inspector, name: str, db_schema: str | None) ->
 
 
 def _reflect_duckdb(source: DatabaseConnection) -> list[ReflectedTable]:
-    db_schema = _quote(source.db_schema) if source.db_schema else "current_schema()"
+    db_schema = quote_text(source.db_schema) if source.db_schema else "current_schema()"
     columns = fetch_rows(
         source,
         "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal AND database_name = "  # noqa: S608  quoted
@@ -138,10 +139,6 @@ def _reflect_duckdb(source: DatabaseConnection) -> list[ReflectedTable]:
     for table, name, type_ in columns:
         reflected.setdefault(table, []).append(ReflectedColumn(name, find_duckdb_kind(type_)))
     return [ReflectedTable(name, tuple(own), key.get(name, ()), source.db_schema) for name, own in reflected.items()]
-
-
-def _quote(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def find_duckdb_kind(type_: str) -> ColumnKind:

@@ -41,6 +41,7 @@ class SourceRelation:
         schema: The schema of the rows; the cursor, unless it is another column, is an extra column.
         types: The names of the columns' types (`column_types`); empty on SQLite, which has none.
         has_unreadable_times: Whether some text of `created_at` is not an ISO time (SQLite).
+        has_plain_times: Whether the order of the texts of `created_at` is that of their times (SQLite, `plain_times`).
         comparisons: How the ids are compared that are not compared by their bytes; `columns` has their canonical
             spelling.
         stored_ids: The same ids as they are stored.
@@ -62,6 +63,7 @@ class SourceRelation:
     schema: FeedbackSchema = CLASSIC_SCHEMA
     types: Mapping[str, str] = field(default_factory=dict)
     has_unreadable_times: bool = False
+    has_plain_times: bool = False
     comparisons: Mapping[str, IdComparison] = field(default_factory=dict)
     stored_ids: Mapping[str, Column] = field(default_factory=dict)
     cursor: str = CREATED_AT

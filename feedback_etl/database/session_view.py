@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from feedback_etl.database import tables
 from feedback_etl.database.connection_errors import connection_error
+from feedback_etl.database.quoting import quote_text
 from feedback_etl.database.urls import is_memory
 from feedback_etl.errors import UsageError
 
@@ -94,11 +95,7 @@ def copy_session_settings(own: sa.Connection) -> tuple[str, ...]:
     if own.dialect.name != "postgresql":
         return ()
     settings = _rows(own, "SELECT name, current_setting(name) FROM unnest(ARRAY['search_path', 'role']) AS name")
-    return tuple(f"SELECT set_config('{name}', {_literal(value)}, true)" for name, value in settings)
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+    return tuple(f"SELECT set_config('{name}', {quote_text(value)}, true)" for name, value in settings)
 
 
 def has_same_view(own: sa.Connection, other: sa.Connection, db_schema: str | None, *, has_query: bool) -> bool:
@@ -122,7 +119,7 @@ _PLAIN_KINDS = {"r", "p", "m"}
 _POSTGRESQL_TABLES = f"""
 SELECT CAST(c.relname AS text), CAST(c.oid AS bigint), CAST(c.relkind AS text), row_security_active(c.oid)
 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-WHERE c.relname IN ({", ".join(map(_literal, _TABLES))}) AND c.relkind IN ('r', 'p', 'm', 'v', 'f')
+WHERE c.relname IN ({", ".join(map(quote_text, _TABLES))}) AND c.relkind IN ('r', 'p', 'm', 'v', 'f')
 AND CASE WHEN CAST(:db_schema AS text) IS NULL THEN pg_table_is_visible(c.oid) ELSE n.nspname = :db_schema END
 ORDER BY 1
 """  # noqa: S608  constant names

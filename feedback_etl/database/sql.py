@@ -15,7 +15,7 @@ from feedback_etl.database import text_times
 from feedback_etl.database.raw_types import AFTER_EVERY_WINDOW, NO_ANSWER, list_raw_names, name_unreadable_flag
 from feedback_etl.database.relation import Column, SourceRelation, label_columns
 from feedback_etl.database.window import Window
-from feedback_etl.database.window_sql import format_time, is_counted, is_dated, is_in, is_read, is_unreadable
+from feedback_etl.database.window_sql import format_time, instant, is_counted, is_dated, is_in, is_read, is_unreadable
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.schema.model import CONSENT, RAW_ITEM
 
@@ -115,7 +115,7 @@ def select_time_range(relation: SourceRelation, window: Window) -> str:
 def select_last_time(relation: SourceRelation, window: Window) -> str:
     """Return the statement that yields the last readable time of a window; on SQLite as text."""
     time = relation.columns["created_at"]
-    last = sa.func.max(text_times.instant(time) if relation.dialect == "sqlite" else time)
+    last = sa.func.max(instant(relation, time))
     return relation.render(sa.select(last).select_from(relation.feedback_table).where(is_dated(relation, window)))
 
 
@@ -235,6 +235,8 @@ def _sort_key(column: Column, dialect: str, kind: str) -> Column:
 def _sort_by_time(relation: SourceRelation, time: Column, window: Window) -> list[Column]:
     """Return the keys that sort rows by time, rows without a time last."""
     if relation.dialect == "sqlite":
+        if relation.has_plain_times:
+            return [_sort_key(time, relation.dialect, "").nulls_last()]
         instant = text_times.instant(time)
         readable = sa.case((text_times.is_readable(time), instant)) if relation.has_unreadable_times else instant
         return [readable.nulls_last()]

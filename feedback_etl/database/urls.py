@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError
 
 from feedback_etl.database import files
+from feedback_etl.database.files_prefix import FILES_PREFIX
 from feedback_etl.database.url_options import check_options, explain_hosts
 from feedback_etl.errors import SourceError, UsageError
 
@@ -40,8 +41,8 @@ def parse_url(text: str) -> sa.URL:
     Raises:
         UsageError: The text is not a URL. The message does not repeat it, since it may contain a password.
     """
-    if text.strip().startswith(files.PREFIX):
-        return files.create_files_url(text.strip().removeprefix(files.PREFIX))
+    if text.strip().startswith(FILES_PREFIX):
+        return files.create_files_url(text.strip().removeprefix(FILES_PREFIX))
     try:
         url = sa.make_url(text.strip())
     except (ArgumentError, ValueError):

@@ -1,7 +1,6 @@
 """Infer what columns of text contain from a sample of their values, which is not kept."""
 
 import json
-import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +16,7 @@ from feedback_etl.database.tables import DIALECTS
 _SAMPLE_ROWS = 1_000
 _PATTERNS: dict[ColumnKind, re.Pattern[str]] = {
     "integer": re.compile(r"0|[+-]?[1-9][0-9]{0,17}"),  # 007 is an id
-    "number": re.compile(r"[+-]?(0|[1-9][0-9]*)(\.[0-9]+)?"),
+    "number": re.compile(r"[+-]?((0|[1-9][0-9]*)\.[0-9]+|0|[1-9][0-9]{0,17})"),  # longer whole numbers are ids
     "boolean": re.compile(r"true|false", re.IGNORECASE),
     "time": re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([ T][0-9]{2}:[0-9]{2}.*)?"),
     "word": re.compile(rf"\S{{1,{MAX_WORD_LENGTH}}}"),
@@ -25,6 +24,8 @@ _PATTERNS: dict[ColumnKind, re.Pattern[str]] = {
 _MIN_JSON_SHARE = 0.99
 """Share of values that are JSON in a column of lists or maps; an export rejects the others, with a reason."""
 _JSON: tuple[ColumnKind, ...] = ("list", "map")
+_MAX_RATING = 1e9
+"""Numbers from here on, and infinity, are no ratings."""
 _UNTYPED = (*_JSON, "word")
 """Kinds of which columns of text can be in SQLite, whose types have no length."""
 
@@ -58,10 +59,14 @@ def with_value_kinds(source: DatabaseConnection, table: ReflectedTable) -> Refle
 def infer_kind(values: Sequence[Any]) -> ColumnKind:
     """Return what texts contain; nulls and blanks have no meaning, and without others they are text.
 
-    >>> infer_kind(["5", None]), infer_kind(["4.5", "3"]), infer_kind(["007"]), infer_kind(['["a"]', "[]"])
-    ('integer', 'number', 'word', 'list')
+    >>> infer_kind(["5", None]), infer_kind(["4.5", "3"]), infer_kind(['["a"]', "[]"])
+    ('integer', 'number', 'list')
+    >>> infer_kind(["007"]), infer_kind(["1234567890123456789"])
+    ('word', 'word')
     >>> infer_kind(['{"a": 5}', "{}"]), infer_kind([*['["a"]'] * 99, "-"]), infer_kind([*['["a"]'] * 98, "no tag"])
     ('map', 'list', 'text')
+    >>> infer_kind(['{"a": 1' + "0" * 400 + "}"]), infer_kind(["[" * 100_000]), infer_kind(['{"a": true}'])
+    ('text', 'text', 'text')
     """
     texts = [value for value in values if value is not None and str(value).strip()]
     if not texts or not all(isinstance(value, str) for value in texts):
@@ -90,7 +95,7 @@ def _parse_json(text: Any) -> Any:
     """Return the list or the map of a text; None for other values."""
     try:
         return json.loads(text) if str(text).lstrip()[:1] in ("[", "{") else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
@@ -100,8 +105,7 @@ def _is_list(value: Any) -> bool:
 
 def _is_map(value: Any) -> bool:
     return isinstance(value, dict) and all(
-        number is None or type(number) is int or (type(number) is float and math.isfinite(number))
-        for number in value.values()
+        number is None or (type(number) in (int, float) and abs(number) < _MAX_RATING) for number in value.values()
     )
 
 

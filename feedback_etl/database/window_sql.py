@@ -34,6 +34,11 @@ def is_unreadable(relation: SourceRelation, time: Column) -> Condition:
     return sa.or_(time < _CALENDAR_START, time >= _CALENDAR_END)
 
 
+def instant(relation: SourceRelation, time: Column) -> Column:
+    """Return a time in a form that sorts by time; on SQLite a text."""
+    return text_times.instant(time) if relation.dialect == "sqlite" and not relation.has_plain_times else time
+
+
 def is_read(relation: SourceRelation, window: Window) -> Condition:
     """Return whether a row is read for a window. On SQLite, some rows around it are read too."""
     time = relation.columns["created_at"]
@@ -87,7 +92,7 @@ def is_dated(relation: SourceRelation, window: Window) -> Condition:
     """Return whether a row's time can be read and is in a window."""
     time = relation.columns["created_at"]
     if relation.dialect == "sqlite":
-        exactly = _is_between(text_times.instant(time), window, format_time)
+        exactly = _is_between(instant(relation, time), window, format_time)
         near = _is_near(time, window) if window.start else sa.true()
         return sa.and_(near, exactly, sa.not_(is_unreadable(relation, time)))
     zone = "+00:00" if relation.type_name("created_at") == "timestamptz" else ""

@@ -100,7 +100,7 @@ def commit_export(
     if request.is_partitioned:
         _require_all(parts, report)
     details = details._replace(statistics=report.to_statistics(), risk=report.risk)
-    published = export.commit(sorted(parts, key=by_number), details)
+    published = export.commit(sort_parts(parts), details)
     if series is not None and (any(published) or details.is_state_new):
         series.delete_state(request.storage)
     report.audit_head = export.audit_head
@@ -108,9 +108,9 @@ def commit_export(
     report.items_filename = published.items or ""
 
 
-def by_number(file: DataFile) -> tuple[str, int]:
-    """Return the sort key of parts; by name, `part-100000` would come before `part-99999`."""
-    return file.kind, parse_part_number(file.path)
+def sort_parts(parts: Iterable[DataFile]) -> list[DataFile]:
+    """Return parts by kind and number; by name, `part-100000` would come before `part-99999`."""
+    return sorted(parts, key=lambda part: (part.kind, parse_part_number(part.path)))
 
 
 def _require_all(files: Sequence[DataFile], report: ExportReport) -> None:
@@ -145,7 +145,7 @@ def _add_increment(
     return details._replace(mode=INCREMENTAL, chain=increment)
 
 
-def suggest(request: ExportRequest, source: "FeedbackPartitions | FeedbackStream") -> str:
+def suggest_improvement(request: ExportRequest, source: "FeedbackPartitions | FeedbackStream") -> str:
     """Return a sentence on the index that a slow export lacks, or on the cursor of a series that begins, or ""."""
     series, is_slow = request.series, time.perf_counter() - request.started > SLOW_SECONDS
     advice = source.suggest_index() if is_slow else ""

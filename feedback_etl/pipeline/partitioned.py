@@ -23,7 +23,7 @@ from feedback_etl.exports.series_conflicts import detect_abort
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.pipeline.backfill import create_seen_rows
 from feedback_etl.pipeline.batch_processor import BatchProcessor
-from feedback_etl.pipeline.commit import Publication, commit_export, plan_publication, suggest
+from feedback_etl.pipeline.commit import Publication, commit_export, plan_publication, suggest_improvement
 from feedback_etl.pipeline.exchange_files import read_spooled_rows, write_earlier_seen_rows, write_small_classes
 from feedback_etl.pipeline.recipient_parts import write_recipient_parts
 from feedback_etl.pipeline.request import ExportRequest
@@ -36,6 +36,7 @@ from feedback_etl.privacy.keys import get_key_id
 from feedback_etl.records.layout import parse_part_number
 from feedback_etl.records.manifest import DataFile
 from feedback_etl.results import ExportReport
+from feedback_etl.storage.errors import explain_write_errors
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ def export_partitions(request: ExportRequest, partitions: FeedbackPartitions, in
         tasks = (PartTask(context, n, partitions.query_of(span)) for n, span in enumerate(partitions.ranges))
         processor, written = _collect(request, run(tasks), partitions.total)
         report = _finish(request, _Execution(export, context, run), processor, written, partitions)
-    report.advice = suggest(request, partitions)
+    report.advice = suggest_improvement(request, partitions)
     return report
 
 
@@ -96,7 +97,7 @@ def export_stream(selection: ReadRequest, request: ExportRequest) -> ExportRepor
             processor, written = _collect(request, results)
             execution = _Execution(export, context, _release_here(request))
             report = _finish(request, execution, processor, written, stream)
-        report.advice = suggest(request, stream)
+        report.advice = suggest_improvement(request, stream)
     return report
 
 
@@ -148,14 +149,15 @@ def _finish(
     """Check the limits, release the rows of large enough equivalence classes, and publish the parts."""
     export, context, _ = execution
     spooled = read_spooled_rows(request.storage, written.spooled)
-    publication = plan_publication(request, source, processor, select_pending(request), spooled)
-    if publication.series is not None:
-        results = write_series_parts(request, export.stem, written.spooled, publication.series)
-    else:
-        results = _release(request, execution, publication, written.spooled)
-    with closing(results):
-        for result in results:
-            written.add(result)
+    with explain_write_errors(request.storage):
+        publication = plan_publication(request, source, processor, select_pending(request), spooled)
+        if publication.series is not None:
+            results = write_series_parts(request, export.stem, written.spooled, publication.series)
+        else:
+            results = _release(request, execution, publication, written.spooled)
+        with closing(results):
+            for result in results:
+                written.add(result)
     if context.series is not None and context.series.earlier is not None:
         written.files.append(context.series.earlier)
     report = processor.build_report(request.selection.window, publication.excluded, written.escaped_texts)

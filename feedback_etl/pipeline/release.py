@@ -5,7 +5,6 @@ import polars as pl
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.release_plan import apply_changes
 from feedback_etl.transform.items import without_items
-from feedback_etl.transform.training_schema import validate
 
 
 def validate_pairs(pairs: pl.DataFrame, options: TransformOptions, *, generalized: bool = False) -> pl.DataFrame:
@@ -14,6 +13,8 @@ def validate_pairs(pairs: pl.DataFrame, options: TransformOptions, *, generalize
     Raises:
         ValidationError: The pairs do not satisfy the rules of their schema or the custom row model.
     """
+    from feedback_etl.transform.training_schema import validate  # imports pandera
+
     validate(
         without_items(pairs),
         schema=options.schema,

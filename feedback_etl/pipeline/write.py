@@ -9,8 +9,10 @@ from feedback_etl.database.read import FeedbackStream, ReadRequest, open_feedbac
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.pipeline.backfill import create_seen_rows
 from feedback_etl.pipeline.batches import process_batches
-from feedback_etl.pipeline.commit import Publication, commit_export, plan_publication, suggest
+from feedback_etl.pipeline.commit import Publication, commit_export, plan_publication, suggest_improvement
+from feedback_etl.pipeline.release import release_pairs
 from feedback_etl.pipeline.request import ExportRequest
+from feedback_etl.pipeline.series_release import SeriesRelease, select_pending
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.series_rows import add_people
 from feedback_etl.records.tombstones import Tombstones
@@ -20,7 +22,6 @@ from feedback_etl.storage.errors import explain_write_errors
 if TYPE_CHECKING:
     from feedback_etl.pipeline.batch_processor import BatchProcessor
     from feedback_etl.pipeline.batch_results import ProcessedBatch
-    from feedback_etl.pipeline.series_release import PendingSeries, SeriesRelease
 
 
 @retry_with_sqlalchemy
@@ -30,15 +31,15 @@ def write_export(selection: ReadRequest, request: ExportRequest) -> ExportReport
     The order is: open the database, begin the transaction, process and write each batch, check the limits, release the
     rows of equivalence classes that are large enough, commit.
     """
-    options, pending = request.transform_options, _select_pending(request)
+    options, pending = request.transform_options, select_pending(request)
     with open_feedback(selection) as stream:
         with _begin_transaction(request, stream) as export:
             seen_rows = create_seen_rows(request, stream.watermark.until)
             processor = _create_processor(options, export.tombstones, seen_rows)
             write = _choose_writer(export, options, counts_people=pending is not None)
             process_batches(processor, stream.batches, write=write, write_rejected=export.write_rejected)
-            publication = plan_publication(request, stream, processor, pending, export.spooled_frames(keep=True))
             with explain_write_errors(request.storage):
+                publication = plan_publication(request, stream, processor, pending, export.spooled_frames(keep=True))
                 if publication.series is not None:
                     _release_series(export, publication.series)
                 elif options.k_policy.k is not None:
@@ -51,14 +52,12 @@ def write_export(selection: ReadRequest, request: ExportRequest) -> ExportReport
             items = export.writer("items")
             report.exported_items, report.escaped_items = items.rows, sum(items.escaped_texts.values())
             commit_export(request, export, publication, report)
-        report.advice = suggest(request, stream)
+        report.advice = suggest_improvement(request, stream)
     return report
 
 
 def _release_spooled(export: ExportTransaction, options: TransformOptions, publication: Publication) -> None:
     """Write the spooled rows, without equivalence classes that are too small, or with generalised values."""
-    from feedback_etl.pipeline.release import release_pairs
-
     frames = (release_pairs(pairs, publication.changes, options) for pairs in export.spooled_frames())
     if publication.shared is None:
         for pairs in frames:
@@ -69,7 +68,7 @@ def _release_spooled(export: ExportTransaction, options: TransformOptions, publi
         export.write(rows.links, "links")
 
 
-def _release_series(export: ExportTransaction, release: "SeriesRelease") -> None:
+def _release_series(export: ExportTransaction, release: SeriesRelease) -> None:
     """Write the rows of a series that are published, those that are pending from now on, and the members."""
     members = release.members
     for rows in chain([release.earlier], map(release.split, export.spooled_frames())):
@@ -98,14 +97,6 @@ def _begin_transaction(request: ExportRequest, stream: FeedbackStream) -> Export
         form=output.file_format,
         metadata=request.metadata,
     )
-
-
-def _select_pending(request: ExportRequest) -> "PendingSeries | None":
-    if not request.counts_series:
-        return None
-    from feedback_etl.pipeline.series_release import select_pending  # imports pandera
-
-    return select_pending(request)
 
 
 def _create_processor(

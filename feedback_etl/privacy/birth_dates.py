@@ -18,14 +18,14 @@ _AGE_NAME = re.compile(r"(^|_)(age|alter|born|dob|yob|birth\w*|geburt\w*)(_|$)")
 _OTHER_NAME = re.compile(
     r"(^|_)(account|order|subscription|product|item|ticket|session|device|page|post|car|house)(_|$)"
 )
-_YEAR_PATTERNS = (
-    r"^(\d{4})[-/.](?:0?[1-9]|1[0-2])(?:[-/. T]|$)",  # 1951-01-31, 1951-01
-    r"^\d{1,2}[-/. ]{1,2}(?:\d{1,2}|\pL{3,})[-/. ]{1,2}(\d{4})\b",  # 31.01.1951, 31 January 1951
-    r"^\pL{3,}\.? \d{1,2},? (\d{4})\b",  # January 31, 1951
-    r"^(?:0?[1-9]|1[0-2])[-/.](\d{4})$",  # 01/1951
-    r"^((?:19|20)\d{2})(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])$",  # 19510131
+_YEAR_PATTERNS = (  # `\d` also matches digits that a cast refuses
+    r"^([0-9]{4})[-/.](?:0?[1-9]|1[0-2])(?:[-/. T]|$)",  # 1951-01-31, 1951-01
+    r"^[0-9]{1,2}[-/. ]{1,2}(?:[0-9]{1,2}|\pL{3,})[-/. ]{1,2}([0-9]{4})\b",  # 31.01.1951, 31 January 1951
+    r"^\pL{3,}\.? [0-9]{1,2},? ([0-9]{4})\b",  # January 31, 1951
+    r"^(?:0?[1-9]|1[0-2])[-/.]([0-9]{4})$",  # 01/1951
+    r"^((?:19|20)[0-9]{2})(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])$",  # 19510131
 )
-_NUMBER = r"(?i)^(-?\d+(?:\.\d+)?) ?(?:y|yrs?|years?(?: old)?|j|jahre?|mo|mos|months?|monate?)?$"
+_NUMBER = r"(?i)^(-?[0-9]+(?:\.[0-9]+)?) ?(?:y|yrs?|years?(?: old)?|j|jahre?|mo|mos|months?|monate?)?$"
 
 
 def is_age_name(name: str) -> bool:
@@ -43,12 +43,12 @@ def extract_year(text: pl.Expr) -> pl.Expr:
     >>> pl.select(extract_year(pl.lit("31 January 1951"))).item()
     1951
     """
-    return pl.coalesce(text.str.extract(pattern) for pattern in _YEAR_PATTERNS).cast(pl.Int64)
+    return pl.coalesce(text.str.extract(pattern) for pattern in _YEAR_PATTERNS).cast(pl.Int64, strict=False)
 
 
 def extract_number(text: pl.Expr) -> pl.Expr:
     """Return the number of a text that is one, also with a unit of an age."""
-    return text.str.extract(_NUMBER).cast(pl.Float64)
+    return text.str.extract(_NUMBER).cast(pl.Float64, strict=False)
 
 
 class AgeCounts(NamedTuple):

@@ -13,7 +13,7 @@ from feedback_etl.exports.adoption import UNKNOWN_PSEUDONYMS, UNKNOWN_SCHEME, ha
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.exports.recovery import recover_storage
 from feedback_etl.exports.rewrite import finish_rewrites, map_files, remove_rows
-from feedback_etl.privacy.erasure_search import find_linked_rows, search_file
+from feedback_etl.privacy.erasure_search import add_named_analyses, find_linked_rows, search_file
 from feedback_etl.privacy.erasure_selection import ErasureRequest, map_pseudonyms
 from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.remaining_classes import Owners
@@ -99,7 +99,6 @@ class Eraser:
         self._signing_keys: Sequence[Key | None] = keys or [None]
         self._owners, self._log, self._signer = owners, AuditLog(storage), keys[0] if keys else None
         self._result, self._found_ids, self._erased_from = ErasureResult(), set[str](), list[Manifest]()
-        self._small_classes = SmallClasses(storage, request, owners or ())
 
     def run(self) -> ErasureResult:
         """Erase, and return the result."""
@@ -111,13 +110,15 @@ class Eraser:
         keys: dict[str | None, Key | None] = {None: None} | {key.id: key for key in self._keys}
         tombstones = TombstoneFile(self._storage)
         self._found_ids = self._find_erased_before(tombstones)
+        self._request = add_named_analyses(self._storage, exports, self._request, keys)
         if not self._dry_run:
             self._write_tombstones(tombstones)
             if not self._storage.has_locks:  # an export published before these tombstones has not read them
                 if self._request.is_sweep:
                     self._log_start()
                 exports = list_exports(self._storage).exports
-        self._small_classes.exports = exports
+                self._request = add_named_analyses(self._storage, exports, self._request, keys)
+        self._small_classes = SmallClasses(self._storage, self._request, self._owners or (), exports)
         self._result.hard_links = list_hard_links(self._storage, exports)  # before a rewrite separates them
         for manifest in exports:
             if manifest.lookup_key in keys:
@@ -160,7 +161,8 @@ class Eraser:
     def _write_tombstones(self, tombstones: TombstoneFile) -> None:
         """Write the tombstones before any file changes: a running export reads them before it is published."""
         users = list(self._request.users)
-        pseudonyms_by_key = {key: list(map_pseudonyms(self._request.rows, key)) for key in self._signing_keys}
+        requests = {key: self._request.with_key(key) for key in self._signing_keys}
+        pseudonyms_by_key = {key: [*request.pseudonyms, *request.named] for key, request in requests.items()}
         if all(
             {hash_identity("user", user, key) for user in users}
             | {hash_identity("pseudonym", pseudonym, key) for pseudonym in pseudonyms}

@@ -1,6 +1,8 @@
 """Search the files of an export for the rows that an erasure removes."""
 
-from collections.abc import Set
+from collections.abc import Iterable, Mapping, Set
+from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 import polars as pl
@@ -8,11 +10,15 @@ import polars as pl
 from feedback_etl.data_files.links import LINKED_KINDS, find_rows, read_links
 from feedback_etl.data_files.row_filter import LINKED, PSEUDONYM, find_analyses, list_pseudonyms
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.rewrite import fetch_if_present
-from feedback_etl.privacy.erasure_selection import FileMatch, KeyedRequest
+from feedback_etl.exports.rewrite import fetch_if_present, map_files
+from feedback_etl.privacy.erasure_selection import ErasureRequest, FileMatch, KeyedRequest
+from feedback_etl.privacy.keys import Key
 from feedback_etl.records.manifest import DataFile, Manifest
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.posix import hash_file
+
+_KINDS_WITH_SUBJECTS = ("pairs", "items", "pending")
+"""The kinds of files that may have a column `subject_hash`."""
 
 
 class LinkedRows(NamedTuple):
@@ -36,6 +42,34 @@ class LinkedRows(NamedTuple):
         return FileMatch(unwanted, self.ids if unwanted else frozenset())
 
 
+def add_named_analyses(
+    storage: Storage, exports: Iterable[Manifest], request: ErasureRequest, keys: Mapping[str | None, Key | None]
+) -> ErasureRequest:
+    """Add the analyses that the files of any export name for the users by a `subject_hash`.
+
+    Files without that column, lists of rejected rows and the state of a series contain the same pseudonyms.
+    """
+    if not request.users:
+        return request
+    named: dict[str | None, dict[str, str]] = {key_id: {} for key_id in keys}
+    subjects = {key_id: {*request.with_key(key).subjects} for key_id, key in keys.items()}
+    for manifest in exports:
+        if manifest.lookup_key in keys and not manifest.recipient:
+            files = [file for kind in _KINDS_WITH_SUBJECTS for file in manifest.all(kind)]
+            find = partial(_find_named, storage, subjects=subjects[manifest.lookup_key])
+            for analyses in map_files(storage, files, find):
+                named[manifest.lookup_key] |= analyses
+    return request._replace(named=named)
+
+
+def _find_named(storage: Storage, file: DataFile, subjects: Set[str]) -> dict[str, str]:
+    """Return the analyses that a file names for subjects; none if it was pruned, or is reported as damaged."""
+    with suppress(ExportFileError), fetch_if_present(storage, file.path) as path:
+        if path is not None and (path.stat().st_size, hash_file(path)) in file.versions:
+            return find_analyses(path, path.name, subjects)
+    return {}
+
+
 def find_linked_rows(storage: Storage, manifest: Manifest, request: KeyedRequest) -> LinkedRows | None:
     """Find the rows to remove by the links of a shared export; None for other exports.
 
@@ -47,7 +81,7 @@ def find_linked_rows(storage: Storage, manifest: Manifest, request: KeyedRequest
         return LinkedRows()
     if links is None:
         return None
-    match = request.match({*links[LINKED]}, {})
+    match = request.match({*links[LINKED]})
     return LinkedRows(links[PSEUDONYM], find_rows(links, match.pseudonyms.__contains__), match.ids)
 
 
@@ -64,8 +98,6 @@ def search_file(
             present = list_pseudonyms(path, path.name)
             if linked is not None and file.kind in LINKED_KINDS:
                 return linked.match(present)
-            has_subjects = request.subjects and file.kind in ("pairs", "items", "pending")
-            subjects = find_analyses(path, path.name, {*request.subjects}) if has_subjects else {}
     except ExportFileError:
         return FileMatch(damaged=True)
-    return request.match(present, subjects, is_seen_rows=file.kind == "rows")
+    return request.match(present, is_seen_rows=file.kind == "rows")

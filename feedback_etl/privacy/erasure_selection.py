@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import chain
+from types import MappingProxyType
 from typing import NamedTuple
 
 import polars as pl
 
 from feedback_etl.data_files.row_filter import NO_ANALYSIS
-from feedback_etl.privacy.keys import Key
+from feedback_etl.privacy.keys import Key, get_key_id
 from feedback_etl.schema.model import SUBJECT_HASH
 from feedback_etl.transform.expressions import hash_id
 
@@ -35,12 +36,14 @@ class ErasureRequest(NamedTuple):
         rows: All analyses to erase, those of `users` among them. A row without an analysis is identified by
             `NO_ANALYSIS` and its feedback id as the list of rejected rows contains it.
         remaining: Analyses that the database still contains: every other one is erased too. None if not requested.
+        named: Pseudonyms that files name for `users`, each with its `subject_hash`, by key id.
     """
 
     users: Mapping[str, Set[str]]
     analyses: Mapping[str, Set[str]]
     rows: Mapping[str, Set[str]]
     remaining: Sequence[str] | None
+    named: Mapping[str | None, Mapping[str, str]] = MappingProxyType({})
 
     @property
     def is_sweep(self) -> bool:
@@ -56,7 +59,8 @@ class ErasureRequest(NamedTuple):
         """Return the request in the pseudonyms of a key."""
         remaining = None if self.remaining is None else {*map_pseudonyms(self.remaining, key)}
         subjects = _hash_ids([*self.users], key, SUBJECT_HASH.name)
-        return KeyedRequest(self, map_pseudonyms(self.rows, key), subjects, remaining)
+        named = self.named.get(get_key_id(key), {})
+        return KeyedRequest(self, map_pseudonyms(self.rows, key), subjects, named, remaining)
 
 
 class KeyedRequest(NamedTuple):
@@ -66,17 +70,17 @@ class KeyedRequest(NamedTuple):
         request: The request.
         pseudonyms: Pseudonyms of the analyses to erase, each with its analysis.
         subjects: `subject_hash` of the users to erase, each with its user id.
+        named: Pseudonyms that files name for `subjects`, each with its `subject_hash`.
         remaining: Pseudonyms that may stay; None without a sweep.
     """
 
     request: ErasureRequest
     pseudonyms: dict[str, str]
     subjects: dict[str, str]
+    named: Mapping[str, str]
     remaining: set[str] | None
 
-    def match(
-        self, present: Set[str], subject_by_pseudonym: Mapping[str, str], *, is_seen_rows: bool = False
-    ) -> FileMatch:
+    def match(self, present: Set[str], *, is_seen_rows: bool = False) -> FileMatch:
         """Select the pseudonyms to remove from a file.
 
         Digests of seen rows without an analysis do not reveal the person, so those of all people are removed for one
@@ -84,10 +88,9 @@ class KeyedRequest(NamedTuple):
 
         Args:
             present: All pseudonyms in the file.
-            subject_by_pseudonym: Pseudonyms in rows of `subjects`, each with its `subject_hash`.
             is_seen_rows: Whether it contains digests of seen rows.
         """
-        unwanted = present & {*self.pseudonyms, *subject_by_pseudonym}
+        unwanted = present & {*self.pseudonyms, *self.named}
         if is_seen_rows and any(row.startswith(NO_ANALYSIS) for row in self.request.rows):
             unwanted |= present & {""}
         if self.remaining is not None:
@@ -95,7 +98,7 @@ class KeyedRequest(NamedTuple):
             unwanted |= {pseudonym for pseudonym in left if pseudonym and not pseudonym.startswith(NO_ANALYSIS)}
         rows, users = self.request.rows, self.request.users
         by_analysis = (rows[self.pseudonyms[pseudonym]] for pseudonym in unwanted & {*self.pseudonyms})
-        by_user = (users[self.subjects[subject]] for subject in subject_by_pseudonym.values())
+        by_user = (users[self.subjects[self.named[pseudonym]]] for pseudonym in unwanted & {*self.named})
         return FileMatch(unwanted, {*chain.from_iterable(by_analysis), *chain.from_iterable(by_user)})
 
 

@@ -64,7 +64,7 @@ def _require_values(plan: ReleasePlan, rows: int, policy: KAnonymityPolicy) -> N
         lost = cells["emptied"] + plan.suppressed
         if not cells["emptied"]:
             continue
-        is_empty = policy.measured_columns and name in plan.measures["generalization"]["empty_columns"]
+        is_empty = bool(policy.measured_columns) and name in plan.measures["generalization"]["empty_columns"]
         reason = "no value would be left" if is_empty else ""
         if lost > policy.max_suppressed * rows:
             reason = f"`max_suppressed` allows {policy.max_suppressed:.10g}"
@@ -72,8 +72,15 @@ def _require_values(plan: ReleasePlan, rows: int, policy: KAnonymityPolicy) -> N
             raise ValidationError(
                 f"Nothing was exported: {lost:,} of {rows:,} values of {name} would be emptied or suppressed, so that "
                 f"no equivalence class is left with fewer than {policy.k} people{policy.describe_diversity()}, and "
-                f"{reason}. Export more rows, or lower these limits."
+                f"{reason}. Export more rows, {_list_limits(policy, is_empty=is_empty)}."
             )
+
+
+def _list_limits(policy: KAnonymityPolicy, *, is_empty: bool) -> str:
+    """Return how the limits empty fewer values; all values of a column may be emptied whatever `max_suppressed` is."""
+    raised = ["`t`"] * (policy.t is not None) + ["`max_suppressed`"] * (not is_empty)
+    lowered = " or ".join(["`k`"] + ["`l`"] * (policy.l is not None))
+    return f"lower {lowered}, or raise {' or '.join(raised)}" if raised else f"or lower {lowered}"
 
 
 def _list_coarser(policy: KAnonymityPolicy) -> str:

@@ -29,15 +29,10 @@ _KINDS = ("pairs", "items", "links", "members")
 
 
 class SmallClasses:
-    """Find the analyses in small classes of exports, before an erasure rewrites the first export of a series.
+    """Find the analyses in small classes of all exports, before an erasure rewrites the first export of a series."""
 
-    Attributes:
-        exports: Manifests of all exports.
-    """
-
-    def __init__(self, storage: Storage, request: ErasureRequest, owners: Owners) -> None:
-        self._storage, self._request, self._owners = storage, request, owners
-        self.exports: Sequence[Manifest] = ()
+    def __init__(self, storage: Storage, request: ErasureRequest, owners: Owners, exports: Sequence[Manifest]) -> None:
+        self._storage, self._request, self._owners, self._exports = storage, request, owners, exports
         self._of_series = dict[str, Set[str]]()
 
     def add(self, manifest: Manifest, unwanted: list[tuple[DataFile, set[str]]], key: Key | None) -> int:
@@ -53,7 +48,7 @@ class SmallClasses:
         """
         if not (manifest.settings.get("k") and manifest.risk):
             return 0
-        exports = list_counted_together(manifest, self.exports)
+        exports = list_counted_together(manifest, self._exports)
         if exports == [manifest]:
             erased = set[str]().union(*(pseudonyms for file, pseudonyms in unwanted if file.kind == "pairs"))
             small = self._find(exports, erased, key)

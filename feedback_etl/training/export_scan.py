@@ -67,7 +67,7 @@ def scan_cluster(cluster: Sequence[CommittedExport], age_type: pl.DataType) -> p
     """Scan exports that can have pairs in common, and keep the newest copy of each pair."""
     key = list(cluster[-1].manifest.schema.pair_key)
     frames = [
-        _scan(export).with_columns(cs.by_name(AGE_RANGE_NAME, require_all=False).cast(age_type))
+        scan_pairs(export).with_columns(cs.by_name(AGE_RANGE_NAME, require_all=False).cast(age_type))
         for export in sort_by_recency(cluster)
     ]
     if len(frames) == 1:
@@ -87,7 +87,8 @@ def _may_repeat_key(export: CommittedExport) -> bool:
     return export.precision != "exact" or "pair_hash" in manifest.overridden or not manifest.schema.has_whole_key
 
 
-def _scan(export: CommittedExport) -> pl.LazyFrame:
+def scan_pairs(export: CommittedExport) -> pl.LazyFrame:
+    """Scan the pairs of an export with their types."""
     columns, usual = export.manifest.columns, export.manifest.schema.with_extra_columns(()).training_columns
     if missing := [name for name in usual if name not in columns]:
         raise ExportFileError(f"{export.address} lacks the columns {', '.join(missing)}; exclude it with a pattern.")

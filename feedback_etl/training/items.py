@@ -10,10 +10,9 @@ from feedback_etl.privacy.keys import Key
 from feedback_etl.schema.model import PSEUDONYM, TIME
 from feedback_etl.training.committed_export import CommittedExport, sort_by_recency
 from feedback_etl.training.export_catalog import ExportPaths, find_exports, refresh, require_unchanged
-from feedback_etl.training.export_scan import cluster_by_window
-from feedback_etl.transform.items import ITEM
+from feedback_etl.training.export_scan import cluster_by_window, scan_pairs
 
-_OCCURRENCE = "occurrence in its file"
+_RECENCY = "recency of its export"
 
 
 def scan_items(
@@ -21,7 +20,8 @@ def scan_items(
 ) -> pl.LazyFrame:
     """Scan the item rows of committed exports, those of `export_feedback(..., items="NAME")`, as one lazy frame.
 
-    If exports with overlapping windows contain a row for the same feedback and item, that of the newest is kept.
+    The items of a feedback are those of the newest export that contains it, none if it rates no item there. Feedbacks
+    of an analysis are told apart by their times, so those with the same truncated time count as one.
 
     Args:
         exports: See `scan_training`, also for the other arguments.
@@ -46,13 +46,13 @@ def scan_items(
     committed, keys = find_exports(exports), Key.parse_all(key)
     if verify or keys:
         require_unchanged(committed, keys, exports)
-    with_items = [export.with_kind("items") for export in committed if export.manifest.all("items")]
+    with_items = [export.with_kind("items") for export in committed if export.manifest.items]
     _require_one_kind(with_items)
     current = [export for export in (refresh(export, verify=verify, kind="items") for export in with_items) if export]
-    current = [export for export in current if export.files]
-    if not current:
+    if not any(export.files for export in current):
         raise ExportFileError(f"{exports} contains no item rows; `feedback-etl export --items NAME` creates them.")
-    return pl.concat([_scan_cluster(cluster) for cluster in cluster_by_window(current)], how="diagonal_relaxed")
+    clusters = [cluster for cluster in cluster_by_window(current) if any(export.files for export in cluster)]
+    return pl.concat(map(_scan_cluster, clusters), how="diagonal_relaxed")
 
 
 def _require_one_kind(exports: Sequence[CommittedExport]) -> None:
@@ -67,11 +67,15 @@ def _require_one_kind(exports: Sequence[CommittedExport]) -> None:
 
 
 def _scan_cluster(cluster: Sequence[CommittedExport]) -> pl.LazyFrame:
-    """Scan exports that can have feedback in common, and keep the newest row of each feedback and item."""
-    frames = [scan_item_rows(export.storage, export.manifest) for export in sort_by_recency(cluster)]
-    if len(frames) == 1:
-        return frames[0]
-    key = [PSEUDONYM, ITEM, TIME]  # of several feedbacks, too: by truncated times, or by their recommendations
-    frames = [frame.with_columns(pl.int_range(pl.len()).over(key).alias(_OCCURRENCE)) for frame in frames]
-    rows = pl.concat(frames, how="diagonal_relaxed")
-    return rows.unique(subset=[*key, _OCCURRENCE], keep="last", maintain_order=True).drop(_OCCURRENCE)
+    """Scan exports that can have feedbacks in common, and keep the items of each from the newest with its pair."""
+    if len(cluster) == 1:
+        return scan_item_rows(cluster[0].storage, cluster[0].manifest)
+    feedback, items, pairs = [PSEUDONYM, TIME], [], []
+    for number, export in enumerate(sort_by_recency(cluster)):
+        recency = pl.lit(number).alias(_RECENCY)
+        pairs.append(scan_pairs(export.with_kind("pairs")).select(*feedback, recency))
+        if export.files:
+            items.append(scan_item_rows(export.storage, export.manifest).with_columns(recency))
+    newest = pl.concat(pairs).group_by(feedback).agg(pl.col(_RECENCY).max())
+    rows = pl.concat(items, how="diagonal_relaxed")
+    return rows.join(newest, on=[*feedback, _RECENCY], how="semi", maintain_order="left").drop(_RECENCY)
