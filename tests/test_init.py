@@ -254,6 +254,37 @@ def test_json_arrays_in_text_are_lists(
     assert '["a"]' in here("preview", "--days", "-1").out.replace('""', '"')
 
 
+def test_maps_lists_with_mistakes_and_a_cursor_are_proposed(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they are in text of SQLite; what is proposed can be exported."""
+    monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/a.db")
+    row = "INSERT INTO reviews SELECT {}, 4, '2025-10-01 10:00:00', '2025-10-02 10:00:00', '{}', '{}', '{}'"
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE TABLE reviews (id integer PRIMARY KEY, stars integer, created_at text, updated_at text, "
+            "product_ratings text, tags text, used text)"
+        )
+        for number in range(200):
+            rated = '{"a": 5, "b": 2.5, "c": null}' if number else "{}"
+            tags = '["x", "y"]' if number > 1 else "none"
+            connection.exec_driver_sql(row.format(number, rated, tags, '{"phone": 1}'))
+    engine.dispose()
+    ended = here("init", f"sqlite:///{tmp_path}/a.db", "--yes")
+    assert "items      product_ratings: exported with --items\n" in ended.err
+    assert "may be personal" not in ended.err
+    declaration = read_declaration()
+    assert declaration["items"] == {"product_ratings": {"min": 1, "max": 5, "step": 0.5}}
+    assert declaration["lists"] == {"tags": {}}
+    text = FILE.read_text()
+    assert "# [items.used]\n# min = 1\n" in text
+    assert "`--incremental --cursor updated_at` also exports rows that were edited later." in text
+    command = ("export", "--days", "-1", "--max-rejected", "0.5", "--output")
+    assert "exported   198 of 200 rows" in here(*command, "items", "--items", "product_ratings").err
+    assert here(*command, "edited", "--incremental", "--cursor", "updated_at").code == 0
+
+
 def test_choices_are_asked_on_a_terminal(shop: str) -> None:
     """Return takes what is proposed; no file is written after a no."""
     answers = "reviews\nid\nno_such\n-\n-\n\n"

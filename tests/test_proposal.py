@@ -113,7 +113,7 @@ def test_personal_columns_are_comments_with_the_reason() -> None:
         assert f"# Not exported: {name} looks like {reason}.\n" in text
     uncommented = "\n".join(line.removeprefix("# ") for line in text.splitlines() if line.startswith(("# [", "# role")))
     assert tomllib.loads(uncommented)["columns"].keys() == {
-        *("age_range", "helpful_votes", "device", "session_token", "updated_at", "account_age"),
+        *("age_range", "helpful_votes", "device", "session_token", "account_age"),
     }
     assert "FEEDBACK_ETL_DATABASE_URL" in text
 

@@ -161,6 +161,8 @@ def _summarize(proposal: "Proposal", output: Path) -> Iterator[str]:
     undecided = [column.column.name for column in proposal.find("none") if not column.reason]
     yield f"table      {proposal.table.full_name}"
     yield f"exported   {', '.join(exported)}"
+    if items := [column.name for column in proposal.find("items")]:
+        yield f"items      {', '.join(items)}: exported with --items"
     if personal:
         yield f"left out   {', '.join(personal)}: may be personal"
     if undecided:

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 from feedback_etl.database.naming import (
     AGE_WORDS,
+    CHANGE_WORDS,
     COUNT_WORDS,
     ID_WORDS,
     ITEM_WORDS,
@@ -22,7 +23,20 @@ from feedback_etl.database.naming import (
 )
 from feedback_etl.database.reflection import ReflectedColumn, ReflectedTable
 
-Use = Literal["feedback_id", "user_id", "item_id", "created_at", "consent", "rating", "list", "age", "column", "none"]
+Use = Literal[
+    "feedback_id",
+    "user_id",
+    "item_id",
+    "created_at",
+    "changed_at",
+    "consent",
+    "rating",
+    "items",
+    "list",
+    "age",
+    "column",
+    "none",
+]
 
 _ID_KINDS = ("integer", "uuid", "word", "text", "other")
 """Kinds of columns that can contain ids."""
@@ -54,6 +68,7 @@ def propose_columns(table: ReflectedTable) -> tuple[ColumnProposal, ...]:
         "user_id": find_reference(table, USER_WORDS),
         "item_id": next(filter(None, (find_reference(table, {word}, USER_WORDS) for word in ITEM_WORDS)), ""),
         "consent": next((column.name for column in table.columns if is_consent_column(column)), ""),
+        "changed_at": next((column.name for column in table.columns if _is_change_time(column)), ""),
     }
     uses = {name: use for use, name in reversed(single.items()) if name}
     names = export_names(table)
@@ -79,10 +94,12 @@ def _propose_column(column: ReflectedColumn, name: str) -> ColumnProposal:
         return ColumnProposal(column, "rating", name)
     if is_attribute(column.name) and (is_text or column.kind == "boolean"):
         return ColumnProposal(column, "column", name)
-    if reasons and (is_text or column.kind in ("date", "time", "list", "other")):
+    if reasons and (is_text or column.kind in ("date", "time", "list", "map", "other")):
         return ColumnProposal(column, "none", name, reasons[0])
     if column.kind == "list" and words & TAG_WORDS:
         return ColumnProposal(column, "list", name)
+    if column.kind == "map" and {word.removesuffix("s") for word in words} & (RATING_WORDS | {*ITEM_WORDS}):
+        return ColumnProposal(column, "items", name)
     return ColumnProposal(column, "none", name, "text without a limit" if column.kind == "text" else "")
 
 
@@ -114,6 +131,13 @@ def find_reference(table: ReflectedTable, words: Iterable[str], others: frozense
         if is_id and about & {*words} and not about & others and column.kind in _ID_KINDS:
             return column.name
     return ""
+
+
+def _is_change_time(column: ReflectedColumn) -> bool:
+    """Return whether a column looks like the time of the last change, which may be text as on SQLite."""
+    words = split_words(column.name)
+    is_time = column.kind == "time" or (column.kind in ("text", "word") and bool(words & {"at", "on", "time"}))
+    return is_time and bool(words & CHANGE_WORDS)
 
 
 def is_consent_column(column: ReflectedColumn) -> bool:

@@ -43,6 +43,7 @@ TIME_WORDS = (
     *("created", "submitted", "sent", "rated", "reviewed", "voted", "given", "answered", "posted", "timestamp"),
     *("inserted", "time", "date"),
 )
+CHANGE_WORDS = _words("updated changed modified edited")
 CONSENT_WORDS = _words("consent consents consented allows allowed agreed optin permits")
 CONSENT_PHRASES = tuple(map(_words, ("opt in", "may use", "research ok", "training ok")))
 """Words that name consent together."""

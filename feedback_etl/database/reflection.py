@@ -18,7 +18,7 @@ from feedback_etl.database.statements import fetch_rows
 SAMPLE_ROWS = 100_000
 """Rows of a table from which the scale of a rating is taken: more take seconds, and rarely widen it."""
 
-ColumnKind = Literal["integer", "number", "boolean", "text", "word", "time", "date", "list", "uuid", "other"]
+ColumnKind = Literal["integer", "number", "boolean", "text", "word", "time", "date", "list", "map", "uuid", "other"]
 
 
 _DUCKDB_KINDS: dict[str, ColumnKind] = {
@@ -41,13 +41,15 @@ class ReflectedColumn(NamedTuple):
     Attributes:
         name: Its name.
         kind: What its type contains. A "word" is text of a limited length, at most `MAX_WORD_LENGTH` characters; a
-            "list" is JSON or an array.
+            "list" is JSON or an array, a "map" is text of JSON maps of numbers.
         references: The table that its foreign key refers to; "" if it has none.
+        scale: The observed numbers of a map.
     """
 
     name: str
     kind: ColumnKind
     references: str = ""
+    scale: "Scale | None" = None
 
 
 class ReflectedTable(NamedTuple):

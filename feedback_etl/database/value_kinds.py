@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from feedback_etl.database.connect import DatabaseConnection
 from feedback_etl.database.naming import ID_WORDS, ITEM_WORDS, USER_WORDS, split_words
-from feedback_etl.database.reflection import MAX_WORD_LENGTH, ColumnKind, ReflectedTable
+from feedback_etl.database.reflection import MAX_WORD_LENGTH, ColumnKind, ReflectedTable, Scale
 from feedback_etl.database.statements import fetch_rows
 from feedback_etl.database.tables import DIALECTS
 
@@ -21,7 +21,12 @@ _PATTERNS: dict[ColumnKind, re.Pattern[str]] = {
     "time": re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([ T][0-9]{2}:[0-9]{2}.*)?"),
     "word": re.compile(rf"\S{{1,{MAX_WORD_LENGTH}}}"),
 }
-_UNTYPED = ("list", "word")
+_MIN_JSON_SHARE = 0.99
+"""Share of values that are JSON in a column of lists or maps; an export rejects the others, with a reason."""
+_JSON: tuple[ColumnKind, ...] = ("list", "map")
+_MAX_RATING = 1e9
+"""Numbers from here on, and infinity, are no ratings."""
+_UNTYPED = (*_JSON, "word")
 """Kinds of which columns of text can be in SQLite, whose types have no length."""
 
 
@@ -41,9 +46,13 @@ def with_value_kinds(source: DatabaseConnection, table: ReflectedTable) -> Refle
     dialect = DIALECTS["postgresql" if source.dialect == "duckdb" else source.dialect]
     sample = fetch_rows(source, statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True}).string)
     values = {column.name: [row[number] for row in sample] for number, column in enumerate(rows.columns)}
-    usable = (*_PATTERNS, "list") if source.has_files else _UNTYPED if source.dialect == "sqlite" else ("list",)
+    usable = (*_PATTERNS, *_JSON) if source.has_files else _UNTYPED if source.dialect == "sqlite" else _JSON
     kinds = {name: kind for name in texts if (kind := infer_kind(values[name])) in usable}
-    columns = tuple(column._replace(kind=kinds.get(column.name, column.kind)) for column in table.columns)
+    scales = {name: measure_maps(values[name]) for name, kind in kinds.items() if kind == "map"}
+    columns = tuple(
+        column._replace(kind=kinds.get(column.name, column.kind), scale=scales.get(column.name))
+        for column in table.columns
+    )
     return table._replace(columns=columns, key=_find_file_key(values) if source.has_files else table.key)
 
 
@@ -54,21 +63,50 @@ def infer_kind(values: Sequence[Any]) -> ColumnKind:
     ('integer', 'number', 'list')
     >>> infer_kind(["007"]), infer_kind(["1234567890123456789"])
     ('word', 'word')
+    >>> infer_kind(['{"a": 5}', "{}"]), infer_kind([*['["a"]'] * 99, "-"]), infer_kind([*['["a"]'] * 98, "no tag"])
+    ('map', 'list', 'text')
+    >>> infer_kind(['{"a": 1' + "0" * 400 + "}"]), infer_kind(["[" * 100_000]), infer_kind(['{"a": true}'])
+    ('text', 'text', 'text')
     """
     texts = [value for value in values if value is not None and str(value).strip()]
     if not texts or not all(isinstance(value, str) for value in texts):
         return "text"
-    if all(map(_is_json_array, texts)):
+    parsed = [_parse_json(text) for text in texts]
+    if sum(map(_is_list, parsed)) >= _MIN_JSON_SHARE * len(texts):
         return "list"
+    if any(parsed) and sum(map(_is_map, parsed)) >= _MIN_JSON_SHARE * len(texts):
+        return "map"
     return next((kind for kind, pattern in _PATTERNS.items() if all(map(pattern.fullmatch, texts))), "text")
 
 
-def _is_json_array(text: str) -> bool:
+def measure_maps(values: Sequence[Any]) -> Scale:
+    """Return the scale of the numbers in JSON maps.
+
+    >>> measure_maps(['{"a": 5, "b": 1.5}', None, "none"])
+    Scale(min=1.5, max=5, step=0.5)
+    """
+    maps = [value for value in map(_parse_json, values) if _is_map(value)]
+    numbers = [number for value in maps for number in value.values() if number is not None]
+    step = next((step for step in (1, 0.5) if all(number % step == 0 for number in numbers)), None)
+    return Scale(min(numbers, default=None), max(numbers, default=None), step)
+
+
+def _parse_json(text: Any) -> Any:
+    """Return the list or the map of a text; None for other values."""
     try:
-        elements = json.loads(text) if text.lstrip().startswith("[") else None
-    except ValueError:
-        return False
-    return isinstance(elements, list) and all(isinstance(element, str) for element in elements)
+        return json.loads(text) if str(text).lstrip()[:1] in ("[", "{") else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(element, str) for element in value)
+
+
+def _is_map(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        number is None or (type(number) in (int, float) and abs(number) < _MAX_RATING) for number in value.values()
+    )
 
 
 def _find_file_key(values: dict[str, list[Any]]) -> tuple[str, ...]:

@@ -44,6 +44,8 @@ def _render_lines(proposal: Proposal, database_url: str | None) -> Iterator[str]
         yield from _render_column(column, role="item")
     for column in proposal.find("rating"):
         yield from _render_rating(column, proposal.scales.get(column.column.name))
+    for column in proposal.find("items"):
+        yield from ("", "# Ratings of several items in one feedback, for --items.", *_render_items(column))
     for column in proposal.find("list"):
         yield from ("", f"[lists.{column.name}]", *_render_name(column))
     for elements in proposal.elements:
@@ -63,6 +65,8 @@ def _render_source(proposal: Proposal) -> Iterator[str]:
     for use in ("feedback_id", "user_id", "created_at", "consent"):
         for column in proposal.find(use):
             yield f"{use} = {_quote(column.column.name)}"
+    for column in proposal.find("changed_at"):
+        yield f"# Not exported. `--incremental --cursor {column.column.name}` also exports rows that were edited later."
     yield '# analysis_id = "..."  # Rows with the same value get the same pseudonym. Without it, each has its own.'
     if proposal.joined is not None and proposal.user:
         yield f"user_id = {_quote(f'{proposal.joined.full_name}.{proposal.user}')}"
@@ -86,10 +90,18 @@ def _render_rating(column: ColumnProposal, scale: Scale | None) -> Iterator[str]
     if is_boolean:
         yield from (f"[ratings.{column.name}]", 'type = "boolean"', *_render_name(column))
         return
+    yield from _render_scale(f"[ratings.{column.name}]", column, scale)
+
+
+def _render_items(column: ColumnProposal) -> Iterator[str]:
+    yield from _render_scale(f"[items.{column.name}]", column, column.column.scale)
+
+
+def _render_scale(heading: str, column: ColumnProposal, scale: Scale | None) -> Iterator[str]:
     lowest, highest = find_usual_scale(scale)
     seen = "no values" if scale is None or scale.min is None else f"{scale.min:g} to {scale.max:g}"
     yield f"# Check the scale: the table has {seen}."
-    yield from (f"[ratings.{column.name}]", *_render_name(column), f"min = {lowest:g}", f"max = {highest:g}")
+    yield from (heading, *_render_name(column), f"min = {lowest:g}", f"max = {highest:g}")
     if scale is not None and scale.step != 1:
         yield f"step = {scale.step or _FINE_STEP:g}"
 
@@ -125,9 +137,10 @@ def _render_excluded(proposal: Proposal) -> Iterator[str]:
                 yield "# Where the law and the people allow it:"
                 yield from (f"# {line}" for line in _render_column(column, role="sensitive"))
             continue
-        if column.column.kind == "list":
+        if column.column.kind in ("list", "map"):
             yield "# Not exported unless you declare it:"
-            yield from (f"# {line}" for line in (f"[lists.{column.name}]", *_render_name(column)))
+            is_map, table = column.column.kind == "map", (f"[lists.{column.name}]", *_render_name(column))
+            yield from (f"# {line}" for line in (_render_items(column) if is_map else table))
             continue
         role = "identifier" if column.is_identifier else "insensitive"
         hint = "as a pseudonym" if column.is_identifier else "or as a quasi_identifier, if others may know it"
