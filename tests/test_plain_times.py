@@ -128,6 +128,13 @@ def test_times_are_plain_if_equal_times_have_equal_texts(url: str, texts: list[s
         assert inspect_source(source, query=query_times(url, texts)).has_plain_times is is_plain
 
 
+def test_rows_of_a_query_without_a_time_come_last(url: str) -> None:
+    """They are not read a second time: the selected text of a null is empty."""
+    with open_connection(url) as source:
+        relation = inspect_source(source, query=query_times(url, [None, "2025-10-25 10:00:00"]))
+        assert [id_ for id_, *_ in read_rows(source, relation, WINDOWS[0])] == [1, 2]
+
+
 def test_cursor_has_to_be_plain_too(sqlite_database: Database) -> None:
     """Times of both columns are compared."""
     for text in ("2025-10-25T10:00:00Z", "2025-10-25 10:00:00"):

@@ -236,6 +236,8 @@ def _sort_by_time(relation: SourceRelation, time: Column, window: Window) -> lis
     """Return the keys that sort rows by time, rows without a time last."""
     if relation.dialect == "sqlite":
         if relation.has_plain_times:
+            if getattr(time, "table", None) is None:  # the name alone is that of the selected text, '' for null
+                time = sa.func.nullif(time, _sql("''"))
             return [_sort_key(time, relation.dialect, "").nulls_last()]
         instant = text_times.instant(time)
         readable = sa.case((text_times.is_readable(time), instant)) if relation.has_unreadable_times else instant
