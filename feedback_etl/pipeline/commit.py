@@ -137,9 +137,10 @@ def _add_increment(
     """Return the details of an incremental export; its report counts the late-arriving rows."""
     series = request.series
     assert series is not None  # noqa: S101  the export is incremental
-    report.mode, report.late_records, excluded = INCREMENTAL, series.count_late(watermark.counts), watermark.excluded
+    report.mode, report.late_records = INCREMENTAL, series.count_late(watermark.counts)
     if request.output.backfill:
-        report.mode, report.late_records, excluded = BACKFILL, 0, series.excluded
+        report.mode, report.late_records = BACKFILL, 0
+    excluded = series.excluded if request.output.backfill else watermark.excluded
     start = series.known_since if series.number else request.selection.window.start
     increment = series.next(start, watermark.until, watermark.counts, excluded)
     return details._replace(mode=INCREMENTAL, chain=increment)
