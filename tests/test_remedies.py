@@ -81,12 +81,12 @@ class Case:
 
     def export(self, **options: Any) -> None:
         """Export everything as of an hour ago, with a k of 2."""
-        options = {
+        defaults: dict[str, Any] = {
             "now": datetime.now(UTC).replace(tzinfo=None) - timedelta(hours=1),
             "days_back": 60,
             "k": 2,
-        } | options
-        exported(self.app, options.pop("output_dir", FOLDER), **options)
+        }
+        exported(self.app, options.pop("output_dir", FOLDER), **defaults | options)
 
     def set(self, **settings: Any) -> None:
         """Write the settings file."""
