@@ -208,7 +208,7 @@ def image_in_text(case: Case) -> None:
 
 
 def withdrawn_image(case: Case) -> None:
-    case.app.fill(photos=[{"id": 1, "s3_key": "a.jpg"}], analyses=[{"id": 101, "photo_id": 1}])
+    case.app.fill(photos=[{"id": 1, "s3_key": "a.jpg"}], analyses=[{"id": 1_000_101, "photo_id": 1}])
     case.sql("ALTER TABLE users ADD COLUMN image_opt_in BOOLEAN DEFAULT true")
     case.export(include_image_urls=True)
     case.sql("UPDATE users SET image_opt_in = false")
