@@ -112,11 +112,11 @@ def test_uuid_is_found_in_any_spelling() -> None:
 
 
 IDS = ["1234567", "7", "-42", "USER-000_123", "ab-cd-ef-12345", "550e8400-e29b-41d4-a716-446655440000"]
-IDS += ["\u03a3\u039f\u03a6\u039f\u03a3-\u0391\u0392", "2025-01-02 00:00:00.000000 UTC", "ID---9---"]
+IDS += ["\u03a3\u039f\u03a6\u039f\u03a3-\u0391\u0392", "2025-01-02 00:00:00.000000+00:00", "ID---9---"]
 IN_TEXT = ["{}", "x {}", "a,{},b", "00{}.0", "({})-{}", "{} 8", "no id", "{} " + "long " * 50, "1234", ""]
 
 
-@settings(max_examples=40, phases=[Phase.generate])  # a failure has hundreds of shorter forms
+@settings(max_examples=80, phases=[Phase.generate])  # a failure has hundreds of shorter forms
 @given(st.data(), st.booleans())
 def test_rows_that_are_not_compared_contain_no_id(data: st.DataObject, has_numbers: bool) -> None:
     """The counts are those of a comparison of all rows, whatever the form of ids and texts."""
@@ -136,7 +136,7 @@ def test_rows_that_are_not_compared_contain_no_id(data: st.DataObject, has_numbe
         ("time", st.sampled_from([datetime(2025, 1, 2), datetime(1970, 1, 1)]), pl.Datetime("us", "UTC")),
         *((name, own, pl.Int64 if has_numbers else pl.String) for name in RAW_IDS),
     ]
-    drawn = data.draw(st.lists(st.tuples(*(values for _, values, _ in columns)), min_size=1, max_size=16))
+    drawn = data.draw(st.lists(st.tuples(*(values for _, values, _ in columns)), min_size=1, max_size=3))
     rows = pl.DataFrame(drawn, schema={name: dtype for name, _, dtype in columns}, orient="row")
     values = {name: (rows[name].explode() if name == "tags" else rows[name]).unique() for name, _, _ in columns}
     inspected = {
