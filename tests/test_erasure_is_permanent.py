@@ -16,6 +16,8 @@ from test_erasure import everything_in, forget, pseudonym
 
 import feedback_etl as fe
 from feedback_etl.errors import ExportFileError, KeyMissingError, UsageError
+from feedback_etl.exports.rewrite import remove_rows
+from feedback_etl.privacy import eraser
 from feedback_etl.privacy.keys import Key, write_key
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.audit_verification import verify_lines
@@ -214,6 +216,31 @@ class TestFiles:
         done = forget(application, folder, 2)
         assert done.damaged == names[:2]
         assert pseudonym(201).encode() not in (folder / names[2]).read_bytes()
+
+    @pytest.mark.parametrize("with_subject", [False, True])
+    def test_interrupted_erasure_is_completed_without_the_database(
+        self, application: Database, folder: Path, monkeypatch: pytest.MonkeyPatch, *, with_subject: bool
+    ) -> None:
+        """By the tombstones: neither the database nor a file knows the analyses of the person any more."""
+        for subject in (with_subject, False):
+            exported(application, folder, include_subject_hash=subject)
+        calls: list[Any] = []
+
+        def remove_first(*args: Any, **options: Any) -> Any:
+            calls.append(args)
+            if len(calls) > 1:
+                raise KeyboardInterrupt
+            return remove_rows(*args, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(eraser, "remove_rows", remove_first)
+            with pytest.raises(KeyboardInterrupt):
+                forget(application, folder, 2)
+        with application.engine.begin() as connection:
+            connection.exec_driver_sql("DELETE FROM recommendation_feedbacks WHERE user_id = 2")
+        assert pseudonym(201).encode() in everything_in(folder)
+        assert forget(application, folder, 2).not_found == []
+        assert pseudonym(201).encode() not in everything_in(folder)
 
     def test_mode_of_a_rewritten_file_is_kept(self, application: Database, folder: Path) -> None:
         """Users who could read the file can read its replacement."""

@@ -110,7 +110,8 @@ class Eraser:
         keys: dict[str | None, Key | None] = {None: None} | {key.id: key for key in self._keys}
         tombstones = TombstoneFile(self._storage)
         self._found_ids = self._find_erased_before(tombstones)
-        self._request = add_named_analyses(self._storage, exports, self._request, keys)
+        erased = {key_id: tombstones.list_digests(key) for key_id, key in keys.items()}
+        self._request = add_named_analyses(self._storage, exports, self._request._replace(erased=erased), keys)
         if not self._dry_run:
             self._write_tombstones(tombstones)
             if not self._storage.has_locks:  # an export published before these tombstones has not read them

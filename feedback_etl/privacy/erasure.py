@@ -53,7 +53,8 @@ def erase(  # noqa: PLR0913  public, flat
     Args:
         folder: A folder of exports, or a prefix of an object store (`s3://bucket/exports`).
         user_ids: Users to erase; a UUID in any spelling. Their analyses are looked up in `database`, so erase before
-            the rows are deleted there; afterwards only `analysis_ids` or `not_in_database` find them.
+            the rows are deleted there; afterwards only `analysis_ids`, `not_in_database` or exports with a
+            `subject_hash` find them.
         analysis_ids: Analyses to erase; a UUID in any spelling. Where the database treats several spellings as one id
             (`docs/databases.md`), any of them; without `database`, the canonical one.
         not_in_database: Erase everyone of whom the database has no feedback (any more), or no consent.

@@ -9,6 +9,7 @@ import polars as pl
 
 from feedback_etl.data_files.row_filter import NO_ANALYSIS
 from feedback_etl.privacy.keys import Key, get_key_id
+from feedback_etl.records.tombstones import hash_column
 from feedback_etl.schema.model import SUBJECT_HASH
 from feedback_etl.transform.expressions import hash_id
 
@@ -37,6 +38,8 @@ class ErasureRequest(NamedTuple):
             `NO_ANALYSIS` and its feedback id as the list of rejected rows contains it.
         remaining: Analyses that the database still contains: every other one is erased too. None if not requested.
         named: Pseudonyms that files name for `users`, each with its `subject_hash`, by key id.
+        erased: Digests of the pseudonyms of earlier erasures, by key id; see `tombstones`. An interrupted erasure may
+            have left these, and the database no longer knows them.
     """
 
     users: Mapping[str, Set[str]]
@@ -44,6 +47,7 @@ class ErasureRequest(NamedTuple):
     rows: Mapping[str, Set[str]]
     remaining: Sequence[str] | None
     named: Mapping[str | None, Mapping[str, str]] = MappingProxyType({})
+    erased: Mapping[str | None, Set[str]] = MappingProxyType({})
 
     @property
     def is_sweep(self) -> bool:
@@ -60,14 +64,14 @@ class ErasureRequest(NamedTuple):
         remaining = None if self.remaining is None else {*map_pseudonyms(self.remaining, key)}
         subjects = _hash_ids([*self.users], key, SUBJECT_HASH.name)
         named = self.named.get(get_key_id(key), {})
-        return KeyedRequest(self, map_pseudonyms(self.rows, key), subjects, named, remaining)
+        return KeyedRequest(self, key, map_pseudonyms(self.rows, key), subjects, named, remaining)
 
 
 class KeyedRequest(NamedTuple):
     """A request in the pseudonyms of one key.
 
     Attributes:
-        request: The request.
+        request, key: The request and the key.
         pseudonyms: Pseudonyms of the analyses to erase, each with its analysis.
         subjects: `subject_hash` of the users to erase, each with its user id.
         named: Pseudonyms that files name for `subjects`, each with its `subject_hash`.
@@ -75,6 +79,7 @@ class KeyedRequest(NamedTuple):
     """
 
     request: ErasureRequest
+    key: Key | None
     pseudonyms: dict[str, str]
     subjects: dict[str, str]
     named: Mapping[str, str]
@@ -90,7 +95,8 @@ class KeyedRequest(NamedTuple):
             present: All pseudonyms in the file.
             is_seen_rows: Whether it contains digests of seen rows.
         """
-        unwanted = present & {*self.pseudonyms, *self.named}
+        erased = self.request.erased.get(get_key_id(self.key), frozenset[str]())
+        unwanted = present & {*self.pseudonyms, *self.named} | _find_erased(present, erased, self.key)
         if is_seen_rows and any(row.startswith(NO_ANALYSIS) for row in self.request.rows):
             unwanted |= present & {""}
         if self.remaining is not None:
@@ -100,6 +106,13 @@ class KeyedRequest(NamedTuple):
         by_analysis = (rows[self.pseudonyms[pseudonym]] for pseudonym in unwanted & {*self.pseudonyms})
         by_user = (users[self.subjects[self.named[pseudonym]]] for pseudonym in unwanted & {*self.named})
         return FileMatch(unwanted, {*chain.from_iterable(by_analysis), *chain.from_iterable(by_user)})
+
+
+def _find_erased(pseudonyms: Set[str], digests: Set[str], key: Key | None) -> set[str]:
+    """Return the pseudonyms that have a tombstone among digests under a key."""
+    texts = pl.Series(list(pseudonyms) if digests else [], dtype=pl.String)
+    is_erased = hash_column("pseudonym", pl.lit(texts), key).is_in(sorted(digests))
+    return {*pl.select(pl.lit(texts).filter(is_erased)).to_series()}
 
 
 def map_pseudonyms(analyses: Iterable[str], key: Key | None) -> dict[str, str]:

@@ -72,12 +72,12 @@ def is_erased(tombstones: Sequence[Tombstones]) -> pl.Expr:
     matches = [pl.lit(value=False)]
     for key, users, pseudonyms in tombstones:
         pseudonym = hash_id("analysis_id", key=key, unkeyed=key is None)
-        matches.append(_hash_column("user", pl.col("user_id").cast(pl.String), key).is_in(sorted(users)))
-        matches.append(_hash_column("pseudonym", pseudonym, key).is_in(sorted(pseudonyms)))
+        matches.append(hash_column("user", pl.col("user_id").cast(pl.String), key).is_in(sorted(users)))
+        matches.append(hash_column("pseudonym", pseudonym, key).is_in(sorted(pseudonyms)))
     return pl.any_horizontal(match.fill_null(value=False) for match in matches)
 
 
-def _hash_column(kind: Kind, text: pl.Expr, key: Key | None) -> pl.Expr:
+def hash_column(kind: Kind, text: pl.Expr, key: Key | None) -> pl.Expr:
     """Return `hash_identity` of a column."""
     return sign_column(text, f"tombstone {kind}", key).str.slice(0, _LENGTH)
 
