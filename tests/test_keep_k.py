@@ -160,7 +160,7 @@ def test_export_without_rows_left_has_no_small_class(app: Database, folder: Path
 def test_keep_k_needs_the_database(folder: Path, app: Database) -> None:
     """It counts people."""
     exported(app, folder, k=5)
-    with pytest.raises(UsageError, match="database contains"):
+    with pytest.raises(UsageError, match="pass `database`"):
         erase(folder, keep_k=True, keys=KEYS)
 
 
