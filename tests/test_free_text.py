@@ -32,6 +32,7 @@ DETAILS = {
         "jos\u00e9@ex\u00e4mple.de",
         *("ann(at)example.org", "ann [AT] example [dot] org", "ann {@} example.org", "ann at example dot org"),
         *("\uff41\uff4e\uff4e\uff20example\uff0eorg", "ann\u200b@example.org", "ann\ufe6bexample.org"),
+        *("ann @ example.org", "ann @example.org", "ann@example .org"),
     ],
     "telephone numbers": [
         *("+49 30 1234567", "call +1 (415) 555-2671", "0049 30 1234567", "030 1234567", "0171/1234567"),
@@ -79,7 +80,17 @@ OTHERS = [
         "at dot",
     ),
     *("4155552671", "week 4155", "1234567890", "1700000000", "note.com_edo"),
-    *("@handle", "a@b", "www", "http", "DE89370400440532013001", "AB12 3456 7890 1234"),
+    *(
+        "@handle",
+        "a@b",
+        "look @ me",
+        "2 @ 1.50",
+        "he said @ home. Then",
+        "www",
+        "http",
+        "DE89370400440532013001",
+        "AB12 3456 7890 1234",
+    ),
     *("550e8400-e29b-41d4-a716-446655440000", "f47ac10b-58cc-0372-0567-0e02b2c3d479"),
 ]
 COMMENT = ExtraColumn("comment", "sensitive")

@@ -230,6 +230,8 @@ def test_declared_free_text_is_said_loudly(app: Database, settings: Settings) ->
         ("'4' || f.user_id", ("person_alter", "sensitive")),
         ("CASE WHEN f.user_id = 7 THEN 'n/a' ELSE '1951-03-0' || f.user_id END", ("x", "insensitive")),
         ("'195103' || (10 + f.user_id)", ("x", "insensitive")),
+        ("' 1951-03-0' || f.user_id", ("x", "insensitive")),
+        ("19510310.0 + f.user_id", ("x", "insensitive", "number")),
         ("19510310 + f.user_id", ("x", "insensitive", "integer")),
         ("'1951-0' || (f.user_id % 9 + 1)", ("x", "insensitive")),
         ("240 + f.user_id", ("age_months", "insensitive", "integer")),
@@ -239,7 +241,15 @@ def test_declared_free_text_is_said_loudly(app: Database, settings: Settings) ->
     ],
     ids=[
         *("ISO dates", "other dates", "a name", "times", "ages", "ages as text"),
-        *("n/a among dates", "compact dates", "compact integers", "months of birth", "named months"),
+        *(
+            "n/a among dates",
+            "compact dates",
+            "dates after a blank",
+            "compact numbers",
+            "compact integers",
+            "months of birth",
+            "named months",
+        ),
         *("n/a among ages", "ages with a unit", "words"),
     ],
 )

@@ -79,8 +79,8 @@ def _find_age_columns(export: ExportContents) -> _AgeColumns:
         values = export.texts.get(name)
         if values is None or values.is_empty() or role == "identifier" or kind == "boolean":
             continue
-        kinds = find_ages(name, values.dtype, year).values()
-        counts = AgeCounts(*values.to_frame().select(is_kind.sum() for is_kind in kinds).row(0))
+        kinds = find_ages(name, values.dtype, year)
+        counts = AgeCounts(*values.to_frame().select(**{kind: is_age.sum() for kind, is_age in kinds.items()}).row(0))
         numbers = values.to_frame().select(extract_number(pl.col(name))).to_series().drop_nulls()
         if counts.find_problems(name, len(values)):
             columns.certain.append(name)

@@ -76,7 +76,8 @@ class AgeCounts(NamedTuple):
 
 def find_ages(column: str, dtype: pl.DataType, year: int) -> dict[str, pl.Expr]:
     """Return, by the fields of `AgeCounts`, the expressions that are true for such values in this year."""
-    value, text = pl.col(column), pl.col(column).cast(pl.String)
+    value = pl.col(column)
+    text = value.cast(pl.String).str.normalize("NFKC").str.strip_chars().str.replace(r"\.0+$", "")  # 19510131.0
     years = value.dt.year() if dtype.is_temporal() else extract_year(text)
     births = years.is_between(year - MAX_YEARS, year - MIN_YEARS)
     numbers = value if dtype.is_numeric() else extract_number(text)

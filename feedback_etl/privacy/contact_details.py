@@ -30,7 +30,7 @@ _DOMAINS = "com|org|net|edu|gov|mil|info|biz|eu|de|ch|fr|uk|nl|pl|es|cz|dk|se|fi
 
 _PATTERNS = {
     "e-mail addresses": (
-        r"[\w.%+\-]+@[\w\-]+(?:\.[\w\-]+)*\.\pL{2,}"
+        r"[\w.%+\-]+ ?@ ?[\w\-]+(?:\.[\w\-]+)* ?\.\pL{2,}"
         r"|(?i)[\w.%+\-] ?[(\[{<] ?(?:at|@) ?[)\]}>] ?[\w\-]+(?: ?[(\[{<] ?dot ?[)\]}>] ?| dot |\.)[\w\-]*\pL{2}"
         r"|(?i)\w at [\w\-]+(?: dot [\w\-]+)* dot \pL{2,}"
     ),
