@@ -818,4 +818,7 @@ def test_risk_reports_whether_rows_or_people_are_counted(here: Here) -> None:
     assert rows.out.startswith("counted   rows: no column identifies people (--person)\n")
     assert "k                    2  rows in the smallest class (k-anonymity)\n" in rows.out
     assert all(len(line) <= 80 for line in [*people.out.splitlines(), *rows.out.splitlines()])
-    assert rows.err == "Each row counts as a person, because no column identifies people (--person).\n"
+    assert rows.err == (
+        "Each row counts as a person, because no column identifies people (--person).\n"
+        "k of linked rows was not measured: no column links the rows of a person (--person).\n"
+    )

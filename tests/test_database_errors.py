@@ -156,7 +156,10 @@ def test_row_with_numeric_beyond_double_is_rejected(postgres: str, tmp_path: Pat
 @pytest.mark.parametrize("column", ["feedback_id", "user_id", "analysis_id", "recommendation_id"])
 def test_numeric_id_is_refused_with_column_name(postgres: str, column: str) -> None:
     """Only integers and text are exact."""
-    text = f"Columns of a wrong type: {column} is numeric, expected an integer, a UUID or text. Cast them in a --query."
+    text = (
+        f"Columns of a wrong type: {column} is numeric, expected an integer, a UUID or text. Cast them in a query "
+        "(--query, or `query` in [source])."
+    )
     assert str(refused_query(postgres, select(postgres, **{column: "repeat('9', 400)::numeric"}))) == text
     read(postgres, query=select(postgres, **{column: "repeat('9', 400)"}))
 

@@ -399,7 +399,7 @@ def test_empty_database_lacks_all_tables(postgres_database: str) -> None:
     """The message names all missing tables, and that no other exists."""
     message = str(refusal(postgres_database))
     assert "no table recommendation_feedbacks, recommendation_records, profiles. It has: nothing." in message
-    assert "--query" in message
+    assert "`feedback-etl init`" in message
 
 
 def test_missing_table_is_reported_with_existing_tables(database: Database) -> None:
@@ -596,7 +596,7 @@ def test_all_columns_of_wrong_type_are_reported_together(postgres_url: str) -> N
     message = str(refusal(postgres_url, query=select(postgres_url, age="'x'", timeframe="1")))
     assert message == (
         "Columns of a wrong type: timeframe is int4, expected text; age is text, expected a number. "
-        "Cast them in a --query."
+        "Cast them in a query (--query, or `query` in [source])."
     )
 
 

@@ -329,7 +329,6 @@ MESSAGES = [
     Message(key_is_retired, EXPORT, (NEW_KEY,)),
     Message(key_is_short, EXPORT, (NEW_KEY,)),
     Message(key_can_be_guessed, "audit verify", (NEW_KEY, RETIRE)),
-    Message(key_can_be_guessed, "audit verify", (NEW_KEY, "--key-file")),
     Message(key_file_is_missing, EXPORT, ("feedback-etl keys new",)),
     Message(key_of_the_user, "keys retire", ("feedback-etl keys new",), is_repeated=False),
     Message(exported_with_key, "risk 'my exports'", ("feedback-etl report",), is_repeated=False),

@@ -195,7 +195,8 @@ def _suggest_declarations(names: Sequence[str], schema: FeedbackSchema | None) -
     tables = [f"[columns.{name}]" for name in names if NAME.fullmatch(name) and name not in taken]
     if not tables:
         return ""
-    return f" To export another column, declare it in feedback-etl.toml: {list_some(tables, _MAX_WRONG_NAMES)}."
+    declarations = list_some(tables, _MAX_WRONG_NAMES)
+    return f" To export another column, declare it with its role and type in feedback-etl.toml: {declarations}."
 
 
 def _describe_columns(source: DatabaseConnection, sql: str) -> tuple[list[str], dict[str, str]]:

@@ -168,13 +168,11 @@ def _to_response(error: FeedbackError) -> HTTPException:
 def _describe_report(report: ExportReport, settings: Settings) -> dict[str, Any]:
     """Return the statistics of an export, with the names of its files in the folder."""
     figures = report.to_dict()
-    rejected, filename = figures.pop("rejected_filename"), figures.pop("export_filename")
-    return {
-        "status": "exported" if filename else "nothing_to_export",
-        "filename": _relative_name(filename, settings.output_dir),
-        "rejected_filename": _relative_name(rejected, settings.output_dir),
-        **figures,
+    names = {
+        f"{kind}filename": _relative_name(figures.pop(name), settings.output_dir)
+        for kind, name in (("", "export_filename"), ("rejected_", "rejected_filename"), ("items_", "items_filename"))
     }
+    return {"status": "exported" if names["filename"] else "nothing_to_export", **names, **figures}
 
 
 def _relative_name(path: str, folder: Path) -> str | None:
