@@ -22,7 +22,6 @@ import feedback_etl as fe
 from feedback_etl.database.window import Window
 from feedback_etl.errors import AllRejectedError, UsageError, ValidationError
 from feedback_etl.options.export import ExportOptions
-from feedback_etl.pipeline import release
 from feedback_etl.pipeline.batch_processor import BatchProcessor
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.keys import Key
@@ -206,7 +205,7 @@ class TestOneBatch:
         def refuse(_frame: pl.DataFrame, **_options: object) -> None:
             raise ValidationError("the gate")
 
-        monkeypatch.setattr(release, "validate", refuse)
+        monkeypatch.setattr("feedback_etl.transform.training_schema.validate", refuse)
         sqlite_database.fill(feedbacks=[{"id": 1, "analysis_id": 1, "helpful_rating": 5, "created_at": T0}])
         with pytest.raises(ValidationError, match="the gate"):
             face(sqlite_database.url, days_back=-1, now=NOW, key=KEY)
@@ -383,6 +382,7 @@ class TestReport:
             **{"execution_time_seconds": 0.0, "export_filename": "", "rejected_filename": ""},
             **{"rejected_reasons": {"formula": 1}, "key_id": KEY.id, "advice": ""},
             **{"implausible_ages": 0, "withheld_image_urls": 0, "unreadable_times": 0, "escaped_texts": {}},
+            **{"exported_items": 0, "escaped_items": 0, "items_filename": ""},
             **{"audit_head": "", "mode": "full", "late_records": 0, "changed_records": 0, "risk": {}},
             "window": ["2025-10-01T00:00:00", "2025-10-25T12:00:00.654321"],
         }
