@@ -194,7 +194,7 @@ class SeriesMachine(RuleBasedStateMachine):
     def change_settings(self, data: st.DataObject) -> None:
         """Run an export that would begin a series beside another one, which has to be said."""
         number = data.draw(st.sampled_from(self.untried))
-        with pytest.raises(UsageError, match=r"`(min_feedback_fields|cursor)` was .* is .* `new_series`"):
+        with pytest.raises(UsageError, match=r"`(min_feedback_fields|cursor)` is .*, the series has .* `new_series`"):
             self._export(**SETTINGS[number], incremental=True)
 
     @property
