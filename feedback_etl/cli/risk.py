@@ -109,7 +109,7 @@ def measure_risk(
         nouns["repeated"] = "of all files" if repeated is None else "a row in several files counts once"
         print_table(["Figure", "Value", "Meaning"], _format_figures(measured, nouns), right={"Value"})
     if repeated is None:
-        echo_err("A row in several files counts in each: the files lack columns of the key that would tell them apart.")
+        echo_err("A row in several files counts in each: the files lack columns of the key that would identify it.")
     elif repeated:
         echo_err(f"{pluralize(repeated, 'row')} that several files contain counted once.")
     if person is None:
