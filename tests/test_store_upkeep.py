@@ -170,7 +170,7 @@ class TestErase:
         assert_true(url)
 
     def test_many_at_once_erase_all(self, bucket_url: str, database: Database) -> None:
-        """Who finds something changed begins again."""
+        """An erasure begins again after a conflict; each row counts once, whichever erasure removes it."""
         for _ in range(2):
             export_parts(database, bucket_url)
         erased: list[int] = []
@@ -179,7 +179,7 @@ class TestErase:
             erased.append(fe.privacy.erase(bucket_url, analysis_ids=[analysis], keys=KEYS).rows)
 
         side_by_side(*(lambda analysis=analysis: erase(analysis) for analysis in (102, 103, 202, 203, 302, 303)))
-        assert erased == [2] * 6
+        assert sum(erased) == 12
         assert [manifest.rows for manifest in list_manifests(bucket_url)] == [3, 3]
         assert_true(bucket_url)
 
