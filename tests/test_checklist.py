@@ -34,7 +34,7 @@ from feedback_etl.storage.location import open_storage
 KEYS = [Key(KEY)]
 NAMES = [
     *("columns", "pseudonyms", "ages", "images", "contents", "keys", "duplicates", "modes", "retention"),
-    *("audit log", "k"),
+    *("audit log", "k", "limits"),
     *("raw ids", "erasure", "collisions", "index", "edits", "consent", "record"),
 ]
 SIZE = "feedback_etl.compliance.rows.GUESSED_IDS"
@@ -578,7 +578,7 @@ class TestCommand:
         assert "skip  index       Not tested: no database is configured." in lines
         assert max(len(line) for line in lines if str(settings.output_dir) not in line) <= 80
         assert result.returncode == 1
-        assert lines[-1] == "9 ok, 2 failed, 7 skipped"
+        assert lines[-1] == "10 ok, 2 failed, 7 skipped"
         assert "error: 2 items of 18 failed: " in result.stderr
 
     def test_json_and_the_record_are_written(self, settings: Settings, app: Database) -> None:
