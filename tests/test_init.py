@@ -312,7 +312,7 @@ def test_columns_of_json_and_child_tables_of_items_can_be_exported(
     ended = here("init", "--yes")
     assert f"items      {', '.join(names)}: exported with --items\n" in ended.err
     declaration = read_declaration()
-    empty = {} if kind == "mysql_database" else {"labels": {}}  # MariaDB's JSON is text
+    empty: dict[str, object] = {} if kind == "mysql_database" else {"labels": {}}  # MariaDB's JSON is text
     assert declaration["lists"] == {"tags": {}} | empty
     scales = {name: {key: table[key] for key in ("min", "max")} for name, table in declaration["items"].items()}
     assert scales == {name: {"min": 1, "max": 5} for name in names}
