@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from feedback_etl.database import plain_times, text_times
-from feedback_etl.database.collations import find_id_comparison
+from feedback_etl.database.collations import find_id_comparison, unknown_rules_error
 from feedback_etl.database.column_conversions import convert_columns
 from feedback_etl.database.column_types import check_types, reflect_columns, type_name
 from feedback_etl.database.connect import DatabaseConnection
@@ -130,7 +130,8 @@ def _with_canonical_ids(source: DatabaseConnection, relation: SourceRelation) ->
     comparisons = {}
     for name in relation.ids:
         column, type_ = empty_id_select(relation, name), relation.type_name(name)
-        if comparison := find_id_comparison(source.dialect, name, type_, column, partial(fetch_rows, source)):
+        create_error = partial(unknown_rules_error, name, source.dialect, relation.query_option)
+        if comparison := find_id_comparison(source.dialect, type_, column, partial(fetch_rows, source), create_error):
             comparisons[name] = comparison
     return relation.with_comparisons(comparisons)
 
