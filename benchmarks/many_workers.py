@@ -32,7 +32,7 @@ from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.options.export import ExportOptions
 from feedback_etl.options.read import ReadOptions
 from feedback_etl.pipeline.batch_results import BatchCounts
-from feedback_etl.pipeline.scheduler import run_tasks
+from feedback_etl.pipeline.task_retries import run_tasks
 from feedback_etl.pipeline.tasks import PartTask, TaskContext, TaskResult
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.pipeline.worker import run_task

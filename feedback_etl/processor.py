@@ -25,7 +25,7 @@ from feedback_etl.pipeline.classic_pairs import write_pairs
 from feedback_etl.pipeline.export import export_feedback
 from feedback_etl.pipeline.keys import available_keys
 from feedback_etl.privacy.keys import Key
-from feedback_etl.records.key_binding import bind_key
+from feedback_etl.records.legacy_key_ids import bind_key
 from feedback_etl.results import FeedbackProcessingStats
 from feedback_etl.settings.keys import find_active_key
 from feedback_etl.settings.model import Settings, load_settings

@@ -37,7 +37,7 @@ from feedback_etl.errors import (
     ValidationError,
 )
 from feedback_etl.pipeline.commit import sort_parts
-from feedback_etl.pipeline.scheduler import MAX_ATTEMPTS
+from feedback_etl.pipeline.task_retries import MAX_ATTEMPTS
 from feedback_etl.pipeline.tasks import PartTask, ReleaseTask
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.catalog import list_manifests, read_manifest

@@ -24,7 +24,8 @@ from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.privacy.keys import write_key
 from feedback_etl.records import layout
 from feedback_etl.storage.base import STATE_FOLDER
-from feedback_etl.storage.posix import fsync_directory, link_exclusive, make_private_folder, unlink_if_ours
+from feedback_etl.storage.final_names import link_exclusive, unlink_if_ours
+from feedback_etl.storage.posix import fsync_directory, make_private_folder
 
 NOW = datetime(2025, 10, 25, 12)
 STEM = "feedback_training_20251025_120000"
@@ -414,7 +415,7 @@ def test_name_taken_concurrently_is_not_replaced(tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
-from feedback_etl.storage.posix import link_exclusive
+from feedback_etl.storage.final_names import link_exclusive
 try:
     link_exclusive(Path(sys.argv[1]), Path(sys.argv[2]))
 except FileExistsError:

@@ -29,7 +29,7 @@ from feedback_etl.pipeline.batch_processor import BatchProcessor
 from feedback_etl.pipeline.batch_results import BatchCounts
 from feedback_etl.pipeline.partitioned import export_partitions
 from feedback_etl.pipeline.request import ExportRequest
-from feedback_etl.pipeline.scheduler import MAX_ATTEMPTS, MAX_TASKS_IN_FLIGHT, run_tasks
+from feedback_etl.pipeline.task_retries import MAX_ATTEMPTS, MAX_TASKS_IN_FLIGHT, run_tasks
 from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, TaskResult
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.k_anonymity import ClassCounter

@@ -24,9 +24,8 @@ import feedback_etl as fe
 from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.errors import ExportFileError, UsageError, ValidationError
 from feedback_etl.exports import recovery
-from feedback_etl.exports.guards import require_consent
 from feedback_etl.exports.part_writer import PartWriter
-from feedback_etl.exports.preconditions import TransactionOptions
+from feedback_etl.exports.preconditions import TransactionOptions, require_consent
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit import AuditLog

@@ -19,8 +19,8 @@ from feedback_etl.privacy.keys import Key, get_key_id
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.audit_verification import require_untampered
 from feedback_etl.records.catalog import list_manifests
-from feedback_etl.records.key_binding import bind_key
 from feedback_etl.records.layout import DATA_SUFFIXES, manifest_path
+from feedback_etl.records.legacy_key_ids import bind_key
 from feedback_etl.records.manifest import ADOPTED, DataFile, Manifest
 from feedback_etl.records.manifest_details import describe_scheme
 from feedback_etl.records.tombstones import TombstoneFile, hash_identity

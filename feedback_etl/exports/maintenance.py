@@ -16,8 +16,8 @@ from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.audit_records import list_unfinished
 from feedback_etl.records.audit_verification import require_untampered
 from feedback_etl.records.catalog import find_latest_increments, list_manifests, mark_pruned
-from feedback_etl.records.key_binding import bind_key
 from feedback_etl.records.layout import DATA_FOLDERS, REJECTED_FOLDER, STEM, contains_rows, part_folders
+from feedback_etl.records.legacy_key_ids import bind_key
 from feedback_etl.records.manifest import DataFile, Manifest
 from feedback_etl.records.manifest_details import summarize_revisions
 from feedback_etl.storage.base import LOCK_TIMEOUT, Storage

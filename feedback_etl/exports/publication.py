@@ -1,5 +1,7 @@
 """Publication of an export in a folder, which has locks and links, or in an object store, which has neither.
 
+The order in which files get their final names is decided here; `storage/final_names.py` gives a local file its name.
+
 `LocalPublisher` and `ObjectPublisher` have the same methods; `transaction.ExportTransaction` says why there are two.
 """
 
@@ -30,11 +32,11 @@ from feedback_etl.records.layout import (
 from feedback_etl.records.manifest import ABANDONED, DataFile, Manifest
 from feedback_etl.storage.base import STATE_FOLDER, ConflictError, Storage
 from feedback_etl.storage.conditional_puts import require_conditional_puts
+from feedback_etl.storage.final_names import unlink_if_ours
 from feedback_etl.storage.posix import (
     create_private_file,
     make_private_folder,
     replacement_path,
-    unlink_if_ours,
 )
 from feedback_etl.storage.whole_files import WholeFile
 

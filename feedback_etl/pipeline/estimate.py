@@ -24,8 +24,8 @@ from feedback_etl.options.keywords import ExportKeywords
 from feedback_etl.options.read import ReadOptions
 from feedback_etl.pipeline.batch_processor import BatchProcessor
 from feedback_etl.pipeline.batches import process_batches
-from feedback_etl.pipeline.scheduler import MAX_TASKS_IN_FLIGHT
 from feedback_etl.pipeline.selection import select
+from feedback_etl.pipeline.task_retries import MAX_TASKS_IN_FLIGHT
 from feedback_etl.pipeline.transform_options import TransformOptions, parquet_metadata
 from feedback_etl.privacy.keys import generate_key
 from feedback_etl.transform.fork_guard import require_usable_polars

@@ -18,7 +18,7 @@ from feedback_etl.pipeline.selection import select
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit import AuditLog
-from feedback_etl.records.key_binding import bind_keys
+from feedback_etl.records.legacy_key_ids import bind_keys
 from feedback_etl.records.tombstone_seals import require_own
 from feedback_etl.records.tombstones import TombstoneFile, Tombstones, TombstoneState
 from feedback_etl.results import ExportReport

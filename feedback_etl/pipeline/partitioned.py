@@ -27,9 +27,9 @@ from feedback_etl.pipeline.commit import Publication, commit_export, plan_public
 from feedback_etl.pipeline.exchange_files import read_spooled_rows, write_earlier_seen_rows, write_small_classes
 from feedback_etl.pipeline.recipient_parts import write_recipient_parts
 from feedback_etl.pipeline.request import ExportRequest
-from feedback_etl.pipeline.scheduler import MAX_TASKS_IN_FLIGHT, run_tasks
 from feedback_etl.pipeline.series_parts import write_series_parts
 from feedback_etl.pipeline.series_release import select_pending
+from feedback_etl.pipeline.task_retries import MAX_TASKS_IN_FLIGHT, run_tasks
 from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, SeriesContext, TaskContext, TaskResult
 from feedback_etl.pipeline.worker import Secrets, create_processor, release_part, run_task, run_task_with, write_part
 from feedback_etl.privacy.keys import get_key_id

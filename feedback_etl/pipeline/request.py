@@ -21,7 +21,7 @@ from feedback_etl.pipeline.transform_options import TransformOptions, parquet_me
 from feedback_etl.privacy.keys import get_key_id
 from feedback_etl.privacy.sharing import RowPseudonyms, derive_recipient_key
 from feedback_etl.records.canonical_json import hash_settings
-from feedback_etl.records.key_binding import bind_key
+from feedback_etl.records.legacy_key_ids import bind_key
 from feedback_etl.schema.record import record_schema
 from feedback_etl.storage.base import Storage
 

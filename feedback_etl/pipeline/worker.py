@@ -1,7 +1,7 @@
 """Run the tasks of an export, with the database and the key of the worker's own environment.
 
 Executors receive `run_task`. It may run in any process on any machine that has this package, and again after a worker
-was killed.
+was killed (`task_retries`).
 """
 
 from collections.abc import Iterable
@@ -31,13 +31,13 @@ from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, Task, TaskContext
 from feedback_etl.pipeline.transform_options import TransformOptions, parquet_metadata
 from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.series_rows import add_people
-from feedback_etl.records.key_binding import bind_keys
 from feedback_etl.records.layout import (
     part_path,
     rejected_part_path,
     small_classes_path,
     state_part_path,
 )
+from feedback_etl.records.legacy_key_ids import bind_keys
 from feedback_etl.records.manifest import DataFile
 from feedback_etl.records.tombstones import TombstoneFile, Tombstones
 from feedback_etl.settings.keys import find_active_key

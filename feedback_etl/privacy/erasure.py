@@ -23,7 +23,7 @@ from feedback_etl.privacy.erasure_selection import ErasureRequest
 from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.spellings import spell
 from feedback_etl.records.audit import AuditLog
-from feedback_etl.records.key_binding import bind_keys
+from feedback_etl.records.legacy_key_ids import bind_keys
 from feedback_etl.storage.base import LOCK_TIMEOUT
 from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.location import StorageLike, open_storage, require_storage

@@ -9,8 +9,8 @@ from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.audit_records import CHAIN_START, Line, Record, compute_mac
 from feedback_etl.records.catalog import find_latest_increments, list_manifests
-from feedback_etl.records.key_binding import name_keys
 from feedback_etl.records.layout import STATE_KINDS
+from feedback_etl.records.legacy_key_ids import name_keys
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.records.manifest_verification import (
     UNAVAILABLE_KEY,

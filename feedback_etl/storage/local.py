@@ -8,18 +8,17 @@ from pathlib import Path, PurePosixPath
 
 from feedback_etl.storage.base import LOCK_TIMEOUT, ConflictError, FileInfo, Storage, Version
 from feedback_etl.storage.errors import refuse_links
+from feedback_etl.storage.final_names import link_exclusive, unlink_if_ours
 from feedback_etl.storage.locks import lock_folder, open_locked
 from feedback_etl.storage.posix import (
     create_private_file,
     fsync_directory,
     hash_file,
-    link_exclusive,
     open_regular_file,
     read_regular_file,
     replace_private_file,
     replacement_path,
     temporary_path,
-    unlink_if_ours,
 )
 from feedback_etl.storage.whole_files import WholeFile
 

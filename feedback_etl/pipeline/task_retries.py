@@ -1,4 +1,4 @@
-"""Run the tasks of an export with an executor, and retry failed tasks.
+"""Run the tasks of an export with an executor, and submit a task again whose worker died.
 
 Tasks are submitted a few at a time, so that memory does not grow with their number.
 """
@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from feedback_etl.errors import ExportFileError, FeedbackError, SourceError, UsageError
 from feedback_etl.exports.series_conflicts import SupersededError
-from feedback_etl.pipeline.executors import has_lost_scheduler
+from feedback_etl.pipeline.dask_executor import has_lost_scheduler
 from feedback_etl.pipeline.tasks import Task, TaskResult
 
 logger = logging.getLogger(__name__)
