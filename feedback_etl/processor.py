@@ -23,7 +23,7 @@ from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.integrations.options import ARGUMENTS, require_options
 from feedback_etl.pipeline.classic_pairs import write_pairs
 from feedback_etl.pipeline.export import export_feedback
-from feedback_etl.pipeline.keys import available_keys
+from feedback_etl.pipeline.keys import list_available_keys
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.legacy_key_ids import bind_key
 from feedback_etl.results import FeedbackProcessingStats
@@ -201,7 +201,7 @@ class FeedbackProcessor:
             return ""
         require_usable_polars()
         key = bind_key(self.output_dir, self._resolve_key())
-        options = TransactionOptions(key=key, allow_new_key=self._allow_new_key, known_keys=available_keys)
+        options = TransactionOptions(key=key, allow_new_key=self._allow_new_key, known_keys=list_available_keys)
         return write_pairs(pairs, self.output_dir, options, self._age_edges(), self._overrides())
 
 

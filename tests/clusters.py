@@ -17,7 +17,7 @@ from databases import create_schema
 from pseudonym_keys import KEY
 
 import feedback_etl as fe
-from feedback_etl.demo.data import sample_tables
+from feedback_etl.demo.data import generate_tables
 from feedback_etl.results import ExportReport
 
 NOW = datetime(2025, 10, 25, 12)
@@ -36,7 +36,7 @@ def fill_with_sample(url: str, rows: int = ROWS) -> None:
     place |= {"host": where.host, "port": where.port} if where.host else {}
     with psycopg.connect(**place) as connection, connection.cursor() as cursor:
         cursor.execute("SET session_replication_role = replica")
-        for table, chunk in sample_tables(rows, seed=7, now=NOW):
+        for table, chunk in generate_tables(rows, seed=7, now=NOW):
             with cursor.copy(f"COPY {table.name} FROM STDIN") as copy:
                 for row in chunk:
                     copy.write_row(row)

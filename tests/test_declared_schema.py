@@ -33,7 +33,7 @@ from feedback_etl.training.dataset import open_dataset
 from feedback_etl.training.feature_matrix import features
 from feedback_etl.training.labels import label
 from feedback_etl.training.vocabulary import Vocabulary
-from feedback_etl.transform.row_schema import row_schema
+from feedback_etl.transform.row_schema import build_row_schema
 
 CLASSIC = """
 [ratings.helpful_rating]
@@ -476,5 +476,7 @@ def test_raw_feedback_of_a_declared_schema_is_loaded(app: str) -> None:
 
 def test_contract_describes_the_pseudonym_of_a_declared_source() -> None:
     """It is not that of a table of the default schema."""
-    text = row_schema(FeedbackSchema(ratings=(Rating(name="stars"),)))["properties"]["analysis_hash"]["description"]
-    assert text.startswith("Pseudonym of the analysis_id of [source], or of the feedback itself")
+    properties = build_row_schema(FeedbackSchema(ratings=(Rating(name="stars"),)))["properties"]
+    assert properties["analysis_hash"]["description"].startswith(
+        "Pseudonym of the analysis_id of [source], or of the feedback itself"
+    )

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from feedback_etl.database import tables
-from feedback_etl.demo.data import CHUNK_ROWS, sample_tables
+from feedback_etl.demo.data import CHUNK_ROWS, generate_tables
 from feedback_etl.demo.sample import APPLICATION_ID, DEMO_KEY, create_sample_database
 from feedback_etl.errors import ExportFileError, UsageError
 
@@ -258,7 +258,7 @@ def test_chunks_are_bounded_and_parents_come_first() -> None:
     rows = CHUNK_ROWS + 1
     seen: list[str] = []
     sizes: Counter[str] = Counter()
-    for table, chunk in sample_tables(rows, seed=1, now=NOW):
+    for table, chunk in generate_tables(rows, seed=1, now=NOW):
         assert 0 < len(chunk) <= CHUNK_ROWS
         assert {len(row) for row in chunk} == {len(table.columns)}
         assert {type(value) for row in chunk for value in row} <= {int, bool, str, type(None)}
@@ -276,7 +276,7 @@ def test_wrong_arguments_are_refused_before_a_file_is_made(tmp_path: Path, argum
     with pytest.raises(UsageError):
         create_sample_database(tmp_path / "demo.db", **arguments)  # type: ignore[arg-type]
     with pytest.raises(UsageError):
-        sample_tables(**({"seed": 7} | arguments))  # type: ignore[arg-type]
+        generate_tables(**({"seed": 7} | arguments))  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 
 

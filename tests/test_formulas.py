@@ -22,7 +22,7 @@ from pseudonym_keys import KEY
 
 import feedback_etl as fe
 from feedback_etl.cli.data_files import read_files
-from feedback_etl.data_files.csv_files import escaped_columns, scan_text
+from feedback_etl.data_files.csv_files import list_escaped, scan_text
 from feedback_etl.data_files.file_formats import FileFormat, RowWriter
 from feedback_etl.errors import UsageError, ValidationError
 from feedback_etl.options.export import ExportOptions
@@ -151,7 +151,7 @@ class TestExport:
         counts = {"conditions_detected": len(IDS), "recommendation_id": escaped, "timeframe": len(IDS) - 1}
         assert report.escaped_texts == counts
         (manifest,) = list_manifests(Path("out"))
-        assert escaped_columns(manifest) == ["recommendation_id", "conditions_detected", "timeframe"]
+        assert list_escaped(manifest) == ["recommendation_id", "conditions_detected", "timeframe"]
         fields = pl.read_csv(report.export_filename, infer_schema=False)
         assert fields["recommendation_id"].to_list() == [escape(text) for text in IDS]
         text = scan_text(open_storage("out"), manifest).collect()
@@ -233,7 +233,7 @@ class TestExport:
         for statistics in (manifest["statistics"], manifest["statistics"] | {"escaped_texts": 5}):
             (parsed,) = list_manifests(Path("out"))
             parsed.statistics = statistics
-            assert escaped_columns(parsed) == []
+            assert list_escaped(parsed) == []
 
     def test_an_incremental_series_goes_on_whatever_is_escaped(self, application: Database) -> None:
         """The option decides how texts are written; only rejecting decides about rows, and begins another series."""

@@ -19,7 +19,7 @@ from reading import by, by_both_routes, execute, fetch, read, select
 from test_database_errors import CANARY, read_error
 from test_database_refusals import listening, refusal
 
-from feedback_etl.database.batches import session_statements
+from feedback_etl.database.batches import list_session_statements
 from feedback_etl.database.connect import open_connection
 from feedback_etl.database.reader_client import Reader, ReaderJob
 from feedback_etl.errors import SourceError, UsageError
@@ -395,7 +395,7 @@ def test_functions_do_not_write(untouched: str, place: Opened, call: str) -> Non
 def test_reader_process_cannot_write(untouched: str) -> None:
     """The statements that begin its connection are its only protection."""
     with open_connection(untouched) as source:
-        job = ReaderJob(str(source.connectorx_url), session_statements(source), ["SELECT writes()"], 100)
+        job = ReaderJob(str(source.connectorx_url), list_session_statements(source), ["SELECT writes()"], 100)
         with pytest.raises(SourceError, match="all sessions are read-only"), Reader(job, read_timeout=60) as reader:
             list(reader.next_stream())
 

@@ -30,7 +30,7 @@ from feedback_etl.processor import FeedbackProcessor, FeedbackTrainingPair
 from feedback_etl.records.catalog import list_manifests
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.report.columns import list_columns
-from feedback_etl.report.croissant import croissant
+from feedback_etl.report.croissant import build_croissant
 from feedback_etl.settings.model import load_settings
 from feedback_etl.training import FeedbackFeatures, Vocabulary, features
 from feedback_etl.transform.overrides import Overrides
@@ -242,7 +242,7 @@ class TestReading:
         (column,) = [column for column in list_columns(only_manifest()) if column.name == "age_range"]
         assert (column.kind, column.type, column.ordered) == ("label", "text, or empty", True)
         assert "a label of the application&#39;s own" in Path("report.html").read_text(encoding="utf-8")
-        fields = croissant("out", list_manifests(Path("out")))["recordSet"][0]["field"]
+        fields = build_croissant("out", list_manifests(Path("out")))["recordSet"][0]["field"]
         assert [field["dataType"] for field in fields if field["name"] == "age_range"] == ["sc:Text"]
 
     def test_frames_with_them_are_validated_and_measured(self, application: Database) -> None:

@@ -16,7 +16,7 @@ from feedback_etl.exports.maintenance import prune
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import list_manifests
-from feedback_etl.report.charts import Stack, stacks
+from feedback_etl.report.charts import Stack, draw_stacks
 from feedback_etl.report.comparison import find_compared, is_comparable
 from feedback_etl.report.data import ReportData, collect_data, find_report_exports
 from feedback_etl.training.committed_export import CommittedExport
@@ -217,5 +217,5 @@ class TestComparison:
 
 def test_label_of_two_lines_makes_the_chart_higher() -> None:
     """A line does not."""
-    one, two = (stacks("", "", [Stack(label, [1])], ["main"]) for label in ("a", "a\nb"))
+    one, two = (draw_stacks("", "", [Stack(label, [1])], ["main"]) for label in ("a", "a\nb"))
     assert [re.findall(r'viewBox="0 0 360 (\d+)"', drawn) for drawn in (one, two)] == [["214"], ["229"]]

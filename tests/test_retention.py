@@ -26,7 +26,7 @@ from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.storage.location import open_storage
 from feedback_etl.storage.posix import hash_file
 from feedback_etl.training import scan_training
-from feedback_etl.transform.row_schema import row_schema
+from feedback_etl.transform.row_schema import build_row_schema
 
 
 @pytest.fixture
@@ -226,7 +226,7 @@ def test_parquet_metadata_contain_contract_and_key_id(sqlite_database: Database,
     report = exported(sqlite_database, tmp_path, format="parquet")
     metadata = pq.read_metadata(report.export_filename)
     values = {name.decode(): value.decode() for name, value in metadata.metadata.items()}
-    assert json.loads(values["feedback_etl.contract"]) == row_schema()
+    assert json.loads(values["feedback_etl.contract"]) == build_row_schema()
     assert values["feedback_etl.key_id"] == Key(KEY).id
     assert metadata.row_group(0).column(0).compression == "ZSTD"
     frame = pl.read_parquet(report.export_filename)

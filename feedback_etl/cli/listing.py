@@ -63,7 +63,7 @@ def _print_exports(exports: "Sequence[Manifest]", existing: Collection[str]) -> 
     from feedback_etl.database.window import parse_window
 
     columns = {
-        "Export": [_name(manifest) for manifest in exports],
+        "Export": [_get_name(manifest) for manifest in exports],
         "Rows": [_count_rows(manifest, existing) for manifest in exports],
         "Erased": [f"{manifest.erased_rows:,}" for manifest in exports],
         "Mode": [manifest.mode for manifest in exports],
@@ -74,7 +74,7 @@ def _print_exports(exports: "Sequence[Manifest]", existing: Collection[str]) -> 
     print_table(list(columns), zip(*columns.values(), strict=True), right={"Rows", "Erased"})
 
 
-def _name(manifest: "Manifest") -> str:
+def _get_name(manifest: "Manifest") -> str:
     """Return the name of the data file, or of the folder of parts."""
     files = manifest.all("pairs")
     is_parted = any("/" in file.path for file in files)

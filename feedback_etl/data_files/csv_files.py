@@ -64,7 +64,7 @@ def translate_read_errors(path: Path) -> Iterator[None]:
 
 def iter_lines(path: Path) -> Iterator[bytes]:
     """Iterate over the records of a file and the empty lines between them, with their line ends: all of its bytes."""
-    with _decompressed(path) as file:
+    with _open_decompressed(path) as file:
         record = b""
         for line in iter(partial(file.readline, MAX_RECORD_BYTES), b""):
             record += line
@@ -117,7 +117,7 @@ def without_empty_lines(path: Path) -> Path | bytes:
 def _may_have_empty_lines(path: Path) -> bool:
     """Look for line ends that follow each other, within quotes or not; those before the header are no harm."""
     end = b""
-    with _decompressed(path) as file:
+    with _open_decompressed(path) as file:
         while block := file.read(_BLOCK_BYTES):
             content = end + block
             if b"\n\n" in content or b"\n\r\n" in content:
@@ -127,7 +127,7 @@ def _may_have_empty_lines(path: Path) -> bool:
 
 
 @contextmanager
-def _decompressed(path: Path) -> Iterator[IO[bytes]]:
+def _open_decompressed(path: Path) -> Iterator[IO[bytes]]:
     with open(open_regular_file(path), "rb") as file:
         if (codec := _detect_codec(file)) is None:
             yield file
@@ -209,7 +209,7 @@ def scan_text(storage: Storage, manifest: Manifest) -> pl.LazyFrame:
     names = [file.path for file in manifest.all("pairs")]
     options = storage.polars_options
     if not names[0].endswith(".parquet"):
-        return scan_csv_text(csv_sources(storage, manifest, names), escaped_columns(manifest), storage_options=options)
+        return scan_csv_text(get_csv_sources(storage, manifest, names), list_escaped(manifest), storage_options=options)
     frame = pl.scan_parquet([storage.uri(name) for name in names], glob=False, storage_options=options)
     schema = frame.collect_schema()
     times = [iso_timestamp(name) for name in cs.expand_selector(schema, cs.datetime())]
@@ -222,13 +222,13 @@ def scan_csv_text(sources: Any, escaped: Iterable[str], **options: Any) -> pl.La
     return pl.scan_csv(sources, infer_schema=False, glob=False, **options).with_columns(map(unescape, escaped))
 
 
-def escaped_columns(manifest: Manifest) -> list[str]:
+def list_escaped(manifest: Manifest) -> list[str]:
     """Return the columns whose texts are escaped in the CSV files of an export."""
     escaped = manifest.statistics.get("escaped_texts")
     return [name for name in manifest.columns if isinstance(escaped, dict) and name in escaped]
 
 
-def csv_sources(storage: Storage, manifest: Manifest, names: Sequence[str]) -> list[Any]:
+def get_csv_sources(storage: Storage, manifest: Manifest, names: Sequence[str]) -> list[Any]:
     """Return the sources of CSV files for Polars: their locations, or the records of an adopted file.
 
     Raises:
@@ -245,6 +245,6 @@ def csv_sources(storage: Storage, manifest: Manifest, names: Sequence[str]) -> l
 
 def _require_bounded(path: Path) -> None:
     """Decompress a compressed file, to raise one of `READ_ERRORS` before Polars decompresses all of it in memory."""
-    with _decompressed(path) as content:
+    with _open_decompressed(path) as content:
         while isinstance(getattr(content, "raw", None), _Readable) and content.read(_BLOCK_BYTES):
             pass  # other files are not read: they are not compressed

@@ -4,7 +4,7 @@ from typing import Any
 
 import polars as pl
 
-from feedback_etl.data_files.csv_files import csv_sources
+from feedback_etl.data_files.csv_files import get_csv_sources
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.schema.feedback_columns import Rating
 from feedback_etl.schema.model import PSEUDONYM, SUBJECT_HASH, TIME
@@ -27,6 +27,6 @@ def scan_item_rows(storage: Storage, manifest: Manifest) -> pl.LazyFrame:
     people = [PSEUDONYM, *([SUBJECT_HASH.name] if SUBJECT_HASH.name in manifest.columns else [])]
     rating = Rating(**manifest.settings["items"]).dtype
     types = dict.fromkeys(people, pl.String()) | {ITEM: pl.String(), RATING: rating, TIME: pl.String()}
-    rows = pl.scan_csv(csv_sources(storage, manifest, names), schema=pl.Schema(types), **options)
+    rows = pl.scan_csv(get_csv_sources(storage, manifest, names), schema=pl.Schema(types), **options)
     time = pl.col(TIME).str.to_datetime(ISO_FORMAT, time_unit="us", time_zone="UTC")
     return rows.with_columns(time, *([unescape(ITEM)] if manifest.statistics.get("escaped_items") else []))

@@ -68,7 +68,7 @@ def describe_remedy(name: str, collation: str, dialect: str) -> str:
     return f"Give the column the collation {binary}, or export with a --query that yields {name} COLLATE {binary}."
 
 
-def _unknown_rules_error(name: str, collation: str, dialect: str) -> SourceError:
+def _build_unknown_rules_error(name: str, collation: str, dialect: str) -> SourceError:
     return SourceError(
         f"{name} has {f'the collation {collation}' if collation else 'a collation'} whose rules are not known here, so "
         f"it is unknown which ids are equal in the database. {describe_remedy(name, collation, dialect)}"
@@ -93,7 +93,7 @@ def _find_on_postgresql(name: str, type_name: str, empty_select: str, fetch: Fet
             "quote_ident(collname) WHERE to_jsonb(c) ->> 'collisdeterministic' = 'false'"
         )
         if collations:
-            raise _unknown_rules_error(name, str(collations[0][0]), "postgresql")
+            raise _build_unknown_rules_error(name, str(collations[0][0]), "postgresql")
     return None
 
 
@@ -111,7 +111,7 @@ def _find_on_mysql(name: str, empty_select: str, fetch: Fetch) -> IdComparison |
         f"FROM ({characters}) AS a, ({characters}) AS b"
     )[0]
     if pairs != (len(_PRINTABLE) - (_LETTERS if case else 0)) ** 2:  # languages in which v is w, i is y, or ch a letter
-        raise _unknown_rules_error(name, collation, "mysql")
+        raise _build_unknown_rules_error(name, collation, "mysql")
     is_binary = collation.endswith("_bin")
     if is_binary and not blanks:
         return None
@@ -133,5 +133,5 @@ def _find_by_trial(dialect: str, name: str, empty_select: str, fetch: Fetch) -> 
         not distinct.issuperset(pair) for pair in (("b", "B"), ("c", "c "), ("e", "é"), ("é2", "É2"), ("i", "y"))
     )
     if other or (dialect == "sqlite" and (accents or wide_case)):  # a collation that the application has defined
-        raise _unknown_rules_error(name, "", dialect)
+        raise _build_unknown_rules_error(name, "", dialect)
     return IdComparison(dialect, case, accents, blanks) if case or blanks or accents else None

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
-from feedback_etl.database.batches import session_statements
+from feedback_etl.database.batches import list_session_statements
 from feedback_etl.database.connect import DatabaseConnection
 from feedback_etl.database.hints import suggest_cursor, suggest_index
 from feedback_etl.database.ranges import WindowRanges, count_total, plan_ranges
@@ -89,7 +89,7 @@ def open_partitions(request: ReadRequest, *, tasks: int = 1) -> Iterator[Feedbac
             raise NotPartitionableError
         request.report_phase("counting rows")
         watermark = compute_watermark(source, relation, window, request.watermark)
-        prepare = session_statements(source)
+        prepare = list_session_statements(source)
         ranges = plan_task_ranges(opened, window, tasks)
         excluded = count_new_excluded(source, relation, request)
         total = count_total(source, relation, window, ranges) if request.on_progress else 0

@@ -148,7 +148,7 @@ def _build_manifest(path: Path, stem: str, key: Key | None, unknown: "_UnknownPs
     return Manifest(
         stem=stem,
         mode=ADOPTED,
-        created_at=_time_of(path).isoformat(),
+        created_at=_get_time(path).isoformat(),
         run=secrets.token_hex(8),
         window=[None, None],
         settings={} if is_known else {"overridden": {"hash_id": f"an {UNKNOWN_SCHEME} scheme"}},
@@ -221,7 +221,7 @@ def _require_data_file(path: Path) -> str:
     return path.name.removesuffix(suffix)
 
 
-def _time_of(path: Path) -> datetime:
+def _get_time(path: Path) -> datetime:
     if stamp := _STAMP.search(path.name):
         try:
             return datetime.strptime(stamp[0], "%Y%m%d_%H%M%S")

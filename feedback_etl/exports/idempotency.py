@@ -29,7 +29,7 @@ class DuplicateRequestError(ExportFileError):
     """Report that another run with the same idempotency key has committed meanwhile."""
 
 
-def request_details(idempotency_key: str | None) -> dict[str, Any]:
+def build_request_details(idempotency_key: str | None) -> dict[str, Any]:
     """Return the idempotency key as details of the audit record `started`."""
     return {"request": idempotency_key} if idempotency_key is not None else {}
 

@@ -31,13 +31,13 @@ def require_same_key(storage: Storage, records: Sequence[Record], key: Key | Non
     used += [key_id for key_id in _find_unrecorded_keys(storage, records, key) if key_id != mine]
     if used and used[-1] != mine and not allow_new_key:
         raise UsageError(
-            f"Exports of {storage} were made with {_named(used[-1])}, and this one would use {_named(mine)}, so their "
-            "pseudonyms would not match. Use that key, choose another folder (--output), or confirm with "
+            f"Exports of {storage} were made with {_name_key(used[-1])}, and this one would use {_name_key(mine)}, so "
+            "their pseudonyms would not match. Use that key, choose another folder (--output), or confirm with "
             "--allow-new-key."
         )
 
 
-def _named(key_id: str | None) -> str:
+def _name_key(key_id: str | None) -> str:
     return f"the key {key_id}" if key_id else "no key"
 
 

@@ -80,7 +80,7 @@ def _list_overlaps(records: Iterable[Record], release: Release, run: str) -> Ite
         if earlier is None or earlier.recipient != release.recipient or started.get("run") == run:
             continue
         end = ends.get(started.get("run"))
-        if overlap(earlier.window, release.window) and (end is None or _is_published(end)):
+        if has_overlap(earlier.window, release.window) and (end is None or _is_published(end)):
             yield earlier, end
 
 
@@ -90,7 +90,7 @@ def _is_published(end: Record) -> bool:
     return end.get("outcome") == "committed" or any(path.startswith(PREFIX) for path in paths)
 
 
-def overlap(first: list[str | None], second: list[str | None]) -> bool:
+def has_overlap(first: list[str | None], second: list[str | None]) -> bool:
     """Return whether two half-open windows overlap; ISO texts of different precision compare as their times do."""
     (first_start, first_end), (second_start, second_end) = first, second
     return (first_start or "") < (second_end or "~") and (second_start or "") < (first_end or "~")

@@ -107,7 +107,7 @@ class LocalPublisher:
                 if folder.is_dir() and not any(folder.iterdir()):
                     folder.rmdir()
         self._manifest.fill(manifest.to_json().encode())
-        for name, staged in self._links():
+        for name, staged in self._list_links():
             self._storage.put_new(name, staged)
         self._is_published = True
         return manifest
@@ -115,10 +115,10 @@ class LocalPublisher:
     def withdraw(self) -> None:
         """Undo `publish`, also after a part of it."""
         self._is_published = False
-        for name, staged in reversed(self._links()):
+        for name, staged in reversed(self._list_links()):
             unlink_if_ours(staged, self._folder / name)
 
-    def _links(self) -> list[tuple[str, Path]]:
+    def _list_links(self) -> list[tuple[str, Path]]:
         """Return the names of the files in the order of publication, with their staged paths."""
         assert self._staged is not None  # noqa: S101  it was begun
         return [*(self._files.staged() if self._files else ()), (manifest_path(self._stem), self._staged)]

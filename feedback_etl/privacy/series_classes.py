@@ -164,7 +164,7 @@ def _generalize_expired(series: SeriesClasses, small: pl.DataFrame) -> pl.DataFr
     names = series.names
     expired = series.select_expired(select_classes(series.pending, small, names))
     if small.is_empty() or (expired.is_empty() and series.max_pending):
-        return _as_unchanged(small, names).with_columns(pl.lit(value=True).alias(IS_DROPPED))
+        return _mark_unchanged(small, names).with_columns(pl.lit(value=True).alias(IS_DROPPED))
     table = series.create_table()
     small_ids = table.classes.filter(table.find_violations(table.classes))[CLASS]
     is_small = pl.col(CLASS).is_in(small_ids.implode())
@@ -189,7 +189,7 @@ def _select_needed(table: ClassTable, kept: pl.DataFrame, is_expired: pl.Expr, i
     return pl.concat([rest, others.join(violates, on=table.names, how="semi", nulls_equal=True)])
 
 
-def _as_unchanged(classes: pl.DataFrame, names: list[str]) -> pl.DataFrame:
+def _mark_unchanged(classes: pl.DataFrame, names: list[str]) -> pl.DataFrame:
     """Return classes with their values as the original ones, as `generalize_classes` does."""
     originals = [pl.col(name).alias(original(name)) for name in names]
     return classes.with_columns(*originals, *(pl.lit(UNCHANGED, pl.Int8).alias(level(name)) for name in names))
@@ -200,7 +200,7 @@ def _measure_loss(released: pl.DataFrame, coarser: pl.DataFrame, policy: KAnonym
     names = list(dict.fromkeys(policy.quasi_identifiers))
     columns = [*names, "rows", *map(original, names), *map(level, names)]
     classes = pl.concat(
-        [_as_unchanged(released, names).select(columns), coarser.select(columns)], how="vertical_relaxed"
+        [_mark_unchanged(released, names).select(columns), coarser.select(columns)], how="vertical_relaxed"
     )
     nothing = pl.repeat(value=False, n=classes.height, eager=True)
     return measure_loss(classes, nothing, policy, classes.select(names).n_unique())

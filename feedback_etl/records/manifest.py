@@ -12,7 +12,7 @@ from feedback_etl.privacy.keys import Key, get_key_id
 from feedback_etl.records.canonical_json import compute_mac, hash_settings, load_unique
 from feedback_etl.records.layout import is_path_of_export, manifest_path
 from feedback_etl.records.manifest_fields import STRICT, Increment, Replacement, RiskSummary, Settings, Time, or_empty
-from feedback_etl.schema.classic import declared_columns
+from feedback_etl.schema.classic import list_declared_columns
 from feedback_etl.schema.column_types import ExtraColumn
 from feedback_etl.schema.model import FeedbackSchema
 from feedback_etl.schema.record import read_schema
@@ -128,7 +128,7 @@ class Manifest:
     @property
     def declared_columns(self) -> tuple[ExtraColumn, ...]:
         """Return the columns of the pairs that were declared, beside those of the classic schema."""
-        return declared_columns(self.schema)
+        return list_declared_columns(self.schema)
 
     @property
     def overridden(self) -> dict[str, str]:

@@ -78,7 +78,7 @@ FEATURE_NAMES = {"conditions_detected": ("condition", "conditions"), "rules_appl
 """The beginning of the names of features of lists: of an element, and of all of them."""
 
 
-def declared_columns(schema: FeedbackSchema) -> tuple[ExtraColumn, ...]:
+def list_declared_columns(schema: FeedbackSchema) -> tuple[ExtraColumn, ...]:
     """Return the columns that were declared for an export, beside those of the classic schema."""
     return schema.extra_columns if is_classic(schema) else schema.all_columns
 

@@ -7,29 +7,29 @@ import polars as pl
 
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.schema.model import FeedbackSchema
-from feedback_etl.transform.training_schema import training_schema
+from feedback_etl.transform.training_schema import build_training_schema
 
 _JSON_TYPES = {pl.Boolean: "boolean", pl.Float64: "number"}
 TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?$"
 
 
-def row_schema(
+def build_row_schema(
     schema: FeedbackSchema = CLASSIC_SCHEMA, overridden: Collection[str] = (), *, generalized: bool = False
 ) -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of one row of an export, where an empty field is null."""
-    columns = training_schema(schema, frozenset(overridden), generalized=generalized).columns
+    columns = build_training_schema(schema, frozenset(overridden), generalized=generalized).columns
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "TrainingPair",
         "description": "One row of a feedback_etl export: pseudonymised feedback on one recommendation.",
         "type": "object",
-        "properties": {name: _property(column) for name, column in columns.items()},
+        "properties": {name: _build_property(column) for name, column in columns.items()},
         "required": list(columns),
         "additionalProperties": False,
     }
 
 
-def _property(column: Any) -> dict[str, Any]:
+def _build_property(column: Any) -> dict[str, Any]:
     dtype = column.dtype.type
     facts: dict[str, Any] = {"description": column.description}
     for check in column.checks:
