@@ -94,7 +94,7 @@ class FeedbackProcessor:
     def process_and_export(self, days_back: int = 1, min_feedback_fields: int = 1) -> FeedbackProcessingStats:
         """Export the feedback of the last days; raises the errors of `export_feedback`.
 
-        Rejected rows are no error here, as they were none in the classic API, unless `max_rejected` or `strict` is
+        Rejected rows are not an error here, as in the classic API, unless `max_rejected` or `strict` is
         given. If all rows are rejected, a warning is logged, and the report names no file.
 
         Args:

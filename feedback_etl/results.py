@@ -28,7 +28,7 @@ class FeedbackProcessingStats:
             too. Neither these rows nor those of the next two figures are part of the total.
         erased_records: Rows of erased people.
         known_records: Rows that an earlier export of the incremental series has read.
-        pending_records: Rows of an incremental series that wait until k people share their equivalence class.
+        pending_records: Rows of an incremental series that are pending until k people share their equivalence class.
     """
 
     total_feedback_records: int = 0

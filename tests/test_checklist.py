@@ -383,7 +383,7 @@ def test_other_files_below_the_folder_are_reported(settings: Settings) -> None:
     copy.parent.mkdir(mode=0o700)
     copy.touch(mode=0o600)
     item = find_failed(settings)["erasure"]
-    assert "File of no export: archive/copy.csv.bak" in item.detail
+    assert "File outside all exports: archive/copy.csv.bak" in item.detail
     assert item.remedy.endswith(f"rm {copy}")
     copy.unlink()
     assert "erasure" not in find_failed(settings)

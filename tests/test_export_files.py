@@ -215,7 +215,7 @@ def test_exhausted_names_are_an_error(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(layout, "_MAX_PER_SECOND", 2)
     export(tmp_path)
     export(tmp_path)
-    with pytest.raises(ExportFileError, match="too many exports of this second: run again"):
+    with pytest.raises(ExportFileError, match="too many exports that began in this second: run again"):
         export(tmp_path)
     assert len(files_in(tmp_path)) == 4
 

@@ -40,7 +40,7 @@ def test_field_of_another_type_is_refused(name: str, value: object) -> None:
             parse_manifest(content, PATH.name)
         return
     message = refuse(content)
-    assert "is no manifest that this version understands" in message
+    assert "is not a manifest that this version understands" in message
     assert CANARY not in message
 
 
@@ -143,7 +143,7 @@ def test_wrong_digest_of_the_settings_is_refused() -> None:
 )
 def test_content_that_is_no_manifest_is_refused(content: bytes) -> None:
     """A folder may be shared with its writers."""
-    assert "is no manifest that this version understands" in refuse(content)
+    assert "is not a manifest that this version understands" in refuse(content)
 
 
 def test_unknown_field_is_refused() -> None:
@@ -186,6 +186,6 @@ def test_tombstone_with_a_field_of_another_type_is_refused(tmp_path: Path, name:
     path.write_text(json.dumps(line) + "\n")
     assert TombstoneFile(tmp_path).erasures == {"1"}
     path.write_text(json.dumps(line | {name: value}) + "\n")
-    with pytest.raises(ExportFileError, match="contains a line that is no tombstone") as caught:
+    with pytest.raises(ExportFileError, match="contains a line that is not a tombstone") as caught:
         _ = TombstoneFile(tmp_path).erasures
     assert CANARY not in str(caught.value)

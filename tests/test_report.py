@@ -327,7 +327,7 @@ class TestAudit:
         log.write_text("".join(log.read_text().splitlines(keepends=True)[1:]))
         page = render(keys=())
         assert re.search(r'<dt>Audit log</dt><dd><span class="fault">\d</span><small>problem', page)
-        assert "stands where 1 should" in page
+        assert "is in the position of record 1" in page
         assert "1 signature cannot be checked without the key" in page
 
     @pytest.mark.parametrize("keys", [KEY, Key(KEY), [KEY], [Key(KEY)]], ids=["text", "key", "texts", "keys"])

@@ -168,7 +168,7 @@ class TestPrune:
 
     def test_clock_that_went_back_prunes_nothing(self, folder: Path) -> None:
         """An export from the future shows that the clock is wrong."""
-        with pytest.raises(ExportFileError, match="from the future of this machine's clock"):
+        with pytest.raises(ExportFileError, match="was created later than this machine's clock shows"):
             prune(folder, key=Key(KEY), keep_days=1, now=NOW)
         assert len(visible(folder)) == 9
 

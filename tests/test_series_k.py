@@ -1,4 +1,4 @@
-"""k over an incremental series: rows of small equivalence classes wait until k people of the series share them."""
+"""k over an incremental series: rows of small equivalence classes are pending until k people of it share them."""
 
 import csv
 from collections import defaultdict
@@ -206,7 +206,7 @@ def test_rows_that_wait_too_long_can_be_refused(app: Database, folder: Path, opt
     """Nothing is published then, and they still wait."""
     add(app, 1, (1, "a"))
     assert export_night(app, folder, 1, **options).pending_records == 1
-    with pytest.raises(ValidationError, match="1 row waited longer than --max-pending for 3 people"):
+    with pytest.raises(ValidationError, match="--max-pending has passed for 1 row of fewer than 3 people"):
         export_night(app, folder, 12, max_pending="10d", **options)
     assert len(pending_files(folder)) == 1
 
@@ -241,8 +241,9 @@ def test_summary_says_that_rows_wait(app: Database, folder: Path) -> None:
     """Also where all of them do."""
     add(app, 1, (1, "a"))
     lines = [*format_summary(export_night(app, folder, 1), 1)]
-    assert "Nothing exported: all new rows wait until k people of the series share their equivalence class." in lines
-    assert "pending    1 wait until k people of the series share their equivalence class" in lines
+    reason = "all new rows are pending until k people of the series share their equivalence class."
+    assert f"Nothing exported: {reason}" in lines
+    assert "pending    1 until k people of the series share their equivalence class" in lines
     add(app, 2, (2, "a"), (3, "a"))
     lines = [*format_summary(export_night(app, folder, 2), 1)]
     assert "           counted over all exports of the series: no file alone has this k" in lines

@@ -73,7 +73,7 @@ def test_what_was_begun_since_it_looked_is_given_up(
     with ExitStack() as stack:
         first_put_of_the_log(proxy, lambda: stack.enter_context(first))
         second = asked(application, bucket_url)
-        with pytest.raises(ExportFileError, match="taken for dead"):
+        with pytest.raises(ExportFileError, match="considered this run dead"):
             first.commit(local_parts.put(bucket, first.stem), local_parts.details)
     assert [f"{bucket_url}/{export.stem}" for export in list_manifests(bucket_url)] == [second.export_filename]
     assert bucket.names(first.stem) == []

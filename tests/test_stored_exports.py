@@ -476,7 +476,7 @@ class TestKilledRuns:
             stems.append(slow.stem)
 
         stems: list[str] = []
-        with pytest.raises(ExportFileError, match="taken for dead"):
+        with pytest.raises(ExportFileError, match="considered this run dead"):
             attempt(bucket_url, local_parts, recover)
         (stem,) = stems
         assert list_manifests(bucket_url) == []

@@ -3,10 +3,9 @@
 Exports are UTF-8 with `\\n`, quoting by RFC 4180, and null as an empty field. Files are read as records by one rule:
 
 - A record ends at a line end outside quotes, `\\n` or `\\r\\n`; the last one may lack it.
-- An empty line is no record, before the header, between records, at the end, and in a file of one column too: an empty
-  value there is written `""`.
+- An empty line is not a record, wherever it is; in a file of one column an empty value is written `""`.
 - A line of separators alone is a record of empty values. A record may have fewer fields than the header.
-- A byte order mark is no part of the header. Compression (gzip, zstd) is recognised by the content.
+- A byte order mark is not part of the header. Compression (gzip, zstd) is recognised by the content.
 
 Polars reads an empty line as a row of nulls, so it is given `without_empty_lines(path)`.
 """
@@ -83,7 +82,7 @@ def iter_records(path: Path) -> Iterator[bytes]:
 
 
 def is_empty(line: bytes) -> bool:
-    """Return whether a line is empty, so that it is no record.
+    """Return whether a line is empty, so that it is not a record.
 
     >>> [is_empty(line) for line in (b"\\n", b"\\r\\n", b",\\n", b" \\n", b'""\\n')]
     [True, True, False, False, False]
@@ -115,7 +114,7 @@ def without_empty_lines(path: Path) -> Path | bytes:
 
 
 def _may_have_empty_lines(path: Path) -> bool:
-    """Look for line ends that follow each other, within quotes or not; those before the header are no harm."""
+    """Look for line ends that follow each other, within quotes or not; those before the header are harmless."""
     end = b""
     with _open_decompressed(path) as file:
         while block := file.read(_BLOCK_BYTES):

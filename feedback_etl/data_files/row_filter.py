@@ -99,7 +99,7 @@ def count_rows(path: Path) -> int:
 def write_without(path: Path, name: str, unwanted: Set[str], target: IO[bytes]) -> tuple[HashingWriter, int]:
     """Rewrite a file without the rows of these pseudonyms; return its writer and its number of rows.
 
-    Empty lines, which are no rows, stay where they are.
+    Empty lines, which are not rows, stay where they are.
     """
     written = HashingWriter(target)
     if name.endswith(_PARQUET):

@@ -40,7 +40,7 @@ Kind = Literal["row", "pair"]
 class SeenRows:
     """Identify the rows that were read before, and remember those that are read now.
 
-    Digests are made with a key of their own: they are no pseudonyms.
+    Digests are made with a key of their own: they are not pseudonyms.
 
     Args:
         seen: The lines that the last export of the series has stored; see `read_seen_rows`.

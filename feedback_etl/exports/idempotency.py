@@ -41,7 +41,7 @@ def deduplicate_request(
     """Yield the report of an earlier run with the same key, or None; a folder stays locked meanwhile.
 
     Raises:
-        UsageError: The key is no text of 1 to 200 characters.
+        UsageError: The key is not a text of 1 to 200 characters.
         ExportFileError: The storage cannot be used, or a manifest cannot be read.
         FolderLockedError: Another process holds the folder's lock.
     """

@@ -209,7 +209,7 @@ def _require_past(exports: Sequence[Manifest], now: datetime) -> None:
     """Refuse to prune if an export is from the future, since the clock cannot be trusted then."""
     if ahead := [export.stem for export in exports if _get_time(export) > now]:
         raise ExportFileError(
-            f"{ahead[-1]} is from the future of this machine's clock ({now:%Y-%m-%d %H:%M:%S} UTC), which may have "
+            f"{ahead[-1]} was created later than this machine's clock shows ({now:%Y-%m-%d %H:%M:%S} UTC): it may have "
             "gone backwards. Nothing was removed; set the clock and run again."
         )
 

@@ -114,7 +114,7 @@ class Preconditions:
             require_no_overlap(records, release, self._run)
         request = self._options.audit_details.get("request")
         if request is not None and find_outcome(self._storage, records, request, self._key):
-            raise DuplicateRequestError("Meanwhile another run of the same request has published: ask for it again.")
+            raise DuplicateRequestError("Another run of the same request was published meanwhile: repeat the request.")
 
     def _read_tombstones(self, tombstones: TombstoneFile, lines: Sequence[Line], records: Sequence[Record]) -> None:
         tombstones.require_state(TombstoneState.from_records(records))
@@ -224,6 +224,6 @@ def require_consent(storage: Storage, records: Sequence[Record], consent: Sequen
     done = [record.get("consent") for record in records if record["event"] == "committed" and record.get("files")]
     if done and done[-1] and not consent:
         raise ValidationError(
-            f"The last export in {storage} excluded people by {', '.join(map(str, done[-1]))}, and now nothing records "
-            "consent: nothing was written. Bring the column back, or export into another folder (--output)."
+            f"The last export in {storage} excluded people by {', '.join(map(str, done[-1]))}, and now no column "
+            "records consent: nothing was written. Bring the column back, or export into another folder (--output)."
         )

@@ -70,7 +70,7 @@ class LocalPublisher:
                 os.path.lexists(name) for path in paths for name in (path, staged_path(path), replacement_path(path))
             ):
                 return stem
-        raise ExportFileError(f"{self._folder} contains too many exports of this second: run again.")
+        raise ExportFileError(f"{self._folder} contains too many exports that began in this second: run again.")
 
     def begin(self, stem: str) -> None:
         """Create the staged manifest, whose lock shows that this process lives, and the folders of parts.
@@ -163,7 +163,7 @@ class ObjectPublisher:
             is_free = stem not in taken and not any(name.startswith(f"{stem}.") for name in names)
             if is_free and not self._storage.list_files(stem):
                 return stem
-        raise ExportFileError(f"{self._storage} contains too many exports of this second: run again.")
+        raise ExportFileError(f"{self._storage} contains too many exports that began in this second: run again.")
 
     def begin(self, stem: str) -> None:
         """Take the stem, which the record of the start has reserved."""
@@ -181,8 +181,8 @@ class ObjectPublisher:
             existing = read_manifest(self._storage, self._stem)
             if existing is None or existing.run != self._run or existing.mode == ABANDONED:
                 raise SupersededError(
-                    "Meanwhile the run was taken for dead, and its parts were removed: nothing was published. Run "
-                    "again."
+                    "Meanwhile another process considered this run dead and removed its parts: nothing was "
+                    "published. Run again."
                 ) from None
             manifest = existing  # the answer was lost, and an erasure has replaced the manifest since
         remove_unlisted(self._storage, self._stem, manifest.files)

@@ -38,7 +38,7 @@ def is_age_name(name: str) -> bool:
 
 
 def extract_year(text: pl.Expr) -> pl.Expr:
-    """Return the year of a date in any of the usual forms; null if a text is no date.
+    """Return the year of a date in any of the usual forms; null if a text is not a date.
 
     >>> pl.select(extract_year(pl.lit("31 January 1951"))).item()
     1951

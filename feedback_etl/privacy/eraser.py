@@ -224,9 +224,8 @@ class Eraser:
         if any(match.damaged for _, match in matching):
             self._require_current(manifest)
         unwanted = [(file, {*match.pseudonyms}) for file, match in matching if match.pseudonyms]
-        self._result.damaged += [
-            file.path for file, match in matching if match.damaged and file.path not in self._result.damaged
-        ]
+        damaged = (file.path for file, match in matching if match.damaged)
+        self._result.damaged += [path for path in damaged if path not in self._result.damaged]
         self._found_ids.update(*(match.ids for _, match in matching))
         suppressed = 0
         if self._owners is not None and not self._result.damaged:

@@ -221,7 +221,7 @@ def require_allowed(suppressed: int, released: int, policy: KAnonymityPolicy) ->
     if suppressed and limit:
         names = ", ".join(policy.quasi_identifiers)
         raise ValidationError(
-            f"Nothing was exported: {pluralize(suppressed, 'row')} waited longer than --max-pending for {policy.k} "
-            f"people with equal {names}, and {limit}. Raise --max-pending, or allow suppression with "
+            f"Nothing was exported: --max-pending has passed for {pluralize(suppressed, 'row')} of fewer than "
+            f"{policy.k} people with equal {names}, and {limit}. Raise --max-pending, or allow suppression with "
             "`on_small_class` and `max_suppressed`."
         )

@@ -209,7 +209,7 @@ def parse_manifest(content: bytes, path: str) -> Manifest:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # ValidationError is a ValueError
         manifest = None
     if manifest is None or path.split("/")[-1] != manifest_path(manifest.stem):
-        raise ExportFileError(f"{path} is no manifest that this version understands; nothing was changed.")
+        raise ExportFileError(f"{path} is not a manifest that this version understands; nothing was changed.")
     if manifest.schema_version != SCHEMA_VERSION:
         raise ExportFileError(f"{path} was written by another version of feedback_etl; nothing was changed.")
     return manifest

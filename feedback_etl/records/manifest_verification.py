@@ -11,11 +11,11 @@ from feedback_etl.records.manifest import Manifest
 from feedback_etl.records.manifest_details import audit_summary
 
 UNAVAILABLE_KEY = "is signed with an unavailable key: pass it with --key-file"
-"""The end of a problem that is no sign of tampering, but of a key that the verification lacked."""
+"""The end of a problem that shows no tampering, but that the verification lacked a key."""
 
 
 class Problem(NamedTuple):
-    """Describe a problem; it is no proof of tampering unless `is_certain`."""
+    """Describe a problem; it proves tampering only if `is_certain`."""
 
     text: str
     is_certain: bool = True

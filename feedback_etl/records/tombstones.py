@@ -2,7 +2,7 @@
 
 `.feedback_etl/tombstones.jsonl` has a line for each user and each analysis of an erasure; in an object store, where
 nothing can be added to a file, `.feedback_etl/tombstones/` has an object for each erasure and key. A digest is an HMAC
-under a key that is derived for this purpose alone, so that it is no pseudonym and nothing in an export equals it. An
+under a key that is derived for this purpose alone, so that it is not a pseudonym and nothing in an export equals it. An
 erasure writes a complete set under each key that it knows; a holder of one of these keys can determine from raw rows
 who was erased. The last line of each set is its seal: a MAC over the lines before it and the head that the audit log of
 the folder had, so that the set is of no use in another folder. The log may be moved with it, and the folder renamed.
@@ -126,7 +126,7 @@ class TombstoneFile:
         except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
             return None
         except ValueError:  # ValidationError is one
-            raise ExportFileError(f"{self.path} contains a line that is no tombstone; nothing was done.") from None
+            raise ExportFileError(f"{self.path} contains a line that is not a tombstone; nothing was done.") from None
 
     @property
     def erasures(self) -> frozenset[str]:

@@ -90,7 +90,7 @@ def open_private_file(path: Path) -> WholeFile:
     """Open a file for reading and writing, created with mode 0600 if it is missing; never follows a symbolic link.
 
     Raises:
-        ExportFileError: It is no regular file.
+        ExportFileError: It is not a regular file.
         OSError: The file cannot be opened.
     """
     with suppress(FileExistsError):
