@@ -310,7 +310,7 @@ def served_bucket(object_store: str, monkeypatch: pytest.MonkeyPatch) -> Callabl
 
 @pytest.fixture
 def proxy(bucket_url: str, object_store: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """What stands between the tests and the object store, and makes trouble."""
+    """A proxy between the tests and the object store that injects faults."""
     with Proxy(object_store).running() as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         yield proxy

@@ -305,7 +305,7 @@ def test_missing_and_published_keys_are_reported(app: Database, tmp_path: Path, 
 
 
 def test_adopted_export_of_the_published_key_is_reported(app: Database, tmp_path: Path) -> None:
-    """Whatever key its manifest says."""
+    """Even if its manifest names another key."""
     report = exported(app, tmp_path / "demo", key=DEMO_KEY)
     copy = tmp_path / "ours" / "old.csv"
     copy.parent.mkdir(mode=0o700)

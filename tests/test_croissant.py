@@ -44,7 +44,7 @@ print(json.dumps({
 
 
 def judged(path: Path, *, read: bool = False) -> dict[str, Any]:
-    """What mlcroissant says of a description, and what it reads by it."""
+    """The errors that mlcroissant reports for a description, and the rows that it reads by it."""
     command = [sys.executable, "-c", READ, str(path), *(["read"] if read else [])]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -96,7 +96,7 @@ def test_files_are_described_with_digests_and_sizes(filled: Database) -> None:
 
 
 def test_columns_are_described_with_their_types(filled: Database) -> None:
-    """The twelve of the contract, and those that were asked for."""
+    """The twelve of the contract, and the requested ones."""
     exported(filled, FOLDER)
     (manifest,) = list_manifests(FOLDER)
     extra = [ExtraColumn("points", "insensitive", "number"), ExtraColumn("seen", "insensitive", "time"), IMAGE_URL]
@@ -132,7 +132,7 @@ def test_sensitive_columns_are_listed(filled: Database) -> None:
 
 @pytest.mark.parametrize(("edges", "ranges"), [(None, "<18, 18-25, 25-35, 35-50, 50+"), ([40], "<40, 40+")])
 def test_age_ranges_are_described(filled: Database, edges: list[int] | None, ranges: str) -> None:
-    """Which there are, also where others were asked for."""
+    """The existing columns, even if others are requested."""
     exported(filled, FOLDER, **({"age_edges": edges} if edges else {}))
     (records,) = build_croissant(FOLDER, list_manifests(FOLDER))["recordSet"]
     (ages,) = [field["description"] for field in records["field"] if field["name"] == "age_range"]

@@ -291,7 +291,7 @@ def test_missing_permission_while_reading_is_reported(postgres: str, postgres_tc
 
 @pytest.fixture
 def sqlite(sqlite_path: Path) -> str:
-    """A file with ten rows; the seventh holds a canary where the others hold JSON, and bytes that are no UTF-8."""
+    """A file with ten rows; the seventh contains a canary instead of JSON, and bytes that are not UTF-8."""
     with contextlib.closing(sqlite3.connect(sqlite_path)) as connection, connection:
         connection.execute("CREATE TABLE people (id INTEGER, score TEXT, name TEXT)")
         people = [

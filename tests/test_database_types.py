@@ -314,7 +314,7 @@ RAW_TYPES = {
 @pytest.mark.sample("mysql-connectorx", "postgresql-sqlalchemy", "sqlite-connectorx", "sqlite-sqlalchemy")
 @by_both_routes
 def test_empty_result_has_raw_types(database: Database, route: str) -> None:
-    """An empty window is no error."""
+    """An empty window is not an error."""
     frame = read(by(route, database.url))
     untyped = {"recommendation_id": pl.Int64} if route == "sqlalchemy" else {}  # drivers report no types without values
     assert frame.schema == RAW_TYPES | untyped

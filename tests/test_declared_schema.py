@@ -367,7 +367,7 @@ def add_people(url: str) -> None:
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_declared_schema_is_shared(app: str, form: str) -> None:
-    """Lists stay, and rows cannot be linked by their item, whatever it is called."""
+    """Lists stay, and rows cannot be linked by their item, whatever its name."""
     add_people(app)
     path = export(app, key=OTHER_KEY, recipient="acme", output_dir="shared", format=form).export_filename
     rows = pl.read_csv(path) if form == "csv" else pl.read_parquet(path)

@@ -62,7 +62,7 @@ class TestColumns:
         assert second == Drift("timeframe", 0.0, 0.0)
 
     def test_empty_is_a_bin_of_its_own(self) -> None:
-        """Ratings that are no longer given are a drift."""
+        """Ratings that no longer occur are a drift."""
         before, now = (
             ratings(r5=1_000),
             ratings(r5=600).vstack(
@@ -78,7 +78,7 @@ class TestColumns:
         assert measure_drift(before, now, [CONDITIONS])[0].psi == 0
 
     def test_rare_values_are_one_bin(self) -> None:
-        """A thousand values of one row each are no drift."""
+        """A thousand values of one row each are not a drift."""
         before, now = (pl.DataFrame({"timeframe": [f"{part}{number}" for number in range(1_000)]}) for part in "ab")
         assert measure_drift(before, now, [TIMEFRAME])[0].psi == 0
 

@@ -307,7 +307,7 @@ class TestIds:
 
     @pytest.mark.parametrize("ids", ["663", 663, [663.0], [None], [True], ["a\0b"], [b"1"]])
     def test_invalid_list_of_ids_is_refused(self, application: Database, folder: Path, ids: Any) -> None:
-        """A string is no list of its characters."""
+        """A string is not a list of its characters."""
         folder.mkdir()
         for name in ("user_ids", "analysis_ids"):
             with pytest.raises(UsageError, match=name):

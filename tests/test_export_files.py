@@ -346,7 +346,7 @@ for folder in sys.argv[1:]:
 @pytest.mark.parametrize("dangling", [True, False])
 @pytest.mark.parametrize("planted", [f"{STEM}.csv", f"rejected/{STEM}_rejected.txt", f"{STEM}_1.csv"])
 def test_planted_symbolic_link_is_refused(tmp_path: Path, planted: str, dangling: bool) -> None:
-    """Nothing is written through it or beside it, and what it points to is left as it was."""
+    """Nothing is written through it or beside it, and its target is unchanged."""
     folder, victim = tmp_path / "exports", tmp_path / "victim"
     make_private_folder(folder / "rejected")
     if planted == f"{STEM}_1.csv":
@@ -405,7 +405,7 @@ def test_without_links_the_files_of_a_killed_run_are_removed(tmp_path: Path) -> 
 
 
 def test_name_taken_concurrently_is_not_replaced(tmp_path: Path) -> None:
-    """Both ways of naming leave another's file as it is, and one that could not be named keeps its own."""
+    """Both ways of naming keep an existing file, and a file that gets no final name keeps its temporary one."""
     ours, taken = tmp_path / "ours", tmp_path / "taken"
     ours.write_text("ours")
     taken.write_text("another's")
@@ -442,7 +442,7 @@ def test_neither_links_nor_safe_renames_is_an_error(tmp_path: Path) -> None:
 
 
 def test_every_file_and_folder_is_synced(tmp_path: Path) -> None:
-    """What a folder is made in; the log; the rejected, the pairs, the manifest; a folder after each name; the log."""
+    """The parent of a new folder; the log; the rejected, the pairs, the manifest; a folder after each name; the log."""
     log = tmp_path / "calls"
     traced = [*tracer(), "-y", "-o", str(log), "-e", "trace=fsync"]
     subprocess.run([*traced, sys.executable, "-c", EXPORT_ONCE, tmp_path / "out"], check=True, capture_output=True)

@@ -117,7 +117,7 @@ def test_what_is_not_declared_is_refused(app: Database, tmp_path: Path) -> None:
 @pytest.mark.any_database
 @pytest.mark.parametrize("name", ["age", "analysis_hash", "consent", "Über", "a b", ""])
 def test_names_that_cannot_be(app: Database, tmp_path: Path, name: str) -> None:
-    """Those that are taken, and those that are none."""
+    """Accepted names and refused ones."""
     with pytest.raises(UsageError, match="extra column"):
         own(app, tmp_path, extra_columns=[ExtraColumn(name)])
 

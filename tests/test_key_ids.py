@@ -45,7 +45,7 @@ def derivations(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
 
 
 class TestGuessing:
-    """An attacker has the id of a key, and a list of what it may be."""
+    """An attacker has the id of a key, and a list of possible keys."""
 
     def guess(self, wanted: str, derive: Callable[[str], str]) -> str | None:
         return next((text for text in GUESSES if derive(text) == wanted), None)

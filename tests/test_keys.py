@@ -149,7 +149,7 @@ class TestKeyFile:
     @pytest.mark.sample("fsync", "link,linkat")
     @pytest.mark.parametrize("call", ["write", "fsync", "link,linkat"])
     def test_incomplete_key_file_is_removed(self, tmp_path: Path, call: str) -> None:
-        """A partly written key would be taken for a whole one."""
+        """A partly written key could not be distinguished from a complete one."""
         code = """
 import sys
 from pathlib import Path

@@ -111,7 +111,7 @@ class TestBucketAge:
     def test_every_way_of_overriding_counts(
         self, application: Database, way: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Whatever kind of method it is, and wherever it was put."""
+        """For any kind of method, wherever it is defined."""
 
         class Own(FeedbackProcessor):
             pass
@@ -134,7 +134,7 @@ class TestBucketAge:
 
     @pytest.mark.parametrize(("label", "status"), [("\u0661\u0668-\u0662\u0665", "ok"), ("18-20", "failed")])
     def test_labels_in_any_script_are_checked(self, application: Database, label: str, status: str) -> None:
-        """Other digits than 0 to 9 are no numbers, and stop nothing."""
+        """Digits other than 0 to 9 are not numbers, and stop nothing."""
         own = type("Own", (FeedbackProcessor,), {"_bucket_age": staticmethod(lambda _: label)})
         export(application, own)
         settings = load_settings(database_url=application.url, output_dir=Path("out"))
@@ -197,7 +197,7 @@ class TestReading:
 
     @pytest.mark.served_store
     def test_an_object_store_has_them_too(self, application: Database, bucket_url: str) -> None:
-        """Its parts are made in this process, by the same method."""
+        """Its parts are written in this process, by the same method."""
         with application.engine.connect() as connection:
             FourRanges(connection, bucket_url, key=KEY).process_and_export(days_back=-1)
         assert {*fe.scan_training(bucket_url).collect()["age_range"]} == {*FOUR, None}
@@ -229,7 +229,7 @@ class TestReading:
             Vocabulary.fit(words, age_ranges=("young", "middle", "older"))
 
     def test_the_contract_in_a_parquet_file_allows_them(self, application: Database) -> None:
-        """Any text that is no formula."""
+        """Any text that is not a formula."""
         path = export(application, FourRanges, format="parquet")
         contract = json.loads(pq.read_schema(path).metadata[b"feedback_etl.contract"])
         assert contract["properties"]["age_range"]["type"] == ["string", "null"]
@@ -373,7 +373,7 @@ class TestErrors:
     def test_error_contains_no_value_and_nothing_is_published(
         self, application: Database, name: str, method: FunctionType, problem: str
     ) -> None:
-        """Which method, what it did and where; no error whose text could hold a value is behind it."""
+        """Which method, what it did and where; the message is not chained to an error that could contain a value."""
         with application.engine.connect() as connection:
             processor = FeedbackProcessor(connection, "out", key=KEY)
             setattr(processor, name, method)

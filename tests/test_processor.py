@@ -126,7 +126,7 @@ class TestConstructor:
         assert list(tmp_path.iterdir()) == []
 
     def test_a_key_may_be_text_or_a_key(self) -> None:
-        """White space around it is no part of it."""
+        """White space around it is not part of it."""
         for key in (KEY, f"{KEY}\n", Key(KEY)):
             assert processor(key=key)._hash_id(42) == pseudonym(42)
 
@@ -396,7 +396,7 @@ class TestExportToCsv:
         assert Path(path).stat().st_mode & 0o777 == 0o600
 
     def test_an_empty_list_writes_nothing(self, tmp_path: Path) -> None:
-        """Not even the folder, and no key is asked for."""
+        """Not even the folder, and no key is required."""
         assert processor(key=None)._export_to_csv([]) == ""
         assert processor(key=None)._export_to_csv(()) == ""
         assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Rows come through a process of its own: whatever happens to it, an export is whole or not there."""
+"""Rows come from a separate process: if it fails in any way, an export is complete or does not exist."""
 
 import contextlib
 import itertools
@@ -136,7 +136,7 @@ class TestFailures:
         assert readers() == []
 
     def test_missing_rows_are_detected(self, postgres_database: str) -> None:
-        """A query that fails in the middle gives no rows that could be taken for all."""
+        """A query that fails in the middle gives no partial result that looks complete."""
         failing = "SELECT 1 / (n - 150000) AS x FROM generate_series(1, 200000) AS n"
         with open_connection(postgres_database) as source:
             job = ReaderJob(str(source.connectorx_url), [], [failing], batch_size=1_000)

@@ -167,7 +167,7 @@ class TestPrune:
         assert (folder / "feedback_training_20200101_000000.csv").read_text() == "mine"
 
     def test_clock_that_went_back_prunes_nothing(self, folder: Path) -> None:
-        """An export from the future shows that the clock is wrong."""
+        """An export with a later time shows that the clock is wrong."""
         with pytest.raises(ExportFileError, match="was created later than this machine's clock shows"):
             prune(folder, key=Key(KEY), keep_days=1, now=NOW)
         assert len(visible(folder)) == 9
@@ -264,7 +264,7 @@ def test_signed_log_is_not_continued_without_a_key(folder: Path) -> None:
     [(10, 0, ["old", "older"]), (10, 3, ["older"]), (40, 0, ["older"]), (0, 4, ["older"]), (100, 0, ["older"])],
 )
 def test_expired_exports_are_selected_by_age_and_number(keep_days: int, keep_last: int, expired: list[str]) -> None:
-    """An interrupted pruning ("older") is resumed, whatever is asked for."""
+    """An interrupted pruning ("older") is resumed by any later pruning."""
     exports = [
         replace(
             build_manifest(ManifestDetails(), ExportRun(stem, "run", NOW - timedelta(days=age), None), [], ""),

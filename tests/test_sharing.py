@@ -1,4 +1,4 @@
-"""Shared data: recipients cannot join what they got, rows cannot be linked, and people are still erased from it."""
+"""Shared data: recipients cannot join their files, rows cannot be linked, and people are still erased from it."""
 
 import hashlib
 import hmac
@@ -108,7 +108,7 @@ class TestPseudonyms:
         assert frame["linked_hash"].to_list() == ["a", "a"]
 
     def test_two_recipients_and_the_organisation_share_no_value_of_ids(self, app: Database, folder: Path) -> None:
-        """So that no two of them can join what they got."""
+        """So that no two of them can join their files."""
         ids = ("analysis_hash", "recommendation_id")
         own = exported(app, folder / "own", key=OTHER_KEY, hash_recommendation_id=True)
         internal = rows_of(Path(own.export_filename))
@@ -153,7 +153,7 @@ class TestPseudonyms:
 
 @given(st.lists(st.integers(0, 16**8 - 1), max_size=60), st.integers(1, 7), st.integers(1, 9))
 def test_buckets_sort_as_one_frame_does(numbers: list[int], size: int, bucket: int) -> None:
-    """Whatever the frames and the size of the buckets."""
+    """For all frames and sizes of buckets."""
     frame = pl.DataFrame({"analysis_hash": [f"{n:08x}" for n in numbers]}, schema={"analysis_hash": pl.String})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sorting, "_BUCKET_ROWS", bucket)

@@ -456,7 +456,7 @@ class TestFaults:
     def test_a_put_whose_answer_is_lost_is_done_once(
         self, objects: ObjectStorage, monkeypatch: pytest.MonkeyPatch, write: Any
     ) -> None:
-        """It is no conflict with itself."""
+        """It does not conflict with itself."""
         expected = MemoryStorage()
         for storage in (objects, expected):
             put(storage, "name", b"content")
@@ -527,7 +527,7 @@ class TestFolders:
     """Modes and links, which only a folder has."""
 
     def test_files_and_folders_are_private(self, folder: LocalStorage) -> None:
-        """Whatever the umask."""
+        """With any umask."""
         folder.append_lines(".state/lines.jsonl", b"one\n")
         folder.put_new("new", b"content")
         folder.overwrite("derived", b"content")

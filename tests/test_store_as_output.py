@@ -150,7 +150,7 @@ def test_a_worker_that_is_killed_loses_nothing(url: str, bucket_url: str, tmp_pa
 def test_failing_and_slow_requests_change_nothing(
     url: str, proxy: Proxy, bucket_url: str, tmp_path: Path, how: str
 ) -> None:
-    """They are repeated; what was done already is taken for what it is."""
+    """They are repeated; a write that had succeeded counts once."""
     proxy.troubles += [Trouble(how, 2, "PUT", "part-")]
     proxy.troubles += [Trouble(how, 1, "PUT", "manifest"), Trouble(how, 1, "PUT", "audit")]
     report = stored(url, bucket_url)
@@ -160,7 +160,7 @@ def test_failing_and_slow_requests_change_nothing(
 
 
 def test_what_fails_leaves_nothing(url: str, bucket_url: str) -> None:
-    """No part, and no manifest of an export: those that are there fence off workers that come too late."""
+    """No part, and no manifest of an export: the existing markers stop late workers."""
 
     def lost(work: Any, task: Any) -> Any:
         if task.number == 3:
@@ -188,7 +188,7 @@ def test_an_empty_window_leaves_nothing_that_waits(url: str, bucket_url: str) ->
 def test_a_temporary_folder_that_is_full_is_named(
     url: str, bucket_url: str, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    """Parts are made there; what the bucket is called is no folder."""
+    """Parts are written there; no folder with the bucket's name is created."""
 
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -216,7 +216,7 @@ def test_tasks_hold_no_credentials(url: str, bucket_url: str) -> None:
 @pytest.mark.slow
 @pytest.mark.served_store
 def test_a_head_that_is_killed_leaves_no_export(url: str, bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SIGKILL while parts are put: without a manifest they are no export, and another run is not disturbed."""
+    """SIGKILL while parts are put: without a manifest they are not an export, and another run is not disturbed."""
     code = (
         "import sys, time, feedback_etl as fe\n"
         "def show(rows, total):\n"

@@ -1,4 +1,4 @@
-"""Exports of an object store that are asked for under one id by several at once: one of them is published."""
+"""Concurrent exports to an object store with one idempotency key: one of them is published."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack

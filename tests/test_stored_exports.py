@@ -130,7 +130,7 @@ class TestPublishing:
         assert events(bucket_url) == ["started", "committed"]
 
     def test_what_was_not_published_is_removed(self, bucket_url: str, local_parts: LocalParts) -> None:
-        """Whatever stopped it."""
+        """After any kind of failure."""
 
         def stop(*_: object) -> None:
             raise RuntimeError
@@ -171,7 +171,7 @@ class TestPublishing:
         assert_whole(bucket_url)
 
     def test_part_put_after_an_empty_export_is_removed(self, bucket_url: str) -> None:
-        """And what waited is removed, as where all classes are too small."""
+        """And pending rows are removed, as if all classes were too small."""
         with begun(bucket_url) as export:
             waiting, late = (state_part_path(export.stem, "arrow", number) for number in (0, 1))
             ObjectStorage(bucket_url).put_new(waiting, b"rows")
@@ -270,7 +270,7 @@ class TestPublishing:
 
 
 class TestErasuresMeanwhile:
-    """Who was forgotten while an export was made is not in it."""
+    """A person erased while an export runs is not in it."""
 
     def test_before_the_manifest_is_put(self, bucket_url: str, local_parts: LocalParts) -> None:
         """Parts are replaced without them, before they are an export."""
@@ -440,7 +440,7 @@ class TestKilledRuns:
     def test_then_it_is_removed(
         self, bucket_url: str, killed: "Killed", monkeypatch: pytest.MonkeyPatch, local_parts: LocalParts
     ) -> None:
-        """And its name is not taken again."""
+        """And its name is not used again."""
         stem = killed("before")
         monkeypatch.setattr(recovery, "STALE_AFTER", timedelta(0))
         with begun(bucket_url) as export:
@@ -488,7 +488,7 @@ class TestKilledRuns:
     def test_killed_recovery_is_completed(
         self, bucket_url: str, killed: "Killed", monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The name was taken, and parts are still there."""
+        """The name is reserved, and parts still exist."""
         stem = killed("before")
         monkeypatch.setattr(recovery, "STALE_AFTER", timedelta(0))
         with monkeypatch.context() as patch:
