@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from feedback_etl import __version__
 from feedback_etl.database.partitioning import FeedbackPartitions, NotPartitionableError, open_partitions
 from feedback_etl.database.ranges import group_batches
-from feedback_etl.database.read import FeedbackStream, ReadRequest, open_feedback, retry_with_sqlalchemy
+from feedback_etl.database.read import FeedbackSource, ReadRequest, open_feedback, retry_with_sqlalchemy
 from feedback_etl.database.watermark import Watermark
 from feedback_etl.exports.series_conflicts import detect_abort
 from feedback_etl.exports.transaction import ExportTransaction
@@ -144,7 +144,7 @@ def _finish(
     execution: _Execution,
     processor: BatchProcessor,
     written: _Written,
-    source: FeedbackPartitions | FeedbackStream,
+    source: FeedbackSource,
 ) -> ExportReport:
     """Check the limits, release the rows of large enough equivalence classes, and publish the parts."""
     export, context, _ = execution

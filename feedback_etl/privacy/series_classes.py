@@ -9,6 +9,7 @@ counts. Members that were erased, or whose export was pruned, are not counted an
 counted people.
 """
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -25,24 +26,58 @@ from feedback_etl.privacy.release_plan import IS_DROPPED, ReleasePlan, drop_viol
 from feedback_etl.privacy.series_rows import PERSON, SINCE
 
 
-class SeriesClasses(NamedTuple):
-    """The rows of a series whose classes are counted.
+@dataclass(frozen=True)
+class PendingRows:
+    """The pending rows of a series, and how long rows may be pending.
 
     Attributes:
         policy: Policy of the export.
-        new: Classes of the new rows with digests of their people; see `ClassCounter.to_table`.
         pending: Rows that were pending so far: training pairs with `PERSON` and `SINCE`.
-        members: People of the released classes; see `SeriesMembers`.
         now: Time of the export, from which its rows are pending.
         max_pending: How long rows may be pending.
     """
 
     policy: KAnonymityPolicy
-    new: pl.DataFrame
     pending: pl.DataFrame
-    members: pl.DataFrame
     now: datetime
     max_pending: timedelta
+
+    def select_expired(self, pending: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows that were pending for too long."""
+        return pending.filter(pl.col(SINCE) <= self.now - self.max_pending) if pending.height else pending
+
+    def build_plan(
+        self, release: ReleasePlan, unreleased: pl.DataFrame, *, earlier: pl.DataFrame, rows: int, released: int
+    ) -> "SeriesPlan":
+        """Build the plan of a release: unreleased rows that were pending for too long are suppressed.
+
+        Args:
+            release, unreleased: As in the plan.
+            earlier: The pending rows that are not released.
+            rows: Number of the rows that are not released, new ones too.
+            released: Number of released rows.
+
+        Raises:
+            ValidationError: The policy does not allow to suppress the rows.
+        """
+        suppressed = self.select_expired(earlier).height if self.max_pending else rows
+        _require_allowed(suppressed, released, self.policy)
+        is_changed = bool(suppressed) or earlier.height < self.pending.height or rows > earlier.height
+        release = release._replace(suppressed=suppressed)
+        return SeriesPlan(release, unreleased, self.pending.height, rows - suppressed, is_changed=is_changed)
+
+
+@dataclass(frozen=True)
+class SeriesClasses(PendingRows):
+    """The rows of a series whose classes are counted.
+
+    Attributes:
+        new: Classes of the new rows with digests of their people; see `ClassCounter.to_table`.
+        members: People of the released classes; see `SeriesMembers`.
+    """
+
+    new: pl.DataFrame
+    members: pl.DataFrame
 
     @property
     def names(self) -> list[str]:
@@ -76,10 +111,6 @@ class SeriesClasses(NamedTuple):
         if members.has_rows:
             tables.append(members.table().with_columns(pl.lit(value=True).alias(IS_FIXED)))
         return ClassTable(pl.concat(tables, how="vertical_relaxed"), self.policy, candidates.cap)
-
-    def select_expired(self, pending: pl.DataFrame) -> pl.DataFrame:
-        """Return the rows that were pending for too long."""
-        return pending.filter(pl.col(SINCE) <= self.now - self.max_pending) if pending.height else pending
 
 
 class SeriesPlan(NamedTuple):
@@ -135,18 +166,9 @@ def plan_series_release(series: SeriesClasses) -> SeriesPlan:
         unreleased = dropped.select(*(pl.col(original(name)).alias(name) for name in names), "rows")
         released = _unite(released, coarser, names)
     earlier = select_classes(series.pending, unreleased, names)
-    rows, suppressed = int(unreleased["rows"].sum()), series.select_expired(earlier).height
-    if not series.max_pending:
-        suppressed = rows
-    require_allowed(suppressed, int(released["rows"].sum()), policy)
     all_released = _unite(released, series.count_members(), names) if released.height else released
-    return SeriesPlan(
-        ReleasePlan(changes, all_released, suppressed, measures),
-        unreleased,
-        series.pending.height,
-        rows - suppressed,
-        is_changed=bool(suppressed) or earlier.height < series.pending.height or rows > earlier.height,
-    )
+    release, rows = ReleasePlan(changes, all_released, 0, measures), int(unreleased["rows"].sum())
+    return series.build_plan(release, unreleased, earlier=earlier, rows=rows, released=int(released["rows"].sum()))
 
 
 def _generalize_expired(series: SeriesClasses, small: pl.DataFrame) -> pl.DataFrame:
@@ -213,7 +235,7 @@ def _unite(classes: pl.DataFrame, others: pl.DataFrame, names: list[str]) -> pl.
     return pl.concat(frames, how="vertical_relaxed").group_by(names).agg(people, pl.col("rows").sum())
 
 
-def require_allowed(suppressed: int, released: int, policy: KAnonymityPolicy) -> None:
+def _require_allowed(suppressed: int, released: int, policy: KAnonymityPolicy) -> None:
     """Refuse to suppress rows that were pending for too long, unless the policy allows it."""
     limit = "`on_small_class` is fail" if policy.on_small_class == "fail" else ""
     if suppressed > policy.max_suppressed * (suppressed + released):
