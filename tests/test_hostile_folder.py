@@ -266,7 +266,7 @@ def test_odd_manifest_is_read_or_refused_in_a_sentence(
 @settings(max_examples=50)
 def test_json_that_is_no_manifest(value: Any) -> None:
     """Any kind of file."""
-    with pytest.raises(ExportFileError, match="is no manifest"):
+    with pytest.raises(ExportFileError, match="is not a manifest"):
         parse_manifest(json.dumps(value).encode(), f"{STEM}.manifest.json")
 
 

@@ -81,7 +81,7 @@ class TestManifest:
     def test_invalid_manifest_is_refused(self, tmp_path: Path, content: str) -> None:
         """Nothing is guessed."""
         (tmp_path / "a.manifest.json").write_text(content, encoding="latin-1")
-        with pytest.raises(ExportFileError, match=r"a\.manifest\.json is no manifest"):
+        with pytest.raises(ExportFileError, match=r"a\.manifest\.json is not a manifest"):
             list_manifests(tmp_path)
 
 
@@ -122,7 +122,7 @@ class TestAdopt:
         (folder / "other.csv").write_text("a,b\n1,2\n")
         (folder / "link.csv").symlink_to(folder / "other.csv")
         for name, why in (
-            ("link.csv", "no CSV or Parquet file"),
+            ("link.csv", "not a CSV or Parquet file"),
             ("other.csv", "no column analysis_hash"),
             (visible(folder)[0], "" if visible(folder)[0].endswith("manifest.json") else "has a manifest"),
         ):

@@ -175,7 +175,7 @@ def test_a_manifest_reaches_its_own_files_alone(bucket_url: str, local_parts: Lo
     content = asdict(manifest)
     content.pop("version", None)
     put(bucket_url, manifest_path(stem), json.dumps(content | {"settings_digest": ""}).encode())
-    with pytest.raises(ExportFileError, match="is no manifest"):
+    with pytest.raises(ExportFileError, match="is not a manifest"):
         fe.exports.prune(bucket_url, keep_days=0, key=SIGNER, now=NOW.replace(year=2026))
 
 
