@@ -25,7 +25,7 @@ from mariadb_server import is_installed
 from object_store import CREDENTIALS, Proxy, in_memory, running_object_store
 from processes import finish_idle_readers
 from reused_databases import MysqlCleaner, PostgresCleaner, ReusedDatabase
-from tiers import is_repetition, mark_slow
+from tiers import mark_slow
 from watchdog import running_server
 
 from feedback_etl.database import reader_pool
@@ -101,9 +101,9 @@ def warm_reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture(autouse=True)
 def measured(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Coverage leaves out cases that repeat others, and follows into other processes only where a test says so.
+    """Measure coverage in the default tier alone, and in other processes only where a test says so.
 
-    It makes tests take nearly twice as long.
+    It makes tests take nearly twice as long, and the slow tier hardly reaches other lines.
     """
     running = coverage.Coverage.current()
     if request.node.get_closest_marker("covers_children"):
@@ -112,7 +112,7 @@ def measured(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         finish_idle_readers()
         return
     monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
-    if running is None or not is_repetition(request.node):
+    if running is None or not request.node.get_closest_marker("slow"):
         yield
         return
     running.stop()

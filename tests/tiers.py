@@ -29,18 +29,5 @@ def mark_slow(items: Iterable[pytest.Item], *, is_complete: bool) -> None:
         raise pytest.UsageError(f"samples of cases that do not exist: {wrong}")
 
 
-RANDOM_TESTS = ("test_generalization", "test_series_k_recount", "test_series_model", "test_series_versions")
-"""Modules whose slow cases are more random draws of the same test, and reach no other lines."""
-
-
-def is_repetition(test: pytest.Item) -> bool:
-    """Return whether a slow test of `RANDOM_TESTS` is a case of one that is not slow as a whole."""
-    whole = [mark for node in test.listchain()[:-1] for mark in node.own_markers]
-    if isinstance(test, pytest.Function):
-        whole += getattr(test.function, "pytestmark", [])
-    is_case = test.get_closest_marker("slow") is not None and all(mark.name != "slow" for mark in whole)
-    return is_case and test.path.stem in RANDOM_TESTS
-
-
 def _is_named(case: str, name: str) -> bool:
     return bool(re.fullmatch(".*".join(map(re.escape, name.split("*"))), case))

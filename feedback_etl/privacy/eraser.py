@@ -36,13 +36,12 @@ class ErasureResult:
     """Result of an erasure; with `dry_run`, what it would do.
 
     Attributes:
-        rows: Rows that this call removed from the files: training pairs and rejected rows, with suppressed ones. It
-            also completes other erasures whose tombstones it reads: interrupted ones and, in an object store, running
-            ones, which then remove less.
+        rows: Rows that this call removed from the files: training pairs and rejected rows, with suppressed ones and
+            those of other erasures whose tombstones it read: interrupted ones, in an object store also running ones.
         suppressed: Rows among them that were removed to keep k (`keep_k`).
         files: Files that contained such rows, by their paths in the folder.
-        not_found: Given ids that no file contains and that were not erased before. In an object store these may be ids
-            that another erasure has just removed; the next call knows.
+        not_found: Given ids that no file contains and that were not erased before. In an object store, another erasure
+            may have removed them a moment ago.
         without_key: Exports that could not be searched: their key is not available, or their application made the
             pseudonyms itself.
         unknown_scheme: Exports that could not be searched because `adopt` did not recognise their pseudonyms: people to
