@@ -109,7 +109,7 @@ def fetch(url: str, statement: str) -> list[Any]:
 
 
 def record_separate_reads(monkeypatch: pytest.MonkeyPatch, table: Any, *modules: ModuleType) -> list[Any]:
-    """Let these modules treat small windows as large ones; return the list to which the queries of a table are added."""
+    """Let modules treat small windows as large ones; return the list to which the queries of a table are added."""
     queries, collect_table = list[Any](), table.collect
 
     def collect(frames: Any, query: Any) -> Any:
