@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any, cast
 
 import obstore
@@ -346,6 +347,29 @@ class TestAppendOnlyFiles:
         assert folder.read_numbered("log.jsonl") == {1: b"one\n", 2: b"tor"}
         put_numbered(folder, "log.jsonl", 3, b"three\n")
         assert folder.read_lines("log.jsonl") == b"one\ntor\nthree\n"
+
+
+class TestCreate:
+    """create and explain_write_errors."""
+
+    def test_created_storage_is_empty_and_can_be_created_again(self, storage: Storage) -> None:
+        """A folder is private; an object store gets no object."""
+        storage.create()
+        storage.create()
+        assert storage.list_files() == {}
+        if path := storage.local_path():
+            assert path.stat().st_mode & 0o777 == 0o700
+        put(storage, "file", b"content")
+
+    def test_message_names_the_place_that_is_full(self, storage: Storage) -> None:
+        """The folder; for an object store the temporary folder in which files are staged."""
+        path = storage.local_path("rejected")
+        place = path or gettempdir()
+        with (
+            pytest.raises(ExportFileError, match=f"^Nothing was written to {place}: the disk is full"),
+            storage.explain_write_errors("rejected"),
+        ):
+            raise OSError(errno.ENOSPC, "no space")
 
 
 class TestLocks:

@@ -55,10 +55,6 @@ class LocalPublisher:
         """Return the names of the files of a stem, or the folders of its parts, that the log announces."""
         return self._files.names(stem) if self._files else part_folders(stem)
 
-    def prepare(self) -> None:
-        """Create the folder."""
-        make_private_folder(self._folder)
-
     def find_free_stem(self, now: datetime, names: Sequence[str], lines: Sequence[Line]) -> str:  # noqa: ARG002
         """Return a stem that no file has, hidden ones included; the log is locked, and a dead run's stem is free."""
         self._storage.refuse_links(*DATA_FOLDERS, STATE_FOLDER)
@@ -150,9 +146,6 @@ class ObjectPublisher:
     def names(self, stem: str) -> list[str]:
         """Return the folders of the parts of a stem, which the log announces."""
         return part_folders(stem)
-
-    def prepare(self) -> None:
-        """Do nothing: there are no folders."""
 
     def find_free_stem(self, now: datetime, names: Sequence[str], lines: Sequence[Line]) -> str:
         """Return a stem that neither an object nor a record has."""

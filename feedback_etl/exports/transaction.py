@@ -93,7 +93,7 @@ class ExportTransaction:
     def __enter__(self) -> Self:
         try:
             with explain_write_errors(self._storage):
-                self._publisher.prepare()
+                self._storage.create()
                 with self._log.lock() as log:
                     recover(self._storage, log, self._key, [self._key])
                     self._reserve(log)

@@ -7,13 +7,14 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path, PurePosixPath
 
 from feedback_etl.storage.base import LOCK_TIMEOUT, ConflictError, FileInfo, Storage, Version
-from feedback_etl.storage.errors import refuse_links
+from feedback_etl.storage.errors import explain_write_errors, refuse_links
 from feedback_etl.storage.final_names import link_exclusive, unlink_if_ours
 from feedback_etl.storage.locks import lock_folder, open_locked
 from feedback_etl.storage.posix import (
     create_private_file,
     fsync_directory,
     hash_file,
+    make_private_folder,
     open_regular_file,
     read_regular_file,
     replace_private_file,
@@ -30,6 +31,7 @@ class LocalStorage(Storage):
     """
 
     has_locks = True
+    files_at_once = 1
     polars_options = None
 
     def __init__(self, path: Path) -> None:
@@ -37,6 +39,12 @@ class LocalStorage(Storage):
 
     def __str__(self) -> str:
         return str(self.path)
+
+    def create(self) -> None:
+        make_private_folder(self.path)
+
+    def explain_write_errors(self, folder: str) -> AbstractContextManager[None]:
+        return explain_write_errors(self.path / folder)
 
     def exists(self) -> bool:
         return self.path.is_dir()

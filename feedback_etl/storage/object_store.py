@@ -44,6 +44,7 @@ class ObjectStorage(NumberedObjects):
     """Store exports below a prefix of a bucket."""
 
     has_locks = False
+    files_at_once = 4
     polars_options = POLARS_OPTIONS
 
     def __init__(self, url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT_SECONDS) -> None:
@@ -66,6 +67,13 @@ class ObjectStorage(NumberedObjects):
         import obstore
 
         return obstore
+
+    def create(self) -> None:
+        """Do nothing."""
+
+    def explain_write_errors(self, folder: str) -> AbstractContextManager[None]:  # noqa: ARG002
+        """Name the local temporary folder, in which files are written first."""
+        return explain_staging_errors(self.url)
 
     def exists(self) -> bool:
         return bool(self._retry(lambda client: next(iter(client.list(self._store, chunk_size=1)), [])))
