@@ -102,7 +102,7 @@ def test_settings_stay_as_they_were_written() -> None:
 def test_wrong_digest_of_the_settings_is_refused() -> None:
     """No MAC covers it, since it is computed from the settings."""
     content = CONTENT | {"settings_digest": "0" * 16}
-    with pytest.raises(ExportFileError, match="no manifest"):
+    with pytest.raises(ExportFileError, match="not a manifest"):
         parse_manifest(json.dumps(content).encode(), PATH.name)
 
 

@@ -382,11 +382,11 @@ def test_repeated_names_are_refused(folder: Path) -> None:
     assert verify_folder(folder, KEYS).problems
     tombstones = folder / TOMBSTONES
     tombstones.write_text(tombstones.read_text().replace("{", '{"kind": "user", ', 1))
-    with pytest.raises(ExportFileError, match="no tombstone"):
+    with pytest.raises(ExportFileError, match="not a tombstone"):
         _ = TombstoneFile(folder).erasures
     manifest = find_manifests(folder)[0]
     manifest.write_text(repeat_name(manifest.read_text(), rng))
-    with pytest.raises(ExportFileError, match="no manifest"):
+    with pytest.raises(ExportFileError, match="not a manifest"):
         list_manifests(folder)
 
 
