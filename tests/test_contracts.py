@@ -86,8 +86,9 @@ class TestFiles:
         assert {name: path.read_text(encoding="utf-8") for name, path in generated.items()} == build_contracts()
 
     def test_there_is_one_file_per_contract(self) -> None:
-        """One for rows and one for each kind of database."""
-        assert set(build_contracts()) == {"training_pair.schema.json", *(f"source.{kind}.sql" for kind in KINDS)}
+        """One for rows, one for each kind of item rows, and one for each kind of database."""
+        rows = ("training_pair.schema.json", "items.product_ratings.schema.json")
+        assert set(build_contracts()) == {*rows, *(f"source.{kind}.sql" for kind in KINDS)}
 
     def test_command_writes_all_files(self, here: Here, tmp_path: Path) -> None:
         """`make schemas` runs it; the default folder is `schemas`, and it prints the paths."""

@@ -1,13 +1,16 @@
 """Ratings of several items in one feedback, exported as rows of a second file."""
 
+import json
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import polars as pl
 import pytest
 from databases import Database
 from folders import NOW, exported, people, visible
+from processes import Here
 from pseudonym_keys import KEY
 
 import feedback_etl as fe
@@ -17,12 +20,20 @@ from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit_verification import verify_folder
 from feedback_etl.records.catalog import list_manifests
+from feedback_etl.report.contracts import build_contracts
+from feedback_etl.report.croissant import build_croissant
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.settings.model import load_settings
 from feedback_etl.training.items import scan_items
 
 ITEMS = "product_ratings"
 MAPS = ['{"SKU: 1": 4, "=\\"b\\"": 2.0, "none": null}', '{"SKU: 1": 1}', "{}", "null", None]
+
+
+@pytest.fixture
+def here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Here:
+    """Run command lines in this process."""
+    return Here(capfd, monkeypatch)
 
 
 def fill(database: Database, count: int = 2, maps: list[str | None] = MAPS) -> None:
@@ -209,3 +220,42 @@ def test_items_of_a_series_wait_with_their_feedback(sqlite_database: Database, t
     second = exported(sqlite_database, tmp_path, **options | {"now": NOW + timedelta(hours=1)})
     assert (second.exported_records, second.exported_items) == (9, 9)
     assert sorted({row[1:] for row in rows_of(tmp_path)}) == [("a", 3), ("b", 4)]
+
+
+def test_item_rows_are_listed_and_described(here: Here, sqlite_database: Database, tmp_path: Path) -> None:
+    """By `list`, the report and Croissant, with file, number and columns, until they are pruned."""
+    fill(sqlite_database)
+    exported(sqlite_database, tmp_path, items=ITEMS, include_subject_hash=True)
+    (manifest,) = list_manifests(tmp_path)
+    (file,) = manifest.all("items")
+    columns = ["analysis_hash", "subject_hash", "item", "rating", "feedback_timestamp"]
+    assert pl.read_csv(tmp_path / file.path).columns == columns
+    listed = here("list", str(tmp_path)).out.splitlines()
+    assert [line.split()[:3] for line in listed if ITEMS in line] == [[file.path, "5", ITEMS]]
+    page = fe.write_report(tmp_path / "report.html", tmp_path, keys=KEY).read_text(encoding="utf-8")
+    for cell in (file.path, ITEMS, "5", ", ".join(columns)):
+        assert f">{cell}</t" in page.partition("Item rows by export as a table")[2].partition("</table>")[0]
+    described = build_croissant(tmp_path, [manifest])
+    assert [part["name"] for part in described["distribution"]] == [manifest.data, file.path]
+    records = described["recordSet"][1]
+    assert {field["name"]: field["dataType"] for field in records["field"]} == dict.fromkeys(columns, "sc:Text") | {
+        "rating": "sc:Integer",
+        "feedback_timestamp": "sc:DateTime",
+    }
+    assert records["description"].startswith(f"5 rows of items ({ITEMS}) of ")
+    Path(tmp_path, file.path).unlink()
+    assert f"{file.path}  missing  {ITEMS}" in here("list", str(tmp_path)).out
+
+
+def test_json_schema_of_item_rows_accepts_them(sqlite_database: Database, tmp_path: Path) -> None:
+    """And no rating off the scale, no empty rating, and no other column."""
+    fill(sqlite_database)
+    exported(sqlite_database, tmp_path, items=ITEMS)
+    (path,) = tmp_path.glob("items/*.csv")
+    contract = json.loads(build_contracts()[f"items.{ITEMS}.schema.json"])
+    jsonschema.Draft202012Validator.check_schema(contract)
+    validator = jsonschema.Draft202012Validator(contract)
+    rows = pl.read_csv(path).to_dicts()
+    assert all(map(validator.is_valid, rows))
+    for change in ({"rating": 6}, {"rating": None}, {"item": None}, {"note": ""}):
+        assert not validator.is_valid(rows[0] | change)

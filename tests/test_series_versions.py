@@ -20,12 +20,14 @@ from test_series_k import app as app  # a fixture
 from test_series_k import folder as folder  # a fixture
 
 import feedback_etl as fe
-from feedback_etl.errors import ExportFileError
+from feedback_etl.errors import ExportFileError, UsageError
+from feedback_etl.options.export import ExportOptions
 from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import list_manifests
 from feedback_etl.results import ExportReport
 from feedback_etl.storage.location import open_storage
+from feedback_etl.transform.overrides import Overrides
 
 
 def edit(app: Database, day: int, timeframe: str, *ids: int) -> None:
@@ -58,8 +60,10 @@ def test_k_of_newest_versions_is_checked_where_files_were_counted_alone(
     assert follow(app, folder, 1).risk["k"] == 3
     add(app, 2, (7, "b"))
     edit(app, 2, "b", 1000, 1001)
-    report = follow(app, folder, 2)
-    assert (report.risk["k"], report.advice[:31]) == (3, "k holds in this file alone: who")
+    assert follow(app, folder, 2).risk["k"] == 3
+    monkeypatch.undo()
+    with pytest.raises(UsageError, match=r"`k` was counted in .* alone.* Begin a series in another folder"):
+        follow(app, folder, 3)
     assert newest(folder) == {"a": 1, "b": 3}
     item = check_k(app, folder)
     assert item.status == "failed"
@@ -67,6 +71,26 @@ def test_k_of_newest_versions_is_checked_where_files_were_counted_alone(
     result = fe.privacy.erase(folder, keep_k=True, database=app.url, keys=[Key(KEY)])
     assert (result.suppressed, newest(folder)) == (6, {})
     assert check_k(app, folder).status == "ok"
+
+
+@pytest.mark.parametrize(
+    "requirements", [{"on_small_class": "generalize"}, {"l": 2}, {"t": 0.3}], ids=["generalize", "l", "t"]
+)
+def test_requirement_that_newest_versions_could_violate_is_refused(folder: Path, requirements: dict[str, Any]) -> None:
+    """A full export ignores the cursor; without k nothing is generalised."""
+    options = requirements | {"cursor": "updated_at"}
+    assert ExportOptions.from_keywords(k=K, **options).privacy.k == K
+    with pytest.raises(UsageError, match=r"or omit `cursor`|or `incremental`"):
+        ExportOptions.from_keywords(k=K, incremental=True, **options)
+
+
+def test_k_of_versions_is_refused_where_an_application_makes_the_pseudonyms(app: Database, folder: Path) -> None:
+    """Versions that it makes cannot be counted together; without k, or without the cursor, they need not be."""
+    add(app, 1, (1, "a"), (2, "a"), (3, "a"))
+    overrides = Overrides(hash_id=str)
+    with pytest.raises(UsageError, match="leave `cursor` or `k` out"):
+        follow(app, folder, 1, overrides=overrides)
+    assert follow(app, folder, 1, overrides=overrides, k=None).exported_records == 3
 
 
 def test_version_waits_that_would_leave_too_few_people_in_its_class(app: Database, folder: Path) -> None:

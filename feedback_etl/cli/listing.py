@@ -11,7 +11,7 @@ from feedback_etl.cli.tables import print_table
 from feedback_etl.plurals import pluralize
 
 if TYPE_CHECKING:
-    from feedback_etl.records.manifest import Manifest
+    from feedback_etl.records.manifest import DataFile, Manifest
     from feedback_etl.storage.base import Storage
 
 
@@ -35,7 +35,7 @@ def list_folder(folder: Folder = None, as_json: JsonOutput = False) -> None:
         }
         print_json(listing)
         return
-    existing = storage.stat_files(file.path for manifest in exports for file in manifest.all("pairs"))
+    existing = storage.stat_files(file.path for manifest in exports for file in _list_files(manifest))
     print_exports(exports, existing)
     print_lines(*_suggest_pruning(storage, exports, existing))
     for path in unmanaged:
@@ -62,16 +62,20 @@ def _print_exports(exports: "Sequence[Manifest]", existing: Collection[str]) -> 
     """Print a table of exports, with the numbers of erased rows if there are any."""
     from feedback_etl.database.window import parse_window
 
-    columns = {
-        "Export": [_get_name(manifest) for manifest in exports],
-        "Rows": [_count_rows(manifest, existing) for manifest in exports],
-        "Erased": [f"{manifest.erased_rows:,}" for manifest in exports],
-        "Mode": [manifest.mode for manifest in exports],
-        "Window (UTC)": [str(parse_window(manifest.window) or "unknown").removesuffix(" UTC") for manifest in exports],
-    }
-    if not any(manifest.erased_rows for manifest in exports):
-        del columns["Erased"]
-    print_table(list(columns), zip(*columns.values(), strict=True), right={"Rows", "Erased"})
+    has_erased = any(manifest.erased_rows for manifest in exports)
+    rows = []
+    for manifest in exports:
+        erased = [f"{manifest.erased_rows:,}"] * has_erased
+        window = str(parse_window(manifest.window) or "unknown").removesuffix(" UTC")
+        rows.append([_get_name(manifest), _count_rows(manifest, existing), *erased, manifest.mode, window])
+        for file in manifest.all("items"):
+            rows.append([file.path, _count_rows(manifest, existing, file), *[""] * has_erased, manifest.items, window])
+    print_table(["Export", "Rows", *["Erased"] * has_erased, "Mode", "Window (UTC)"], rows, right={"Rows", "Erased"})
+
+
+def _list_files(manifest: "Manifest") -> "list[DataFile]":
+    """Return the files with rows that are listed."""
+    return manifest.all("pairs") + manifest.all("items")
 
 
 def _get_name(manifest: "Manifest") -> str:
@@ -81,16 +85,17 @@ def _get_name(manifest: "Manifest") -> str:
     return f"{manifest.data}/ ({pluralize(len(files), 'part')})" if is_parted else manifest.data or manifest.stem
 
 
-def _count_rows(manifest: "Manifest", existing: Collection[str]) -> str:
-    """Return the number of rows, or what became of the files."""
+def _count_rows(manifest: "Manifest", existing: Collection[str], items: "DataFile | None" = None) -> str:
+    """Return the number of pairs, or of the rows of a file of items, or what became of the files."""
     if manifest.pruned_at:
         return "pruned"
-    return "missing" if _is_missing(manifest, existing) else f"{manifest.rows:,}"
+    files = [items] if items else manifest.all("pairs")
+    return f"{sum(file.rows for file in files):,}" if all(file.path in existing for file in files) else "missing"
 
 
 def _is_missing(manifest: "Manifest", existing: Collection[str]) -> bool:
     """Return whether a data file was removed, but not by prune."""
-    return not manifest.pruned_at and any(file.path not in existing for file in manifest.all("pairs"))
+    return not manifest.pruned_at and any(file.path not in existing for file in _list_files(manifest))
 
 
 def _suggest_pruning(storage: "Storage", exports: "Iterable[Manifest]", existing: Collection[str]) -> list[str]:

@@ -44,10 +44,15 @@ class ExportOptions:
             raise UsageError("`items` are exported as they are: leave `hash_recommendation_id` or `items` out.")
         if self.output.incremental and (self.read.since, self.read.until) != (None, None):
             raise UsageError("An incremental export continues where the last one ended: leave `since` and `until` out.")
-        if self.output.incremental and self.output.cursor == CREATED_AT and {self.privacy.l, self.privacy.t} != {None}:
+        if self.output.incremental and {self.privacy.l, self.privacy.t} != {None}:
             raise UsageError(
                 "`l` and `t` are measured over all rows of one export, but an incremental series publishes its rows in "
                 "several: omit `l` and `t`, or `incremental`."
+            )
+        if self.output.incremental and self.output.cursor != CREATED_AT and self.privacy.k_anonymity.generalizes:
+            raise UsageError(
+                "With `cursor`, the equivalence classes of the newest versions of rows cannot be generalised: give "
+                "`on_small_class` the value suppress, or omit `cursor`."
             )
         if self.output.recipient is not None:
             require_shareable(self.privacy, self.output.recipient)

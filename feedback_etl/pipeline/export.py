@@ -12,7 +12,7 @@ from feedback_etl.database.cursor_name import CREATED_AT
 from feedback_etl.database.read import PhaseListener, Progress
 from feedback_etl.database.watermark import WatermarkRequest
 from feedback_etl.database.window import Window
-from feedback_etl.errors import AllRejectedError
+from feedback_etl.errors import AllRejectedError, UsageError
 from feedback_etl.exports.idempotency import DuplicateRequestError, deduplicate_request
 from feedback_etl.exports.incremental import IncrementalState, lock_series
 from feedback_etl.exports.series_conflicts import SupersededError
@@ -176,17 +176,13 @@ def export_incremental(request: ExportRequest) -> ExportReport:
     while True:
         with lock_series(request.storage, request.candidate_settings, output.lock_timeout) as series:
             require_intended(series.settings, series.others, new_series=output.new_series, new_key=output.allow_new_key)
+            _require_counted_together(request, series)
             try:
                 increment = _select_increment(request, series)
                 report = export_full(increment)
             except SupersededError:
                 continue
         break
-    if increment.counts_alone:
-        report.advice = (
-            "k holds in this file alone: whoever combines the files of the series, and reads the newest versions of "
-            "its rows, may find smaller classes; `feedback-etl check` counts them"
-        )
     if series.others:
         report.advice = (
             "this began a new series, since the folder's other exports have other settings: it repeats their rows"
@@ -200,6 +196,22 @@ def export_incremental(request: ExportRequest) -> ExportReport:
             report.late_records,
         )
     return report
+
+
+def _require_counted_together(request: ExportRequest, series: IncrementalState) -> None:
+    """Refuse to continue a series that follows changes if an earlier version counted each of its files alone.
+
+    Raises:
+        UsageError: The newest versions of its rows may have smaller equivalence classes than k.
+    """
+    if not (request.follows_changes and request.counts_series):
+        return
+    alone = next((link.stem for link in series.links if link.risk and link.risk.get("scope") != "series"), None)
+    if alone is not None:
+        raise UsageError(
+            f"`k` was counted in {alone} alone, and not over the newest versions of the rows of its series: `check` "
+            "counts them. Begin a series in another folder (`output_dir`), which contains all rows again."
+        )
 
 
 def _select_increment(request: ExportRequest, series: IncrementalState) -> ExportRequest:

@@ -71,6 +71,11 @@ class ExportRequest:
             raise UsageError(
                 "Overridden methods could put anything into shared data: leave `recipient` out, or override none."
             )
+        if self.follows_changes and self.transform_options.k_policy.k is not None and "hash_id" in overridden:
+            raise UsageError(
+                "With `cursor`, `k` is counted over all versions of the rows of a series, but not where _hash_id is "
+                "overridden: leave `cursor` or `k` out, or do not override _hash_id."
+            )
         if self.output.incremental and "pair_hash" in overridden:
             raise UsageError(
                 "An incremental export recognises duplicates of earlier exports by the built-in pair hash: leave "
@@ -86,21 +91,10 @@ class ExportRequest:
     def counts_series(self) -> bool:
         """Whether the equivalence classes are counted over all exports of the incremental series.
 
-        Not where the application makes the pseudonyms, since it cannot be looked up whose rows are pending. Where the
-        series follows changes, not if values are generalised, or if its exports were counted alone.
+        Not where the application makes the pseudonyms, since it cannot be looked up whose rows are pending.
         """
-        options, policy = self.transform_options, self.transform_options.k_policy
-        is_countable = options.overrides.hash_id is None
-        if self.follows_changes:
-            links = self.series.links if self.series else ()
-            counted_alone = any(link.risk and link.risk.get("scope") != "series" for link in links)
-            is_countable &= not (policy.generalizes or policy.measured_columns or counted_alone)
-        return self.output.incremental and policy.k is not None and is_countable
-
-    @property
-    def counts_alone(self) -> bool:
-        """Whether k holds in each export of a series alone, although a reader combines their rows."""
-        return self.follows_changes and self.transform_options.k_policy.k is not None and not self.counts_series
+        options = self.transform_options
+        return self.output.incremental and options.k_policy.k is not None and options.overrides.hash_id is None
 
     @property
     def follows_changes(self) -> bool:

@@ -14,7 +14,7 @@ from feedback_etl.database.window import parse_window
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.plurals import pluralize
 from feedback_etl.records.manifest import DataFile, Manifest
-from feedback_etl.report.contracts import build_manifest_schema
+from feedback_etl.report.contracts import build_manifest_schema, manifest_item_schema
 from feedback_etl.schema.classic import is_classic
 from feedback_etl.schema.model import SUBJECT_HASH
 from feedback_etl.storage.errors import explain_write_errors
@@ -76,10 +76,15 @@ def build_croissant(folder: object, exports: Sequence[Manifest]) -> dict[str, An
     Raises:
         ExportFileError: No export has files; the message counts pruned exports.
     """
-    files = [(manifest, file) for manifest in exports if not manifest.pruned_at for file in manifest.all("pairs")]
+    files = [
+        (manifest, file)
+        for manifest in exports
+        if not manifest.pruned_at
+        for file in (*manifest.all("pairs"), *manifest.all("items"))
+    ]
     if not files:
         raise build_no_export_error(folder, pruned=len(exports))
-    manifests = [manifest for manifest, _ in files]
+    manifests = [manifest for manifest, file in files if file.kind == "pairs"]
     return {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
@@ -129,13 +134,18 @@ def _describe_file(file: DataFile) -> dict[str, Any]:
 
 def _describe_records(manifest: Manifest, file: DataFile) -> dict[str, Any]:
     name = _name_part(file.path) if "/" in file.path else manifest.stem
-    schema = build_manifest_schema(manifest)["properties"]
+    is_items = file.kind == "items"
+    schema = (manifest_item_schema if is_items else build_manifest_schema)(manifest)["properties"]
+    rows = pluralize(file.rows, "row") + (f" of items ({manifest.items})" if is_items else "")
     return {
         "@type": "cr:RecordSet",
         "@id": name,
         "name": name,
-        "description": f"{pluralize(file.rows, 'row')} of {parse_window(manifest.window) or 'an unknown window'}.",
-        "field": [_describe_field(name, file.path, column, schema.get(column, {})) for column in manifest.columns],
+        "description": f"{rows} of {parse_window(manifest.window) or 'an unknown window'}.",
+        "field": [
+            _describe_field(name, file.path, column, schema.get(column, {}))
+            for column in (schema if is_items else manifest.columns)
+        ],
     }
 
 

@@ -17,6 +17,7 @@ from feedback_etl.report.drift import LARGE, MODERATE, Drift
 from feedback_etl.report.outcomes import OTHER_FIGURES, SERIES, ExportOutcome
 from feedback_etl.schema.classic import is_classic
 from feedback_etl.training.committed_export import CommittedExport
+from feedback_etl.transform.items import list_item_columns
 
 MAX_EXPORTS = 60
 """The newest exports are drawn and listed, up to this number."""
@@ -38,6 +39,7 @@ def render_page(data: ReportData) -> str:
             newest=newest,
             series=SERIES,
             other_figures=OTHER_FIGURES,
+            item_rows=_list_item_rows(newest),
             totals=[sum(counts) for counts in zip(*(export.counts for export in data.outcomes), strict=True)],
             over_time=_draw_rows_over_time(newest),
             dictionary=[(column, _draw_distribution(column)) for column in data.dictionary],
@@ -76,6 +78,16 @@ def _create_environment() -> Environment:
 def _list_known_problems(verdict: VerificationResult) -> list[str]:
     """Return the problems but those that an unavailable key causes."""
     return [problem for problem in verdict.problems if problem not in verdict.unverified]
+
+
+def _list_item_rows(exports: Sequence[ExportOutcome]) -> list[list[str]]:
+    """Return the file, the name, the number and the columns of the item rows of each export, the newest first."""
+    return [
+        [file.path, manifest.items, f"{file.rows:,}", ", ".join(list_item_columns(manifest.columns))]
+        for manifest in (export.manifest for export in reversed(exports))
+        for file in manifest.all("items")
+        if not manifest.pruned_at
+    ]
 
 
 def _draw_rows_over_time(exports: list[ExportOutcome]) -> Markup:

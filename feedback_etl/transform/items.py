@@ -5,7 +5,7 @@ happens to its items: a pair that is a duplicate, suppressed, pending or erased 
 has a blank in its name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import polars as pl
 
@@ -104,5 +104,11 @@ def explode_items(pairs: pl.DataFrame) -> pl.DataFrame:
     if RATED_ITEMS not in pairs.columns:
         return pl.DataFrame()
     rows = pairs.drop_nulls(RATED_ITEMS).explode(RATED_ITEMS, _RATINGS).drop_nulls(_RATINGS)
-    people = [PSEUDONYM, *([SUBJECT_HASH.name] if SUBJECT_HASH.name in pairs.columns else [])]
-    return rows.select(*people, pl.col(RATED_ITEMS).alias(ITEM), pl.col(_RATINGS).alias(RATING), TIME)
+    named = rows.with_columns(pl.col(RATED_ITEMS).alias(ITEM), pl.col(_RATINGS).alias(RATING))
+    return named.select(list_item_columns(pairs.columns))
+
+
+def list_item_columns(pair_columns: Collection[str]) -> list[str]:
+    """Return the columns of item rows, given those of their pairs."""
+    people = [PSEUDONYM, *([SUBJECT_HASH.name] if SUBJECT_HASH.name in pair_columns else [])]
+    return [*people, ITEM, RATING, TIME]

@@ -1,13 +1,14 @@
-"""JSON Schema of the rows of an export."""
+"""JSON Schema of the rows of an export: of its pairs, and of its item rows."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import polars as pl
 
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
+from feedback_etl.schema.feedback_columns import Rating
 from feedback_etl.schema.model import FeedbackSchema
-from feedback_etl.transform.training_schema import build_training_schema
+from feedback_etl.transform.training_schema import build_training_schema, item_columns
 
 _JSON_TYPES = {pl.Boolean: "boolean", pl.Float64: "number"}
 TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?$"
@@ -18,10 +19,23 @@ def build_row_schema(
 ) -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of one row of an export, where an empty field is null."""
     columns = build_training_schema(schema, frozenset(overridden), generalized=generalized).columns
+    description = "One row of a feedback_etl export: pseudonymised feedback on one recommendation."
+    return _object("TrainingPair", description, columns)
+
+
+def item_row_schema(
+    rating: Rating, schema: FeedbackSchema = CLASSIC_SCHEMA, overridden: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of one item row of an export; no field is empty but that of a user."""
+    description = "One item row of a feedback_etl export (--items): the rating of an item in pseudonymised feedback."
+    return _object("ItemRow", description, item_columns(rating, schema, frozenset(overridden)))
+
+
+def _object(title: str, description: str, columns: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "TrainingPair",
-        "description": "One row of a feedback_etl export: pseudonymised feedback on one recommendation.",
+        "title": title,
+        "description": description,
         "type": "object",
         "properties": {name: _build_property(column) for name, column in columns.items()},
         "required": list(columns),

@@ -26,6 +26,7 @@ from feedback_etl.transform.dataframes import Frame, collect_if_lazy, restore_la
 from feedback_etl.transform.expressions import age_ranges
 from feedback_etl.transform.failure_cases import Model, list_failure_cases, list_model_failure_cases, require_none
 from feedback_etl.transform.formulas import CONTROL_CHARACTERS, is_formula
+from feedback_etl.transform.items import ITEM, RATING, list_item_columns
 
 _RANGE = "Range of the age in years, half-open"
 _WIDER_RANGE = f"{_RANGE}; wider ranges belong to small equivalence classes."
@@ -49,11 +50,11 @@ _DESCRIPTIONS = {
 }
 
 
-def _build_rating_column(rating: Rating) -> pa.Column:
+def _build_rating_column(rating: Rating, *, nullable: bool = True) -> pa.Column:
     limits = pa.Check.in_range(*(int(end) if rating.is_whole else end for end in (rating.min, rating.max)))
     description = rating.description or _describe_rating(rating)
     checks = [] if rating.type == "boolean" else [limits]
-    return pa.Column(rating.dtype, checks, nullable=True, description=description)
+    return pa.Column(rating.dtype, checks, nullable=nullable, description=description)
 
 
 def _describe_rating(rating: Rating) -> str:
@@ -117,6 +118,16 @@ def build_training_schema(
     if "hash_id" in overridden:
         rules = rules.update_column(PSEUDONYM, checks=_build_text_checks(PSEUDONYM), description=_OWN_PSEUDONYM)
     return rules
+
+
+def item_columns(
+    rating: Rating, schema: FeedbackSchema = CLASSIC_SCHEMA, overridden: frozenset[str] = frozenset()
+) -> dict[str, pa.Column]:
+    """Return the columns of the item rows of a training set, by name."""
+    pairs = build_training_schema(schema, overridden).columns
+    item = pa.Column(str, pa.Check.str_matches(TEXT_PATTERN), description="What was rated.")
+    columns = pairs | {ITEM: item, RATING: _build_rating_column(rating, nullable=False)}
+    return {name: columns[name] for name in list_item_columns(pairs)}
 
 
 def _build_text_checks(column: str) -> list[pa.Check]:
