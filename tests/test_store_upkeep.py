@@ -338,9 +338,9 @@ class TestFaces:
         assert "is a folder" in here("risk", url).err
 
     def test_an_object_is_not_adopted(self, url: str, here: Here) -> None:
-        """It says so."""
+        """The message names the remedy."""
         ended = here("adopt", f"{url}/copy.csv")
-        assert (ended.code, "not adopted" in ended.err) == (2, True)
+        assert (ended.code, "adopt requires a local folder" in ended.err) == (2, True)
 
     def test_the_checklist_is_gone_through(self, url: str, database: Database) -> None:
         """Modes cannot be tested there; all other items pass."""

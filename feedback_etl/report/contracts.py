@@ -13,7 +13,7 @@ from feedback_etl.schema.column_types import ExtraColumn
 from feedback_etl.schema.feedback_columns import Rating
 from feedback_etl.schema.model import FeedbackSchema
 from feedback_etl.transform.age_hierarchy import is_generalized
-from feedback_etl.transform.row_schema import build_row_schema, item_row_schema
+from feedback_etl.transform.row_schema import build_item_row_schema, build_row_schema
 
 EXAMPLES = ("custom_model.py", "reader.postgresql.sql")
 """Bundled files that are written as they are."""
@@ -24,7 +24,7 @@ def build_contracts(schema: FeedbackSchema = CLASSIC_SCHEMA) -> dict[str, str]:
     return {
         "training_pair.schema.json": json.dumps(build_row_schema(schema), indent=2) + "\n",
         **{
-            f"items.{rating.name}.schema.json": json.dumps(item_row_schema(rating, schema), indent=2) + "\n"
+            f"items.{rating.name}.schema.json": json.dumps(build_item_row_schema(rating, schema), indent=2) + "\n"
             for rating in schema.items
         },
         **{f"source.{name}.sql": tables.render_application_schema(name) for name in tables.DIALECTS},
@@ -36,9 +36,9 @@ def build_manifest_schema(manifest: Manifest) -> dict[str, Any]:
     return build_row_schema(manifest.schema, manifest.overridden, generalized=is_generalized(manifest.settings))
 
 
-def manifest_item_schema(manifest: Manifest) -> dict[str, Any]:
+def build_manifest_item_schema(manifest: Manifest) -> dict[str, Any]:
     """Return the JSON Schema of an item row of an export that has some, as its manifest describes it."""
-    return item_row_schema(Rating(**manifest.settings["items"]), manifest.schema, manifest.overridden)
+    return build_item_row_schema(Rating(**manifest.settings["items"]), manifest.schema, manifest.overridden)
 
 
 def write_contracts(

@@ -14,7 +14,7 @@ from feedback_etl.database.window import parse_window
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.plurals import pluralize
 from feedback_etl.records.manifest import DataFile, Manifest
-from feedback_etl.report.contracts import build_manifest_schema, manifest_item_schema
+from feedback_etl.report.contracts import build_manifest_item_schema, build_manifest_schema
 from feedback_etl.schema.classic import is_classic
 from feedback_etl.schema.model import SUBJECT_HASH
 from feedback_etl.storage.errors import explain_write_errors
@@ -135,7 +135,7 @@ def _describe_file(file: DataFile) -> dict[str, Any]:
 def _describe_records(manifest: Manifest, file: DataFile) -> dict[str, Any]:
     name = _name_part(file.path) if "/" in file.path else manifest.stem
     is_items = file.kind == "items"
-    schema = (manifest_item_schema if is_items else build_manifest_schema)(manifest)["properties"]
+    schema = (build_manifest_item_schema if is_items else build_manifest_schema)(manifest)["properties"]
     rows = pluralize(file.rows, "row") + (f" of items ({manifest.items})" if is_items else "")
     return {
         "@type": "cr:RecordSet",

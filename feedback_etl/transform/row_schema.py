@@ -8,7 +8,7 @@ import polars as pl
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.schema.feedback_columns import Rating
 from feedback_etl.schema.model import FeedbackSchema
-from feedback_etl.transform.training_schema import build_training_schema, item_columns
+from feedback_etl.transform.training_schema import build_item_columns, build_training_schema
 
 _JSON_TYPES = {pl.Boolean: "boolean", pl.Float64: "number"}
 TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?$"
@@ -23,12 +23,12 @@ def build_row_schema(
     return _object("TrainingPair", description, columns)
 
 
-def item_row_schema(
+def build_item_row_schema(
     rating: Rating, schema: FeedbackSchema = CLASSIC_SCHEMA, overridden: Collection[str] = ()
 ) -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of one item row of an export; no field is empty but that of a user."""
     description = "One item row of a feedback_etl export (--items): the rating of an item in pseudonymised feedback."
-    return _object("ItemRow", description, item_columns(rating, schema, frozenset(overridden)))
+    return _object("ItemRow", description, build_item_columns(rating, schema, frozenset(overridden)))
 
 
 def _object(title: str, description: str, columns: Mapping[str, Any]) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def build_training_schema(
     return rules
 
 
-def item_columns(
+def build_item_columns(
     rating: Rating, schema: FeedbackSchema = CLASSIC_SCHEMA, overridden: frozenset[str] = frozenset()
 ) -> dict[str, pa.Column]:
     """Return the columns of the item rows of a training set, by name."""
