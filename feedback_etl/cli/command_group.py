@@ -14,6 +14,9 @@ from feedback_etl.errors import UsageError
 ROWS, SERIES, PRIVACY, OUTPUT, SPEED = "Rows", "Incremental exports", "Privacy", "Output", "Speed"
 """Headings under which the options of a command with many are listed."""
 
+_TYPERS_FLAGS = ("help", "install_completion", "show_completion")
+"""Flags that Typer adds without a default. It imports pydantic to convert None, which takes a third of `--help`."""
+
 
 def _declare_option(heading: str | None, names: str, text: str, metavar: str | None = None, **settings: Any) -> Any:
     """Declare an option that is listed under a heading, by its names, its help text and the name of its value."""
@@ -100,6 +103,9 @@ class CommandGroup(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments before the command; the classic command line had no commands (`--days 7`)."""
+        for parameter in self.get_params(ctx):
+            if parameter.name in _TYPERS_FLAGS:
+                vars(parameter)["default"] = False
         option = args[0].partition("=")[0] if args else ""
         own_options = {name for parameter in self.get_params(ctx) for name in parameter.opts}
         commands = [] if option in own_options else self._find_commands(option)
