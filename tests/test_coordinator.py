@@ -16,10 +16,13 @@ from typing import Any, cast
 import polars as pl
 import pseudonym_keys
 import pytest
+import sqlalchemy as sa
 from clusters import Watched
 
+from feedback_etl.database.connect import DatabaseConnection
 from feedback_etl.database.partitioning import FeedbackPartitions
-from feedback_etl.database.read import ReadRequest
+from feedback_etl.database.read import OpenSource, ReadRequest
+from feedback_etl.database.relation import SourceRelation
 from feedback_etl.database.watermark import Watermark
 from feedback_etl.database.window import Window
 from feedback_etl.errors import ExportFileError
@@ -168,18 +171,21 @@ def divided(count: int) -> FeedbackPartitions:
     """A window of so many minutes, a range each."""
     minutes = [NOW - timedelta(minutes=count - number) for number in range(count + 1)]
     ranges = [Window(*ends) for ends in itertools.pairwise(minutes)]
+    rows = sa.table("feedback")
+    opened = OpenSource(
+        DatabaseConnection("postgresql", cast(sa.Connection, None), None),
+        SourceRelation("postgresql", {"created_at": sa.column("created_at")}, rows, rows),
+    )
     return FeedbackPartitions(
+        opened,
+        Window(minutes[0], NOW),
+        0,
+        Watermark(None, []),
         "",
         ranges,
         lambda window: f"SELECT {window}" + " " * 2_000,
         [],
         0,
-        0,
-        lambda: "",
-        lambda: "",
-        "postgresql",
-        (),
-        Watermark(None, []),
     )
 
 
