@@ -92,7 +92,7 @@ def test_missing_consent_is_reported(here: Here, shop: str) -> None:
     with engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE customers RENAME COLUMN may_use_consent TO is_active")
     lines = here("init", shop, "--yes").err.splitlines()
-    assert "consent    no column of consent was found: the feedback of everybody would be exported" in lines
+    assert "consent    no column of consent was found: the feedback of all users would be exported" in lines
     assert "consent" not in read_declaration()["source"]
 
 

@@ -470,7 +470,7 @@ class TestExportToCsv:
             processor()._export_to_csv([pair(age_range=25, export_date="now", helpful_rating=4.5)])
         assert str(caught.value) == (
             "Nothing was written: pairs contain invalid values in helpful_rating, age_range, export_date. "
-            "Ratings are int, times ISO 8601 text; None stands for no value."
+            "Ratings are int, times ISO 8601 text; None is a missing value."
         )
 
     def test_pseudonyms_and_labels_may_be_of_any_form(self) -> None:

@@ -95,7 +95,7 @@ def test_consent_of_the_person_is_recognised_by_its_name(name: str, *, is_consen
     people = table("customers", id="integer", **flag)
     proposal = propose([people, REVIEWS], REVIEWS)
     assert declared(proposal)["source"].get("consent") == (f"customers.{name}" if is_consent else None)
-    warning = "# No column of consent was found: the feedback of everybody would be exported.\n"
+    warning = "# No column of consent was found: the feedback of all users would be exported.\n"
     assert (warning in render_declaration(proposal, None)) is not is_consent
 
 

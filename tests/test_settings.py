@@ -321,7 +321,7 @@ def test_unknown_setting_is_refused(name: str) -> None:
     write("feedback-etl.toml", f'# it is here\n{name} = "{CANARY}"')
     assert refused() == (
         f"The settings are invalid: {name} is not a setting (feedback-etl.toml, line 2). "
-        "Remove what is not a setting: `feedback-etl config` then lists all settings."
+        "Remove unknown settings: `feedback-etl config` then lists all settings."
     )
     Path("feedback-etl.toml").write_text("")
     lines = CliRunner().invoke(app, ["config"]).stdout.splitlines()

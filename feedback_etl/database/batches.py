@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 class ReadAgainError(SourceError):
     """The rows of an SQLite file have to be read again, with SQLAlchemy and by their instants.
 
-    ConnectorX cannot read a value that does not fit the type of its column, or times were not plain any more.
+    ConnectorX cannot read a value that does not fit the type of its column, or times were no longer plain.
     """
 
 

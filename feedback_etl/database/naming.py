@@ -73,7 +73,7 @@ _SENSITIVE = {
     "criminal income salary",
 }
 SENSITIVE_REASONS = frozenset(_SENSITIVE)
-"""Reasons for which a column is not exported whatever its type, not as a rating either."""
+"""Reasons not to export a column of any type, even as a rating."""
 PRIVATE_REASONS = {"contact details", "text that a person wrote"}
 """Reasons for which a column is not a quasi-identifier, though its name contains such a word."""
 PERSONAL_WORDS = {word: reason for reason, words in (_SENSITIVE | _PERSONAL).items() for word in words.split()}

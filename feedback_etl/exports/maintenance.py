@@ -86,10 +86,10 @@ class PruneResult(NamedTuple):
     """Contain the exports that were pruned and those that were kept.
 
     Attributes:
-        exports: The manifests of the exports whose files are gone.
+        exports: The manifests of the exports whose files were removed.
         kept: Those whose files still exist.
         unmanaged: Files without a manifest, which nothing removes.
-        pending_rows: Rows that were pending for k people, and are gone.
+        pending_rows: Number of pending rows that were removed.
     """
 
     exports: list[Manifest]

@@ -80,7 +80,7 @@ class PartWriter:
         self.staged = staged  # before it exists: an interrupt may come at any point
         try:
             self._file = create_private_file(staged)
-        except FileExistsError:  # another's
+        except FileExistsError:  # of another process
             self.staged = None
             raise
         self._writer = RowWriter(self._file, self._form, self._metadata)
@@ -162,7 +162,7 @@ class PartWriter:
         if self._writer is not None:
             self._writer.abandon()
         if self._file is not None:
-            with suppress(OSError):  # what a full disk did not take is not wanted any more
+            with suppress(OSError):  # the disk may be full, and the file is removed anyway
                 self._file.close()
         self._stack.close()
 

@@ -85,7 +85,7 @@ class LocalPublisher:
         if self._manifest is None:
             try:
                 self._manifest = create_private_file(staged)
-            except FileExistsError:  # another's
+            except FileExistsError:  # of another process
                 self._staged = None
                 raise
             fcntl.flock(self._manifest, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -47,7 +47,7 @@ def recover_storage(where: StorageLike, log: LockedAuditLog, signer: Key | None,
 
 
 def recover(storage: Storage, log: LockedAuditLog, signer: Key | None, keys: Iterable[Key | None]) -> None:
-    """Finish or undo every export that was started and whose process is gone, and record it, signed by `signer`.
+    """Finish or undo every export whose process is dead, and record that, signed by `signer`.
 
     An export in an object store is finished by a process that has its key among `keys`.
 
@@ -150,7 +150,7 @@ def erase_digests(
 
 
 def abort_runs(storage: Storage, log: LockedAuditLog, started: Iterable[Record], signer: Key | None) -> None:
-    """Abort runs in an object store that have not committed, whatever their age, and delete their objects."""
+    """Abort runs in an object store that have not committed, at any age, and delete their objects."""
     by_id = _map_by_id(signer)
     ends = find_ends(log.records())
     for record in (run for run in started if run.get("run") not in ends and _is_genuine(run, signer, by_id)):

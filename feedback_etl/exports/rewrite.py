@@ -88,7 +88,7 @@ def _is_links(entry: tuple[DataFile, Set[str]]) -> bool:
 def finish_rewrites(storage: Storage, manifest: Manifest, signer: Key | None) -> None:
     """Update the manifest to the content that exists, whether a crash came before or after a replacement.
 
-    In an object store an announced content that does not exist may still be put by a process that is at work.
+    In an object store an announced content that does not exist may still be put by a running process.
     """
     if not any(file.becoming for file in manifest.files):
         return

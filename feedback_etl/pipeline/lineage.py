@@ -161,7 +161,7 @@ def _name_type(column: dict[str, Any]) -> str:
 
 
 def _open_transport(target: str) -> Callable[[Any], object]:
-    """Return a function that sends an event to a server, appends it to a file, or does what the library is told."""
+    """Return a function that sends an event to a server, appends it to a file, or uses the configured transport."""
     from openlineage.client import OpenLineageClient
     from openlineage.client.transport.file import FileConfig, FileTransport
     from openlineage.client.transport.http import HttpConfig, HttpTransport

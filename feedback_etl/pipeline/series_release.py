@@ -43,8 +43,8 @@ class SeriesRelease(NamedTuple):
         options: Options of the export.
         plan: Which classes are released.
         members: People of the classes that earlier exports have released.
-        pending_after: Rows that are pending since then, or longer, are not pending any more.
-        excluded: Number of rows that were pending, and that the database does not have any more, or without consent.
+        pending_after: Rows that are pending since then, or longer, cease to be pending.
+        excluded: Number of rows that were pending, and that the database no longer contains, or without consent.
         replaced: Number of rows that were pending, and of which there is a newer version.
         earlier: The rows that were pending.
     """

@@ -162,7 +162,7 @@ def _find_spellings(
 
 
 def _is_canonical(text: str) -> bool:
-    """Return whether an id is its own canonical spelling, whatever the collation."""
+    """Return whether an id is its own canonical spelling in any collation."""
     return text.isascii() and text == text.lower().rstrip(" ")
 
 

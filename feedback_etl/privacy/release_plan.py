@@ -77,7 +77,7 @@ def _require_values(plan: ReleasePlan, rows: int, policy: KAnonymityPolicy) -> N
 
 
 def _list_limits(policy: KAnonymityPolicy, *, is_empty: bool) -> str:
-    """Return how the limits empty fewer values; all values of a column may be emptied whatever `max_suppressed` is."""
+    """Return how the limits empty fewer values; all values of a column may be emptied with any `max_suppressed`."""
     raised = ["`t`"] * (policy.t is not None) + ["`max_suppressed`"] * (not is_empty)
     lowered = " or ".join(["`k`"] + ["`l`"] * (policy.l is not None))
     return f"lower {lowered}, or raise {' or '.join(raised)}" if raised else f"or lower {lowered}"

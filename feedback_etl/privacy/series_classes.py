@@ -5,7 +5,7 @@ k people share its class, be they in this export or in earlier ones. Until then 
 were pending for too long are suppressed; or they are generalised, to join released rows or other pending ones.
 
 The people of released rows are remembered as members of their class (`series_rows`), at most as many as `ClassCounter`
-counts. Members that were erased, or whose export was pruned, are not counted any more, so a class has at least the
+counts. Members that were erased, or whose export was pruned, are no longer counted, so a class has at least the
 counted people.
 """
 
@@ -176,7 +176,7 @@ def _generalize_expired(series: SeriesClasses, small: pl.DataFrame) -> pl.DataFr
 
     They join classes that are released now or were released before, and each other. Other small classes are released
     with them only where k needs their people. The smallest class that is released now can be generalised as well, if
-    nothing else takes them in. People of rows that stay pending do not count, so k holds whatever is released later.
+    no other class absorbs them. People of rows that stay pending do not count, so k holds whatever is released later.
 
     Returns:
         The small classes and those that are generalised with them: the quasi-identifiers as they are released, the

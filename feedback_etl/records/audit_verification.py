@@ -182,7 +182,7 @@ def verify_lines(
     for number, line in enumerate(lines, 1):
         record = line.record
         if record is None:
-            problem = "no record" if torn else ""  # one torn line is what a crash leaves, if the next record says so
+            problem = "no record" if torn else ""  # a crash leaves one torn line, which the next record declares
             torn = line.content
         else:
             link = _Link(len(macs), macs[-1], hashlib.sha256(torn).hexdigest() if torn else None)

@@ -91,7 +91,7 @@ def _get_tool_versions() -> Mapping[str, str]:
 
 
 def build_abort_marker(started: Record, audit_head: str) -> Manifest:
-    """Build the manifest that stands for an aborted export, from the record of its start."""
+    """Build the manifest that marks an aborted export, from the record of its start."""
     at = started["at"][:19]
     return Manifest(
         stem=started["stem"],

@@ -1,4 +1,4 @@
-"""Decide what a report shows of a column, and bin its values."""
+"""Decide how a report shows a column, and bin its values."""
 
 import math
 from collections.abc import Mapping

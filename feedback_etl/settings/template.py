@@ -76,7 +76,7 @@ def _render_source(proposal: Proposal) -> Iterator[str]:
     if proposal.consent and proposal.joined is not None:
         yield f"consent = {_quote(f'{proposal.joined.full_name}.{proposal.consent}')}  # only rows in which it is true"
     if not has_consent:
-        yield "# No column of consent was found: the feedback of everybody would be exported."
+        yield "# No column of consent was found: the feedback of all users would be exported."
         yield '# consent = "..."  # A boolean: then only rows in which it is true are read.'
     if proposal.joined is not None:
         yield from ("", "[source.join]", f"table = {_quote(proposal.joined.full_name)}")

@@ -208,7 +208,7 @@ class Storage(Protocol):
         """
 
     def overwrite(self, name: str, content: bytes) -> None:
-        """Create or replace a file whatever it contains: for files that are derived from others.
+        """Create or replace a file with any content: for files that are derived from others.
 
         Raises:
             OSError: The file cannot be written; its content is the old or the new one.

@@ -1,4 +1,4 @@
-"""POSIX operations on files (0600) and folders (0700) that only their owner can read, whatever the umask.
+"""POSIX operations on files (0600) and folders (0700) that only their owner can read, with any umask.
 
 A file is written under a temporary name; `final_names` gives it its final one when it is complete and on disk.
 """

@@ -42,7 +42,7 @@ def is_object_store(where: str) -> bool:
 
 
 def refuse_unsupported_url(where: str) -> None:
-    """Refuse a URL that is not supported, so that it is not taken for a folder.
+    """Refuse a URL that is not supported, so that it is not used as the name of a folder.
 
     Raises:
         UsageError: The location is such a URL; the message does not repeat it, since it may contain a password.

@@ -128,7 +128,7 @@ def _digest_bounds(shares: Mapping[str, float]) -> dict[str, tuple[pl.Expr, pl.E
     if not shares or not all(share > 0 for share in shares.values()) or abs(sum(shares.values()) - 1) > 1e-9:
         raise UsageError(f"`shares` must be greater than 0 and have the sum 1; their sum is {sum(shares.values()):g}.")
     names = [*shares]
-    cumulative = accumulate(Fraction(float(shares[name])) for name in reversed(names[1:]))  # exact, whatever the first
+    cumulative = accumulate(Fraction(float(shares[name])) for name in reversed(names[1:]))  # exact for any first one
     ends = map(pl.lit, ["", *map(_format_hex, cumulative), _END])
     return dict(zip(reversed(names), pairwise(ends), strict=True))
 

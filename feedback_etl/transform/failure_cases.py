@@ -1,6 +1,6 @@
 """Validate frames with pandera: collect the failure cases, and report them without a value of a row.
 
-Validation is complete whatever PANDERA_VALIDATION_ENABLED and PANDERA_VALIDATION_DEPTH are set to.
+Validation is complete for all values of PANDERA_VALIDATION_ENABLED and PANDERA_VALIDATION_DEPTH.
 """
 
 import copy
