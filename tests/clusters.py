@@ -1,6 +1,9 @@
 """A PostgreSQL that many workers read, and the executors that give them work."""
 
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -156,3 +159,33 @@ class Watched(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let the threads end."""
         self._threads.shutdown(wait, cancel_futures=cancel_futures)
+
+
+class WorkerKiller:
+    """A callback of progress that kills the first busy Dask worker (SIGKILL)."""
+
+    def __init__(self, client: Any) -> None:
+        self._client, self.killed = client, list[int]()
+
+    def __call__(self, *_: int) -> None:
+        busy = [address for address, tasks in self._client.processing().items() if tasks]
+        if busy and not self.killed:
+            self.killed.append(next(iter(self._client.run(os.getpid, workers=busy).values())))
+            os.kill(self.killed[0], signal.SIGKILL)
+
+
+def kill_coordinator(url: str, output_dir: str, options: str = "") -> None:
+    """Export in a process with these further options, and kill it (SIGKILL) once parts have been written."""
+    code = (
+        "import time, datetime, feedback_etl as fe\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "def show(rows, total):\n"
+        "    print(rows, flush=True)\n"
+        "    time.sleep(60)\n"
+        f"fe.export_feedback({url!r}, days_back=-1, now={NOW!r}, key={KEY!r},"
+        f" output_dir={output_dir!r}, workers=5, on_progress=show, {options})\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as coordinator:
+        assert coordinator.stdout
+        assert coordinator.stdout.readline()
+        coordinator.kill()

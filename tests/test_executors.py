@@ -4,9 +4,6 @@ import json
 import os
 import pickle
 import runpy
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,7 +17,20 @@ import psutil
 import pyarrow as pa
 import pytest
 import sqlalchemy as sa
-from clusters import BY_TIER, EXECUTORS, NOW, ROWS, Watched, dask, environment, exported, fill_with_sample, frame_of
+from clusters import (
+    BY_TIER,
+    EXECUTORS,
+    NOW,
+    ROWS,
+    Watched,
+    WorkerKiller,
+    dask,
+    environment,
+    exported,
+    fill_with_sample,
+    frame_of,
+    kill_coordinator,
+)
 from clusters import rejected_of as rejected_rows_of
 from databases import Database
 from processes import feedback_etl, feedback_etl_process
@@ -374,17 +384,10 @@ class TestFailures:
     def test_a_worker_that_is_killed_loses_nothing(self, url: str, tmp_path: Path) -> None:
         """SIGKILL while it runs a task: another worker runs the task again."""
         alone = exported(url, tmp_path / "alone")
-        killed: list[int] = []
         with dask() as (executor, client):
-
-            def kill(rows: int, total: int) -> None:
-                busy = [address for address, tasks in client.processing().items() if tasks]
-                if busy and not killed:
-                    killed.append(next(iter(client.run(os.getpid, workers=busy).values())))
-                    os.kill(killed[0], signal.SIGKILL)
-
-            shared = exported(url, tmp_path / "shared", executor=executor, workers=16, on_progress=kill)
-        assert killed
+            killer = WorkerKiller(client)
+            shared = exported(url, tmp_path / "shared", executor=executor, workers=16, on_progress=killer)
+        assert killer.killed
         assert frame_of(shared).equals(frame_of(alone))
         assert shared.total_feedback_records == ROWS
 
@@ -521,21 +524,9 @@ class TestFailures:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("k", [None, pytest.param(3, marks=pytest.mark.slow)])
-    def test_a_head_that_is_killed_leaves_no_export(self, url: str, tmp_path: Path, k: int | None) -> None:
+    def test_a_killed_coordinator_leaves_no_export(self, url: str, tmp_path: Path, k: int | None) -> None:
         """SIGKILL while parts are written: the next start removes them, pending ones too."""
-        code = (
-            "import sys, time, datetime, feedback_etl as fe\n"
-            "from concurrent.futures import ThreadPoolExecutor\n"
-            "def show(rows, total):\n"
-            "    print(rows, flush=True)\n"
-            "    time.sleep(60)\n"
-            f"fe.export_feedback({url!r}, days_back=-1, now=datetime.datetime(2025, 10, 25, 12), key={KEY!r}, k={k},"
-            f" output_dir={str(tmp_path)!r}, workers=5, on_progress=show, executor=ThreadPoolExecutor(2))\n"
-        )
-        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as head:
-            assert head.stdout
-            assert head.stdout.readline()
-            head.kill()
+        kill_coordinator(url, str(tmp_path), f"k={k}, executor=ThreadPoolExecutor(2)")
         assert list(tmp_path.rglob("part-*"))
         assert list_manifests(tmp_path) == []
         alone = exported(url, tmp_path / "alone", k=k)

@@ -293,16 +293,6 @@ class TestSplit:
 class TestRequireRaw:
     """Frames that cannot be raw feedback."""
 
-    @pytest.mark.parametrize("dtype", [pl.String, pl.Categorical])
-    def test_age_ranges_may_be_text_or_categories_if_they_are_labels(self, dtype: Any) -> None:
-        """As in Parquet that another library reads; the frame is returned as it is."""
-        frame = pair_frame({}, {"age_range": None}).with_columns(pl.col("age_range").cast(dtype))
-        assert validate(frame) is frame
-        other = frame.with_columns(age_range=pl.lit(CANARY, dtype))
-        with pytest.raises(ValidationError, match=r"age_range dtype \(2 rows\)") as caught:
-            validate(other)
-        assert CANARY not in all_said(caught.value)
-
     def test_missing_columns_are_named(self) -> None:
         """All of them, in the order of the contract."""
         with pytest.raises(ValidationError, match=r"^The frame lacks the raw columns user_id, age\.$"):
