@@ -333,7 +333,7 @@ def test_declared_schema_needs_a_source(app: str) -> None:
 
 
 def test_classic_declaration_is_documented() -> None:
-    """As it is tested below."""
+    """As tested below."""
     page = Path(__file__).parents[1] / "docs" / "reference" / "feedback-schema.md"
     assert CLASSIC.strip() in page.read_text(encoding="utf-8")
 

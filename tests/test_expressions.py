@@ -43,7 +43,7 @@ def one(expression: pl.Expr) -> Any:
 
 
 def over(values: list[Any], dtype: Any, expression: pl.Expr) -> list[Any]:
-    """What an expression of the column `x` gives for these values."""
+    """Return the values of an expression of the column `x`."""
     return pl.DataFrame({"x": pl.Series(values, dtype=dtype)}).select(expression).to_series().to_list()
 
 
@@ -297,7 +297,7 @@ class TestIsoTimestamp:
 
 
 class TestPairHash:
-    """What makes two rows the same feedback."""
+    """The columns by which two rows are the same feedback."""
 
     @given(*[st.none() | st.text()] * 3)
     def test_it_equals_hashlib(self, pseudonym: str | None, recommendation: str | None, time: str | None) -> None:
@@ -330,7 +330,7 @@ class TestPairHash:
 
 
 def strings_of(text: str | None) -> list[str] | None:
-    """The strings of a JSON array by the json module; empty for no array, None for whatever else."""
+    """The strings of a JSON array by the json module; empty for no array, None for anything else."""
     if text is None or text == "":
         return []
     try:

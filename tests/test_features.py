@@ -94,7 +94,7 @@ class TestColumns:
         "text", [None, "", "soon", "two_weeks", "2 weeks", "2_weeks_later", "99999_weeks", "\u0663_weeks"]
     )
     def test_other_timeframes_are_missing(self, text: str | None) -> None:
-        """Nothing is guessed."""
+        """No value is guessed."""
         encoded = encode("timeframe", text)
         assert (encoded.get("timeframe_days"), encoded["timeframe_missing"]) == (None, 1)
 

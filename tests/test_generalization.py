@@ -335,7 +335,7 @@ def test_loss_is_within_reach_of_local_suppression(width: int) -> None:
 
 
 class TestReaders:
-    """What reads a generalised export: contract, data set, features."""
+    """Readers of a generalised export: contract, data set, features."""
 
     def test_contract_and_features_accept_wider_ranges(self, sqlite_database: Database, tmp_path: Path) -> None:
         """The schema lists them, and a wider range has the mean rank; an export beside it has the usual ranges."""

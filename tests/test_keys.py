@@ -322,7 +322,7 @@ except KeyError:
 
     @pytest.mark.parametrize("closed", ["feedback-etl", "feedback-etl/retired"])
     def test_unreadable_user_folder_is_an_error(self, monkeypatch: pytest.MonkeyPatch, closed: str) -> None:
-        """What it contains would be ignored: a key that may be retired, or files that only a retired key can erase."""
+        """Its content would be ignored: a key that may be retired, or files that only a retired key can erase."""
         load_settings()
         with without_privileges() as own:
             monkeypatch.chdir(own)

@@ -98,7 +98,7 @@ def only_manifest(folder: str = "out") -> Manifest:
 
 
 class TestBucketAge:
-    """Age ranges of an application's own."""
+    """An application's own age ranges."""
 
     def test_a_subclass_with_four_ranges_exports_four_ranges(self, application: Database) -> None:
         """Null is null by the method's own rule; the manifest records whose labels they are."""
@@ -174,7 +174,7 @@ class TestBucketAge:
         assert rows["age_range"].sort().to_list() == sorted(filter(None, 2 * LABELS[1:7]))
 
     def test_an_unusable_label_is_refused_by_the_gate(self, application: Database) -> None:
-        """A text that spreadsheet programs would run is none."""
+        """A text that spreadsheet programs would run is not accepted."""
 
         class Formulas(FeedbackProcessor):
             def _bucket_age(self, age: float | None) -> str | None:  # noqa: ARG002
@@ -185,7 +185,7 @@ class TestBucketAge:
 
 
 class TestReading:
-    """What reads exports knows labels of an application's own."""
+    """Readers of exports know an application's own labels."""
 
     @pytest.mark.parametrize("form", ["csv", "parquet"])
     def test_scan_training_has_them_as_text(self, application: Database, form: str) -> None:
@@ -203,7 +203,7 @@ class TestReading:
         assert {*fe.scan_training(bucket_url).collect()["age_range"]} == {*FOUR, None}
 
     def test_labels_of_different_rules_are_not_mixed(self, application: Database) -> None:
-        """Unless that is meant; then all are text."""
+        """Unless it is requested; then all are text."""
         export(application, FourRanges)
         export(application)
         with pytest.raises(UsageError, match=r"have 2 age ranges \(by .*FourRanges._bucket_age, from 18, 25, 35, 50\)"):
@@ -256,7 +256,7 @@ class TestReading:
 
 
 class TestHashId:
-    """Pseudonyms of an application's own."""
+    """An application's own pseudonyms."""
 
     def test_they_are_in_the_export_and_in_the_list_of_rejected_rows(self, application: Database) -> None:
         """Called once for each id of a batch; the built-in method can be called by the own one."""
@@ -268,7 +268,7 @@ class TestHashId:
         assert {*fe.scan_training("out").collect()["analysis_hash"].str.head(3)} == {"T7-"}
 
     def test_manifest_names_the_functions_of_the_application(self, application: Database) -> None:
-        """They are not of the key, and not mixed with such."""
+        """They are not pseudonyms of the key, and not mixed with those."""
         export(application, OwnHash)
         manifest = only_manifest()
         assert manifest.pseudonyms == f"{__name__}.OwnHash._hash_id"
@@ -312,7 +312,7 @@ class TestHashId:
 
 
 class TestGetPairHash:
-    """Duplicates by an application's own rule."""
+    """Duplicates by the application's own rule."""
 
     def test_the_first_of_each_stays_however_far_apart(self) -> None:
         """Also of batches, where the built-in rule remembers the last time alone."""
@@ -355,7 +355,7 @@ class TestGetPairHash:
 
 
 class TestErrors:
-    """What an own method can do wrong."""
+    """Errors of an application's own method."""
 
     @pytest.mark.parametrize(
         ("name", "method", "problem"),
@@ -414,7 +414,7 @@ class TestNotOverridden:
             _bucket_age = FeedbackProcessor._bucket_age
 
             def own(self) -> None:
-                """Something of the application's."""
+                """An object of the application."""
 
         assert Named("sqlite://")._overrides() == Overrides() == FeedbackProcessor("sqlite://")._overrides()
         assert Overrides().names() == {}

@@ -286,7 +286,7 @@ class TestAudit:
     """Verification of the audit log."""
 
     def test_unchanged_log_is_reported(self, sqlite_database: Database) -> None:
-        """The page shows its head and no problem."""
+        """The page shows the head of the log and no problem."""
         sqlite_database.fill(**people(8))
         head = exported(sqlite_database, FOLDER).audit_head
         page = render()

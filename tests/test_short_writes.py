@@ -323,7 +323,7 @@ def test_write_of_zero_bytes_is_an_error(nothing: int | None) -> None:
 
 
 def test_large_writes_are_split() -> None:
-    """3 GiB go in calls of 1 GiB: Linux takes 2 GiB less a page at once, and macOS refuses more."""
+    """3 GiB are written in calls of 1 GiB: Linux accepts 2 GiB less a page at once, and macOS refuses more."""
     sizes = []
 
     def write(part: memoryview) -> int:
@@ -390,7 +390,7 @@ def test_export_above_a_file_size_limit_exits_with_5(here: Here, tmp_path: Path)
 
 
 def test_erasure_above_a_file_size_limit_keeps_other_rows(here: Here, tmp_path: Path) -> None:
-    """It said "1 row erased", and had cut everybody else's; run again without the limit, it erases one."""
+    """The command reported "1 row erased" but truncated all other rows; run again without the limit, it erases one."""
     create_sample_database(tmp_path / "app.db", rows=1_500, now=datetime.now())
     key, folder = write_key(tmp_path / "key"), tmp_path / "exports"
     with make_engine(f"sqlite:///{tmp_path}/app.db").connect() as connection:

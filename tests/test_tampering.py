@@ -438,7 +438,7 @@ def test_moved_folder_keeps_its_tombstones(folder: Path, sqlite_database: Databa
 
 
 def test_user_of_a_record_is_the_real_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment is a claim of its own."""
+    """The environment is a separate source."""
     monkeypatch.setenv("LOGNAME", "somebody.else")
     with AuditLog(tmp_path).lock() as log:
         log.append("started", KEYS[0])
@@ -448,7 +448,7 @@ def test_user_of_a_record_is_the_real_user(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_unkeyed_folder_is_not_protected(tmp_path: Path, sqlite_database: Database) -> None:
-    """Its log verifies, which proves nothing."""
+    """Its log verifies, but that proves nothing."""
     sqlite_database.fill(**people(2))
     exported(sqlite_database, tmp_path, key=None, unkeyed=True)
     result = verify_folder(tmp_path, KEYS, data=True)
