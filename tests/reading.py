@@ -21,6 +21,8 @@ from feedback_etl.options.read import ReadOptions
 from feedback_etl.pipeline.load import load_feedback
 
 NOW = datetime(2025, 10, 25, 12)
+CANARY = "canary-jane@example.com"
+"""A value that no message may contain."""
 ROUTES = ("connectorx", "sqlalchemy")
 by_both_routes = pytest.mark.parametrize("route", ROUTES)
 
