@@ -202,6 +202,20 @@ class TestImports:
         assert imported & {*others} == set()
 
 
+class TestNames:
+    """Names of functions, which begin with a verb."""
+
+    def test_functions_that_create_an_error_build_it(self) -> None:
+        """`raise build_query_error(reason)`, not `raise query_error(reason)`."""
+
+        def find_other_names(module: str) -> list[str]:
+            functions = [node for node in get_nodes(module) if isinstance(node, ast.FunctionDef) and node.returns]
+            creating = [node.name for node in functions if dotted(node.returns or node).endswith("Error")]
+            return [name for name in creating if not name.lstrip("_").startswith("build_")]
+
+        assert find_offenders(list_modules(), find_other_names) == {}
+
+
 class TestClassicNames:
     """The classic schema is a declaration like any other."""
 

@@ -110,14 +110,14 @@ def open_regular_file(path: Path, flags: int = os.O_RDONLY) -> int:
     except OSError as error:
         if error.errno != errno.ENXIO:  # a socket
             raise
-        raise _refuse_special_file(path) from None
+        raise _build_special_file_error(path) from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise _refuse_special_file(path)
+        raise _build_special_file_error(path)
     return descriptor
 
 
-def _refuse_special_file(path: Path) -> ExportFileError:
+def _build_special_file_error(path: Path) -> ExportFileError:
     return ExportFileError(f"{path} is not a regular file, and no export creates others. Remove it and run again.")
 
 
