@@ -33,11 +33,13 @@ DETAILS = {
         *("ann(at)example.org", "ann [AT] example [dot] org", "ann {@} example.org", "ann at example dot org"),
         *("\uff41\uff4e\uff4e\uff20example\uff0eorg", "ann\u200b@example.org", "ann\ufe6bexample.org"),
         *("ann @ example.org", "ann @example.org", "ann@example .org"),
+        *("ann%40example.org", "ann&#64;example.org", "ann&#x40;example.org", "ann&commat;example.org"),
     ],
     "telephone numbers": [
         *("+49 30 1234567", "call +1 (415) 555-2671", "0049 30 1234567", "030 1234567", "0171/1234567"),
         *("(030) 1234567", "415-555-2671", "(415) 555-2671", "+41791234567", "06 12 34 56 78"),
         *("01701234567", "call 0301234567.", "0049301234567", "call 4155552671", "tel: 14155552671"),
+        *("%2B49301234567", "&#43;49 30 1234567"),
         *("\uff0b49 30 1234567", "\uff10170\uff0f1234567", "030\u00a01234567"),
     ],
     "URLs": [
@@ -51,6 +53,7 @@ DETAILS = {
     "IBANs": [
         *("DE89370400440532013000", "iban DE89 3704 0044 0532 0130 00 BIC X", "GB82 WEST 1234 5698 7654 32"),
         *("FR14 2004 1010 0505 0001 3M02 606 thanks", "NO93 8601 1117 947", "MT84MALT011000012345MTLCAST001S"),
+        *("DE 89 3704 0044 0532 0130 00", "is 12 DE89 3704 0044 0532 0130 00"),
         *("DE89-3704-0044-0532-0130-00", "de89 3704 0044 0532 0130 00", "\uff24\uff2589 3704.0044.0532.0130.00"),
     ],
 }

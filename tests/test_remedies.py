@@ -432,6 +432,11 @@ def outdated_record(case: Case) -> None:
     case.export(now=datetime.now(UTC).replace(tzinfo=None), k=3)
 
 
+def weak_limits(case: Case) -> None:
+    case.export(formulas="allow")
+    case.set(max_suppressed=0.9, l=1)
+
+
 CASES: list[tuple[str, Callable[[Case], None]]] = [
     ("columns", unknown_column),
     ("columns", free_text),
@@ -457,6 +462,7 @@ CASES: list[tuple[str, Callable[[Case], None]]] = [
     ("k", k_of_the_settings),
     ("k", k_after_an_erasure),
     ("k", other_quasi_identifiers),
+    ("limits", weak_limits),
     ("raw ids", id_in_recommendation),
     ("raw ids", id_in_text),
     ("raw ids", id_in_rated_item),

@@ -13,6 +13,8 @@ from feedback_etl.compliance.data_files import read_contents
 from feedback_etl.compliance.edits import check_edits
 from feedback_etl.compliance.folder import check_audit_log, check_keys, check_modes, check_retention
 from feedback_etl.compliance.item import ChecklistItem
+from feedback_etl.compliance.limits import check_limits
+from feedback_etl.compliance.raw_ids import check_raw_ids
 from feedback_etl.compliance.record import check_record
 from feedback_etl.compliance.remedies import SET_DATABASE, Remedies
 from feedback_etl.compliance.required_k import check_k
@@ -22,7 +24,6 @@ from feedback_etl.compliance.rows import (
     check_duplicates,
     check_images,
     check_pseudonyms,
-    check_raw_ids,
 )
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.privacy.keys import Key
@@ -51,6 +52,7 @@ _TESTS = (
     _Test("retention", check_retention, ("exports",)),
     _Test("audit log", check_audit_log, ()),
     _Test("k", check_k),
+    _Test("limits", check_limits, ("exports",)),
     _Test("raw ids", check_raw_ids, ("exports", "files", "database")),
     _Test("erasure", check_erasure, ("exports", "files", "database")),
     _Test("collisions", check_collisions, ("exports", "database")),

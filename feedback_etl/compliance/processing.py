@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from feedback_etl.compliance.limits import describe_limits
 from feedback_etl.records.manifest import ADOPTED, Manifest
 from feedback_etl.schema.classic import CLASSIC_SCHEMA, is_classic
 from feedback_etl.schema.model import AGE_RANGE_NAME, EXPORT_DATE, IMAGE_URL, PSEUDONYM, SUBJECT_HASH, TIME
@@ -43,6 +44,7 @@ def _describe(export: Manifest) -> Iterator[str]:
         yield f"| {name} | {' | '.join(_describe_column(export, name))} |"
     yield ""
     yield f"- **k-anonymity**: {_describe_k(export)}"
+    yield f"- **Limits**: {describe_limits(export.limits)}"
     yield f"- **Consent**: {_describe_consent(export)}"
     yield f"- **Times**: {_describe_times(export)}"
     yield f"- **Pseudonyms**: {export.scheme}{', with a key that is stored apart' if export.key_id else ''}"
@@ -90,8 +92,14 @@ def _describe_k(export: Manifest) -> str:
     k, names = export.settings.get("k"), export.settings.get("quasi_identifiers", [])
     if not names:
         return "not measured"
+    used = {f"{name} = {export.settings[name]:g}" for name in ("l", "t") if export.settings.get(name) is not None}
+    diversity = f", with {' and '.join(sorted(used))}" if used else ""
     handled = "generalised or suppressed" if is_generalized(export.settings) else "suppressed"
-    result = f"equivalence classes of fewer than {k} people were {handled}" if k else "measured, none was required"
+    result = (
+        f"equivalence classes of fewer than {k} people were {handled}{diversity}"
+        if k
+        else "measured, none was required"
+    )
     return f"{result}: {', '.join(names)}"
 
 

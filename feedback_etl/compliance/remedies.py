@@ -9,6 +9,7 @@ from typing import Any
 
 from feedback_etl.database.cursor_name import CREATED_AT, UPDATED_AT
 from feedback_etl.database.files_prefix import FILES_PREFIX
+from feedback_etl.options.quality import QualityOptions
 from feedback_etl.options.sharing import SHARED_PRECISIONS
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.schema.model import IMAGE_URL, SUBJECT_HASH
@@ -153,6 +154,7 @@ class Remedies:
             "--l": used.get("l"),
             "--t": used.get("t"),
             "--items": manifest.items or None,
+            **self._list_limits(manifest.limits),
             **self._list_form(manifest),
             "--share": bool(recipient),
             "--recipient": recipient,
@@ -163,17 +165,28 @@ class Remedies:
             "--allow-new-key": self.is_new_key,
         }
 
+    def _list_limits(self, limits: dict[str, Any]) -> dict[str, Any]:
+        """Return the limits of an export; None where the settings or the defaults are as strict."""
+        rejected, suppressed = limits.get("max_rejected"), limits.get("max_suppressed", self.settings.max_suppressed)
+        is_stricter = suppressed < self.settings.max_suppressed and self.settings.on_small_class != "fail"
+        is_default = limits.get("strict") or rejected == QualityOptions.max_rejected
+        return {
+            "--strict": bool(limits.get("strict")),
+            "--max-rejected": None if is_default else rejected,
+            "--max-suppressed": suppressed if is_stricter else None,
+        }
+
     def _list_form(self, manifest: Manifest) -> dict[str, Any]:
         """Return the options of the form of an export's texts and pseudonyms; None where the settings are the same."""
-        rejects = manifest.settings.get("formulas") == "reject"
-        is_same = rejects == (self.settings.formulas == "reject")
+        recorded = "reject" if manifest.settings.get("formulas") == "reject" else "escape"
+        formulas = manifest.limits.get("formulas", recorded)
         length = 32 if manifest.scheme.endswith(", 32 hex") else PSEUDONYM_LENGTH
         is_kept = not manifest.key_id or self.is_new_key or length == self.settings.pseudonym_length
         suffix = next((Path(file.path).suffix for file in manifest.all("pairs")), "")
         return {
             "--format": "parquet" if suffix == ".parquet" else None,
             "--compression": {".gz": "gzip", ".zst": "zstd"}.get(suffix),
-            "--formulas": None if is_same or suffix == ".parquet" else "reject" if rejects else "escape",
+            "--formulas": None if suffix == ".parquet" or formulas in ("allow", self.settings.formulas) else formulas,
             "--pseudonym-length": None if is_kept else length,
         }
 

@@ -1,6 +1,6 @@
 """Tests of the rows of exports."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import polars as pl
 
@@ -8,7 +8,7 @@ from feedback_etl.compliance.context import CheckContext
 from feedback_etl.compliance.data_files import ExportContents, explain_unknown_pseudonyms, find_problems, hash_by_key
 from feedback_etl.compliance.free_text import find_declared_free_texts, find_free_texts, find_scattered_free_texts
 from feedback_etl.compliance.item import ChecklistItem, Finding, build_item
-from feedback_etl.compliance.remedies import SET_DATABASE, Remedies
+from feedback_etl.compliance.remedies import SET_DATABASE
 from feedback_etl.demo.sample import DEMO_KEY
 from feedback_etl.errors import ExportFileError
 from feedback_etl.exports.adoption import UNKNOWN_SCHEME
@@ -17,17 +17,11 @@ from feedback_etl.records.manifest import DataFile, Manifest
 from feedback_etl.schema.model import IMAGE_URL
 from feedback_etl.storage.base import Storage
 from feedback_etl.transform.expressions import PSEUDONYM_LENGTH, hash_id
-from feedback_etl.transform.identifiers import bounded, unbroken
 from feedback_etl.transform.training_schema import PSEUDONYM_PATTERN
 
 GUESSED_IDS = 1_000_000
 """Integers from 0 that an attacker tries first."""
 
-MIN_ID_LENGTH = 6
-"""Characters; shorter ids occur in texts by chance."""
-
-_IDS_AT_ONCE = 200_000
-_FORMS = (bounded, unbroken)
 _IMAGE = r"(?i)^[a-z0-9]+://|\.(jpe?g|png|webp|heic|gif)\b"
 
 
@@ -86,71 +80,6 @@ def check_pseudonyms(context: CheckContext) -> ChecklistItem:
         passed=passed if testable else "",
         untested=untested,
     )
-
-
-def check_raw_ids(context: CheckContext) -> ChecklistItem:
-    """Test that no text contains the id of a user or an analysis.
-
-    Ids that are short enough to occur by chance cannot be tested. The item is not searched for numbers of analyses:
-    they are many, and an item may be numbered as well.
-    """
-    exports, remedies, application = context.files, context.remedies, context.application
-    distinct = {*application.users, *application.analyses}
-    ids = [id_ for id_ in distinct if len(id_) >= MIN_ID_LENGTH]
-    numbers = {id_ for id_ in ids if id_.isdigit()}.difference(application.users)
-    patterns, item_patterns = _list_forms(ids), _list_forms([id_ for id_ in ids if id_ not in numbers])
-    problems = []
-    for export in exports:
-        names = [
-            name
-            for name, values in export.texts.items()
-            if _contains_ids(values, item_patterns if name == export.manifest.schema.item else patterns)
-        ]
-        remedy = _remove_ids(export.manifest, names, remedies)
-        problems += [
-            Finding(f"{file} contains ids of users or analyses in {columns}", remedy)
-            for file, columns in export.find_files(names)
-        ]
-    passed = f"No text contains one of {len(ids):,} ids of users and analyses of {MIN_ID_LENGTH} characters or more"
-    passed += ", numbers of analyses in items apart." if numbers else "."
-    short = len(distinct) - len(ids)
-    untested = (
-        [Finding(f"{pluralize(short, 'id')} of fewer than {MIN_ID_LENGTH} characters, found in texts by chance")]
-        if short or not ids
-        else []
-    )
-    untested += find_declared_free_texts(exports)
-    return build_item("raw ids", problems, passed=passed if ids else "", untested=untested)
-
-
-def _remove_ids(manifest: Manifest, names: Sequence[str], remedies: Remedies) -> str:
-    """Return how ids are removed from columns; an item is pseudonymised, unless it is exported with rated items."""
-    is_hashed = manifest.schema.item in names and (not manifest.items or manifest.items in names)
-    others = [name for name in names if name != manifest.items and not (is_hashed and name == manifest.schema.item)]
-    first = f"remove ids from {', '.join(others)} in the database, or {remedies.select_others}\n" if others else ""
-    return first + remedies.replace_texts(manifest, names, hash_recommendation_id=is_hashed)
-
-
-_Forms = Mapping[Callable[[str], pl.Expr], Sequence[str]]
-
-
-def _list_forms(ids: Sequence[str]) -> _Forms:
-    """Return the patterns of ids, by the form of the texts that are searched for them."""
-    frame = pl.DataFrame({"id": ids}, schema={"id": pl.String})
-    return {form: frame.select(form("id")).to_series().drop_nulls().to_list() for form in _FORMS}
-
-
-def _contains_ids(texts: pl.Series, patterns: _Forms) -> bool:
-    """Return whether one of the texts contains one of the ids."""
-    return any(
-        _contains_any(texts.to_frame().select(form(texts.name)).to_series(), ids) for form, ids in patterns.items()
-    )
-
-
-def _contains_any(texts: pl.Series, ids: Sequence[str]) -> bool:
-    """Return whether one of the texts contains one of the ids."""
-    batches = (list(ids[start : start + _IDS_AT_ONCE]) for start in range(0, len(ids), _IDS_AT_ONCE))
-    return any(texts.str.contains_any(batch).any() for batch in batches)
 
 
 def check_images(context: CheckContext) -> ChecklistItem:

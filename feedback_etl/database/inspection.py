@@ -143,14 +143,17 @@ def _check_tables(source: DatabaseConnection, inspector: sa.Inspector, tables: M
             f"The database has no table {', '.join(missing)}. It has: {list_some(existing)}. Is it the right "
             "database? For tables in another schema set db_schema; `feedback-etl init` declares another layout."
         )
-    problems = []
+    problems, names = [], set()
     for name, required in tables.items():
         columns = list(reflect_columns(inspector, name, db_schema))
         existing_columns = columns if source.dialect == "postgresql" else {column.lower() for column in columns}
         if absent := sorted(required.difference(existing_columns)):
             problems.append(f"{name} has no column {', '.join(absent)} (it has {list_some(columns)})")
+            names.update(absent)
     if problems:
-        raise SourceError(f"{'; '.join(problems)}. `feedback-etl init` declares another layout.")
+        is_default = not names.isdisjoint({"id"}.union(*_REQUIRED_COLUMNS.values(), *_REQUIRED_FOR_IMAGES.values()))
+        another = "`feedback-etl init` declares another layout" if is_default else "Correct the option that names it"
+        raise SourceError(f"{'; '.join(problems)}. {another}.")
 
 
 def _check_schema(source: DatabaseConnection, inspector: sa.Inspector) -> None:

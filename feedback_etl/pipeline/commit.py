@@ -91,6 +91,7 @@ def commit_export(
     source, shared, series = publication.source, publication.shared, request.series
     details = ManifestDetails("full", request.selection.window, request.settings, source=source.dialect)
     details = details._replace(schema=request.transform_options.schema, rows_digest=shared.digest if shared else "")
+    details = details._replace(limits=request.limits)
     if series is not None:
         details = _add_increment(details, report, request, source.watermark)
     if publication.series is not None:

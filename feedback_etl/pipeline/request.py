@@ -179,6 +179,19 @@ class ExportRequest:
         normalized = normalize_query(find_dialect(self.selection.database), query)
         return [self._settings(text) for text in dict.fromkeys((normalized, query))]
 
+    @property
+    def limits(self) -> dict[str, Any]:
+        """The options that weaken or strengthen what is published, but do not identify a series."""
+        options, policy = self.transform_options, self.transform_options.k_policy
+        used = {
+            "formulas": self.output.formulas if self.output.format == "csv" else None,
+            "row_model": _name_model(options.row_model),
+            "max_suppressed": policy.max_suppressed if policy.k is not None else None,
+            "allow_overlap": self.output.allow_overlap or None,
+        }
+        limits = {name: value for name, value in used.items() if value is not None}
+        return {"max_rejected": options.max_rejected, "strict": options.strict, **limits}
+
     def _settings(self, query: str | None) -> dict[str, Any]:
         options = self.transform_options
         optional = {
@@ -186,11 +199,11 @@ class ExportRequest:
             "allow_row_security": self.selection.options.allow_row_security,
             "overridden": options.overrides.names(),
             "formulas": "reject" if options.reject_formulas else "",
-            **options.k_policy.to_settings(),
             "recipient": self.output.recipient,
             "cursor": self.output.cursor if self.output.incremental and self.output.cursor != CREATED_AT else "",
         }
         return {name: value for name, value in optional.items() if value} | {
+            **options.k_policy.to_settings(),
             "min_feedback_fields": options.min_feedback_fields,
             "recommendation_id": "hash" if options.hash_recommendation_id else "keep",
             "timestamp_precision": options.timestamp_precision,
@@ -200,3 +213,8 @@ class ExportRequest:
             "db_schema": self.selection.options.db_schema,
             "key_id": get_key_id(options.key),
         }
+
+
+def _name_model(model: Any) -> str | None:
+    """Return the name of a pandera model or schema; None without one."""
+    return None if model is None else str(getattr(model, "__qualname__", None) or model.name or "without a name")

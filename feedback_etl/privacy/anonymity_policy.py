@@ -99,14 +99,15 @@ class KAnonymityPolicy:
         return ALL_PEOPLE if self.measured_columns else max(MAX_COUNTED_PEOPLE, self.k or 0)
 
     def to_settings(self) -> dict[str, Any]:
-        """Return the further settings that decide the rows, by name; those that decide nothing are empty."""
+        """Return the further settings that decide the rows, by name; a t of 0 is one."""
         hierarchies = json.dumps(self.hierarchies, sort_keys=True).encode() if self.hierarchies else b""
-        return {
-            "on_small_class": self.on_small_class if self.generalizes else "",
-            "hierarchies_sha256": hashlib.sha256(hierarchies).hexdigest() if self.generalizes and hierarchies else "",
+        settings = {
+            "on_small_class": self.on_small_class if self.generalizes else None,
+            "hierarchies_sha256": hashlib.sha256(hierarchies).hexdigest() if self.generalizes and hierarchies else None,
             "l": self.l,
             "t": self.t,
         }
+        return {name: value for name, value in settings.items() if value is not None}
 
     def describe_diversity(self) -> str:
         """Return the requirements beside k as a part of a sentence; an empty string if there are none."""

@@ -1,7 +1,8 @@
 """Contact and account details in texts: e-mail addresses, telephone numbers, IBANs and URLs, found by their form.
 
-Texts are compared in Unicode's compatibility form (NFKC), in which full-width characters are ordinary ones, and without
-invisible characters. Digits alone that begin neither with 0 nor with + are not a telephone number: ids look the same.
+Texts are compared in Unicode's compatibility form (NFKC), in which full-width characters are ordinary ones, without
+invisible characters, and with `@` and `+` in place of their forms in URLs and HTML. Digits alone that begin neither
+with 0 nor with + are not a telephone number: ids look the same.
 There is no recognition of names: a text without any of these can still be about a person.
 """
 
@@ -49,6 +50,8 @@ _PATTERNS = {
 _HOST = r"(?i)(?:^|[^\w@.\-])[\w\-]*\pL[\w\-]*(?:\.[\w\-]+)*\."
 _URL_WITHOUT_SCHEME = rf"{_HOST}(?:(?:{_DOMAINS})(?:[^\w.\-]|\.?(?:\s|$))|\pL{{2,}}/[\w~])"
 _IBAN_LIKE = r"\b[A-Z]{2}\d{2}[ .\-]?(?:[A-Z0-9]{1,4}[ .\-]?){3,8}"
+_SPACED_IBAN_LIKE = _IBAN_LIKE.replace(r"\d{2}", r"[ .\-]\d{2}", 1)
+_ENCODED = {**dict.fromkeys(("%40", "&#64;", "&#x40;", "&commat;"), "@"), "%2B": "+", "%2b": "+", "&#43;": "+"}
 _INVISIBLE = r"[\p{Cf}\x{fe0f}]"
 
 
@@ -60,8 +63,9 @@ def find_contact_details(column: str | pl.Expr) -> dict[str, pl.Expr]:
     >>> found["e-mail addresses"].to_list(), found["IBANs"].to_list()
     ([True, False, False, None], [False, True, False, None])
     """
-    text = to_expr(column).str.normalize("NFKC").str.replace_all(_INVISIBLE, "")
-    candidates = text.str.to_uppercase().str.extract_all(_IBAN_LIKE)
+    text = to_expr(column).str.normalize("NFKC").str.replace_all(_INVISIBLE, "").str.replace_many(_ENCODED)
+    upper = text.str.to_uppercase()
+    candidates = upper.str.extract_all(_IBAN_LIKE).list.concat(upper.str.extract_all(_SPACED_IBAN_LIKE))
     has_iban = candidates.list.eval(_is_iban(pl.element())).list.any()
     details = {kind: text.str.contains(pattern) for kind, pattern in _PATTERNS.items()} | {"IBANs": has_iban}
     details["URLs"] |= text.str.contains(_URL_WITHOUT_SCHEME) & ~details["e-mail addresses"]

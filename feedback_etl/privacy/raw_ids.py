@@ -18,7 +18,7 @@ from feedback_etl.privacy.id_traces import (
 MIN_DISTINCT_IDS = 3
 """Different ids that make a coincidence of short ones unlikely."""
 
-_MAX_SHORT, _MAX_LONG = 0.5, 0.001
+_MAX_SHORT, MAX_LONG = 0.5, 0.001
 """Shares of the values of a column from which they count as ids: of short ids, and of long ones."""
 
 _DECIMAL, _TIME = r"^[+-]?[\d.]+$", r"^[+-]?\d+[-:]\d\d[-:]\d\d"
@@ -55,7 +55,7 @@ class IdCounts(NamedTuple):
         return [
             f"{count:,} of {values:,} contain the {name} of their row"
             for name, count in self.all.items()
-            if self.long.get(name, 0) > _MAX_LONG * values or (is_varied and count > _MAX_SHORT * values)
+            if self.long.get(name, 0) > MAX_LONG * values or (is_varied and count > _MAX_SHORT * values)
         ]
 
 

@@ -11,7 +11,16 @@ from feedback_etl.errors import ExportFileError
 from feedback_etl.privacy.keys import Key, get_key_id
 from feedback_etl.records.canonical_json import compute_mac, hash_settings, load_unique
 from feedback_etl.records.layout import is_path_of_export, manifest_path
-from feedback_etl.records.manifest_fields import STRICT, Increment, Replacement, RiskSummary, Settings, Time, or_empty
+from feedback_etl.records.manifest_fields import (
+    STRICT,
+    Increment,
+    Limits,
+    Replacement,
+    RiskSummary,
+    Settings,
+    Time,
+    or_empty,
+)
 from feedback_etl.schema.classic import list_declared_columns
 from feedback_etl.schema.column_types import ExtraColumn
 from feedback_etl.schema.model import FeedbackSchema
@@ -78,6 +87,8 @@ class Manifest:
         risk: The measured k and its quasi-identifiers; `stale` after rows were erased.
         erased_rows: The number of rows that were erased from its files.
         pruned_at: The time at which its files were removed; "" before.
+        limits: The options that weaken or strengthen an export, but do not identify a series: `formulas`, `strict`,
+            `max_rejected`, `row_model`, `max_suppressed`, `allow_overlap`; empty where they were not recorded.
         revision: How often it was replaced; audit records name it, so that an older one is detected.
         signed_by, mac: The id of a key, and its MAC over all other fields, 64 hex characters; None and "" if unsigned.
         version: The version of the file that was read; not a part of it.
@@ -102,6 +113,7 @@ class Manifest:
     risk: Annotated[dict[str, Any], or_empty(RiskSummary)] = field(default_factory=dict)
     erased_rows: NonNegativeInt = 0
     pruned_at: str = ""
+    limits: Annotated[dict[str, Any], or_empty(Limits)] = field(default_factory=dict)
     revision: NonNegativeInt = 0
     signed_by: str | None = None
     mac: str = ""
@@ -175,6 +187,8 @@ class Manifest:
     def to_dict(self) -> dict[str, Any]:
         """Return the manifest as values that JSON can represent."""
         content = {name: value for name, value in asdict(self).items() if name != "version"}
+        if not self.limits:  # else MACs of earlier versions would not match
+            del content["limits"]
         for file in (file for file in content["files"] if not file["etag"]):
             del file["etag"]
         return content

@@ -34,6 +34,7 @@ class ManifestDetails(NamedTuple):
     schema: FeedbackSchema = CLASSIC_SCHEMA
     is_state_new: bool = False
     rows_digest: str = ""
+    limits: dict[str, Any] = {}  # noqa: RUF012
 
 
 class CommittedFiles(NamedTuple):
@@ -80,6 +81,7 @@ def build_manifest(details: ManifestDetails, run: ExportRun, files: list[DataFil
         chain=details.chain,
         consent=list(details.consent),
         risk=details.risk,
+        limits=details.limits,
     )
     manifest.sign(run.key)
     return manifest
@@ -125,7 +127,7 @@ def describe_scheme(key: Key | None) -> str:
 
 def audit_summary(manifest: Manifest) -> dict[str, Any]:
     """Return the summary of a committed export for the audit log: its settings and its result."""
-    names = ("mode", "window", "settings", "statistics", "risk", "consent")
+    names = ["mode", "window", "settings", "statistics", "risk", "consent", *(["limits"] if manifest.limits else [])]
     files = [{"path": file.path, "rows": file.rows, "sha256": file.sha256} for file in manifest.files]
     summary = {name: getattr(manifest, name) for name in names} | {"files": files}
     return summary | _summarize_late_rows(manifest) | summarize_revisions([manifest])

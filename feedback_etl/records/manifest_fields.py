@@ -63,6 +63,16 @@ class Settings(TypedDict):
 
 
 @with_config(PARTIAL)
+class Limits(TypedDict):
+    """Declare the options that the checklist reads; see `Manifest.limits`."""
+
+    max_rejected: float
+    formulas: NotRequired[str]
+    row_model: NotRequired[str]
+    max_suppressed: NotRequired[float]
+
+
+@with_config(PARTIAL)
 class RiskSummary(TypedDict):
     """Declare the measures of risk that the checklist reads; see `k_anonymity.summarize`."""
 

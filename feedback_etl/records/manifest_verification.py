@@ -148,4 +148,4 @@ def _is_as_committed(manifest: Manifest, commit: Record, evidence: LogEvidence) 
         [file for file in listed if file["path"] not in evidence.erased_files]
         for listed in (summary["files"], _get_files(commit["files"]))
     )
-    return files == recorded and all(summary[name] == commit.get(name) for name in names)
+    return files == recorded and all(summary.get(name) == commit.get(name) for name in [*names, "limits"])

@@ -1,0 +1,79 @@
+"""Test that no export was made with weaker limits than the settings, and name weak limits that they allow."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from feedback_etl.compliance.context import CheckContext
+from feedback_etl.compliance.item import ChecklistItem, Finding, build_item
+from feedback_etl.options.quality import QualityOptions
+from feedback_etl.records.manifest import Manifest
+from feedback_etl.settings.model import Settings
+
+
+def check_limits(context: CheckContext) -> ChecklistItem:
+    """Test that no export was made with weaker limits than the settings; weak ones that they allow are named.
+
+    The limits of exports of earlier versions and of adopted files are not recorded.
+    """
+    remedies, problems, untested, weak = context.remedies, [], [], list[str]()
+    for manifest in context.exports:
+        changes = _find_weaker_diversity(manifest, remedies.settings)
+        clauses = [f"without {name} = {value:g}" for name, value in changes.items()]
+        if clauses := [*clauses, *_list_weaker(manifest.limits, remedies.settings)]:
+            repeat = remedies.remove([manifest.stem]) if manifest.recipient else remedies.replace(manifest, **changes)
+            problems.append(Finding(f"{manifest.stem} was made {', '.join(clauses)} of the settings", repeat))
+        if not manifest.limits:
+            untested.append(Finding(f"the limits of {manifest.stem}, which its manifest does not record"))
+        weak += [f" {manifest.stem} {clause}." for clause in _describe_weak(manifest.limits)]
+    passed = f"No export has weaker limits than the settings.{''.join(weak)}"
+    is_tested = len(untested) < len(context.exports)
+    return build_item("limits", problems, passed=passed if is_tested else "", untested=untested)
+
+
+def describe_limits(limits: dict[str, Any]) -> str:
+    """Describe the limits of an export for the record of processing."""
+    if not limits:
+        return "not recorded"
+    parts = [
+        "no row may be rejected" if limits.get("strict") else f"at most {limits['max_rejected']:.0%} rejected rows"
+    ]
+    if "max_suppressed" in limits:
+        parts.append(f"at most {limits['max_suppressed']:.0%} suppressed rows")
+    parts.append(f"row model {limits['row_model']}" if "row_model" in limits else "no row model")
+    if "formulas" in limits:
+        parts.append(f"formulas = {limits['formulas']}")
+    return ", ".join([*parts, *_describe_weak(limits)])
+
+
+def _find_weaker_diversity(manifest: Manifest, settings: Settings) -> dict[str, float]:
+    """Return l and t of the settings, if an export with k was made with weaker ones."""
+    used = manifest.settings
+    if not used.get("k"):
+        return {}  # the item k reports it
+    is_weaker = {
+        "l": settings.l is not None and (used.get("l") or 0) < settings.l,
+        "t": settings.t is not None and used.get("t", 1.0) > settings.t,
+    }
+    return {name: getattr(settings, name) for name, weaker in is_weaker.items() if weaker}
+
+
+def _list_weaker(limits: dict[str, Any], settings: Settings) -> Iterator[str]:
+    """Yield the limits of the settings that an export was made without, as clauses."""
+    if limits.get("formulas") == "allow" and settings.formulas != "allow":
+        yield f"with formulas = allow instead of {settings.formulas}"
+    if limits.get("max_suppressed", 0) > settings.max_suppressed:
+        yield f"with max_suppressed = {limits['max_suppressed']:g} instead of {settings.max_suppressed:g}"
+    if settings.row_model and limits:
+        model = settings.row_model.rpartition(":")[2]
+        if limits.get("row_model") != model:
+            yield f"without the row model {model}"
+
+
+def _describe_weak(limits: dict[str, Any]) -> Iterator[str]:
+    """Yield what limits allow beyond the defaults, as clauses about an export."""
+    if limits.get("formulas") == "allow":
+        yield "contains texts that a spreadsheet would run as they are"
+    if not limits.get("strict") and limits.get("max_rejected", 0) > QualityOptions.max_rejected:
+        yield f"could lose {limits['max_rejected']:.0%} of its rows as rejected"
+    if limits.get("allow_overlap"):
+        yield "shares a window again"
