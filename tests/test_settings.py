@@ -317,11 +317,11 @@ def test_project_table_that_is_no_table_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["key", "FEEDBACK_ETL_KEY", "password"])
 def test_unknown_setting_is_refused(name: str) -> None:
-    """Above all a key, which belongs in a separate file. The message is short, and what it says helps."""
+    """Above all a key, which belongs in a separate file. The message is short and helpful."""
     write("feedback-etl.toml", f'# it is here\n{name} = "{CANARY}"')
     assert refused() == (
         f"The settings are invalid: {name} is not a setting (feedback-etl.toml, line 2). "
-        "Remove what is not a setting: `feedback-etl config` then lists all settings."
+        "Remove unknown settings: `feedback-etl config` then lists all settings."
     )
     Path("feedback-etl.toml").write_text("")
     lines = CliRunner().invoke(app, ["config"]).stdout.splitlines()
