@@ -40,5 +40,5 @@ def parse_duration(duration: str | timedelta, option: str = "lookback") -> timed
         with suppress(OverflowError, ValueError):  # int() refuses thousands of digits by a ValueError
             span = timedelta(**{units[span[-1]]: int(span[:-1])})
     if not isinstance(span, timedelta) or span < timedelta(0):
-        raise UsageError(f"`{option}` must be a duration such as 30m, 2h or 1d, or a timedelta, not negative.")
+        raise UsageError(f"`{option}` must be a duration such as 30m, 2h or 1d, not negative.")
     return span

@@ -124,8 +124,8 @@ def test_risk_takes_all_of_them(kind: str) -> None:
             lambda frame: coarsen(frame, "day", also=["x"]),
             r"lacks the training columns feedback_timestamp, x\.",
         ),
-        (lambda frame: fe.deduplicate(frame, by="zip"), r"^The frame has no column zip\. It has: feedback_id, .*\w\.$"),
-        (risk, r"^The frame has no column age_range, conditions_detected\. It has: feedback_id,"),
+        (lambda frame: fe.deduplicate(frame, by="zip"), r"^The data has no column zip\. It has: feedback_id, .*\w\.$"),
+        (risk, r"^The data has no column age_range, conditions_detected\. It has: feedback_id,"),
     ],
 )
 def test_raw_feedback_where_pairs_belong(kind: str, transform: Callable[[Any], Any], message: str) -> None:

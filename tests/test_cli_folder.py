@@ -161,7 +161,7 @@ class TestErase:
         ended = here("erase", "--user-ids-file", "missing.txt")
         assert (ended.code, ended.err) == (
             2,
-            "error: The id file missing.txt cannot be read: No such file or directory.\n",
+            "error: There is no id file missing.txt.\n",
         )
 
 

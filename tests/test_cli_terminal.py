@@ -86,6 +86,13 @@ class TestTables:
         assert max(map(len, screen.splitlines())) <= 60 < max(map(len, piped.splitlines()))
         assert sorted("".join(screen.split())) == sorted("".join(piped.split()))
 
+    def test_names_above_a_table_are_wrapped_between_words(self, here: Here) -> None:
+        assert here("export", "--days", "-1", "--output", "exports").code == 0
+        _, screen = on_terminal("risk", *map(str, Path("exports").glob("*.csv")), columns=60)
+        lines = ESCAPE.sub("", screen).splitlines()
+        assert max(map(len, lines)) <= 60
+        assert lines[1:3] == ["known     age_range, conditions_detected, timeframe", "          (quasi-identifiers)"]
+
     def test_no_color_is_obeyed(self) -> None:
         """Progress and tables have no colour; they may still be bold."""
         code, screen = on_terminal("export", "--days", "-1", env={"NO_COLOR": "1"})

@@ -158,7 +158,7 @@ def test_numeric_id_is_refused_with_column_name(postgres: str, column: str) -> N
     """Only integers and text are exact."""
     text = (
         f"Columns of a wrong type: {column} is numeric, expected an integer, a UUID or text. Cast them in a query "
-        "(--query, or `query` in [source])."
+        "(--query, or that of [source])."
     )
     assert str(refused_query(postgres, select(postgres, **{column: "repeat('9', 400)::numeric"}))) == text
     read(postgres, query=select(postgres, **{column: "repeat('9', 400)"}))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sqlite3
 import stat
 import tomllib
 from pathlib import Path
@@ -283,6 +284,70 @@ def test_maps_lists_with_mistakes_and_a_cursor_are_proposed(
     command = ("export", "--days", "-1", "--max-rejected", "0.5", "--output")
     assert "exported   198 of 200 rows" in here(*command, "items", "--items", "product_ratings").err
     assert here(*command, "edited", "--incremental", "--cursor", "updated_at").code == 0
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres_database", "mysql_database", "duckdb"])
+def test_columns_of_json_and_child_tables_of_items_can_be_exported(
+    here: Here, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Maps, lists and neither are told apart by their values; DuckDB reflects no reference of the child table."""
+    files = {"sqlite": f"sqlite:///{tmp_path}/a.db", "duckdb": f"duckdb:///{tmp_path}/a.duckdb"}
+    engine = sa.create_engine(files.get(kind) or request.getfixturevalue(kind), poolclass=sa.NullPool)
+    binary = "jsonb" if kind == "postgres_database" else "json"
+    with engine.begin() as connection:
+        for statement in (
+            f"CREATE TABLE reviews (id integer PRIMARY KEY, stars integer, product_ratings {binary}, tags json, "
+            "topics json, labels json, created_at timestamp NULL)",
+            "CREATE TABLE rated (review_id integer REFERENCES reviews (id), product varchar(20), score numeric(3,1), "
+            "PRIMARY KEY (review_id, product))",
+            'INSERT INTO reviews VALUES (1, 4, \'{"a": 5, "b": null}\', \'["x"]\', \'{"x": "y"}\', NULL, '
+            "'2025-10-01 10:00:00')",
+            "INSERT INTO rated VALUES (1, 'c', 4.5), (1, 'd', 1)",
+        ):
+            connection.exec_driver_sql(statement)
+    engine.dispose()
+    monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", engine.url.render_as_string(hide_password=False))
+    monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
+    names = ["product_ratings"] if kind == "duckdb" else ["product_ratings", "rated"]
+    ended = here("init", "--yes")
+    assert f"items      {', '.join(names)}: exported with --items\n" in ended.err
+    declaration = read_declaration()
+    empty: dict[str, object] = {} if kind == "mysql_database" else {"labels": {}}  # MariaDB's JSON is text
+    assert declaration["lists"] == {"tags": {}} | empty
+    scales = {name: {key: table[key] for key in ("min", "max")} for name, table in declaration["items"].items()}
+    assert scales == {name: {"min": 1, "max": 5} for name in names}
+    rows = {"product_ratings": [["a", "5"]], "rated": [["c", "4.5"], ["d", "1.0"]]}
+    for name in names:
+        assert here("export", "--days", "-1", "--items", name, "--output", name).code == 0
+        (path,) = Path(name, "items").glob("*.csv")
+        assert [row[1:3] for row in csv.reader(path.read_text().splitlines())][1:] == rows[name]
+
+
+def test_query_for_consent_of_another_table_is_explained(
+    here: Here, shop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was seen is named, and what the file says to write excludes who opted out."""
+    monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
+    with sqlite3.connect(tmp_path / "shop.db") as connection:
+        connection.executescript(
+            "ALTER TABLE customers DROP COLUMN may_use_consent; "
+            "CREATE TABLE settings (customer_id integer REFERENCES customers (id), do_not_track boolean); "
+            "INSERT INTO settings VALUES (2, true)"
+        )
+    lines = here("init", shop, "--yes").err.splitlines()
+    assert "consent    no column of consent is used: the feedback of everybody would be exported" in lines
+    assert "not used   settings.do_not_track: for consent to this use, write a query" in lines
+    text = FILE.read_text()
+    for comment in ('# query = "feedback.sql"', '# consent = "may_use"'):
+        assert comment in text
+        text = text.replace(comment, comment.removeprefix("# "))
+    source, _, lists = text.replace('table = "reviews"\n', "", 1).partition("[lists.tags]")
+    FILE.write_text(source)
+    Path("feedback.sql").write_text(
+        "SELECT r.*, CASE WHEN s.do_not_track THEN false ELSE true END AS may_use FROM reviews r "
+        "LEFT JOIN settings s ON s.customer_id = r.customer_id"
+    )
+    assert "excluded   1 without consent" in here("export", "--days", "-1").err, lists
 
 
 def test_choices_are_asked_on_a_terminal(shop: str) -> None:

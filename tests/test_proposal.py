@@ -95,8 +95,52 @@ def test_consent_of_the_person_is_recognised_by_its_name(name: str, *, is_consen
     people = table("customers", id="integer", **flag)
     proposal = propose([people, REVIEWS], REVIEWS)
     assert declared(proposal)["source"].get("consent") == (f"customers.{name}" if is_consent else None)
-    warning = "# No column of consent was found: the feedback of everybody would be exported.\n"
-    assert (warning in render_declaration(proposal, None)) is not is_consent
+    text = render_declaration(proposal, None)
+    assert (": the feedback of everybody would be exported.\n" in text) is not is_consent
+
+
+@pytest.mark.parametrize(
+    ("tables", "unused"),
+    [
+        ([table("customers", id="integer", marketing_opt_out="boolean")], ["customers.marketing_opt_out"]),
+        ([table("customers", id="integer", doNotTrack="integer")], ["customers.doNotTrack"]),
+        ([table("customers", id="integer", consent_withdrawn_at="time")], ["customers.consent_withdrawn_at"]),
+        ([table("customers", id="integer", consent="word")], ["customers.consent"]),
+        (
+            [
+                table("customers", id="integer", account_id=("integer", "accounts")),
+                table("accounts", id="integer", training_ok="boolean", opt_out="boolean"),
+            ],
+            ["accounts.training_ok", "accounts.opt_out"],
+        ),
+        ([table("customers", id="integer", may_use="boolean", opt_out="boolean")], ["customers.opt_out"]),
+        ([CUSTOMERS, table("accounts", id="integer", training_ok="boolean")], []),
+    ],
+)
+def test_consent_that_needs_a_query_is_named(tables: list[ReflectedTable], unused: list[str]) -> None:
+    """A refusal, no boolean, or two joins away; with the declaration of the query's column as a comment."""
+    proposal = propose([*tables, REVIEWS], REVIEWS)
+    text = render_declaration(proposal, None)
+    assert (f"# Not used: {', '.join(unused)}. Where" in text, list(proposal.unused_consent)) == (bool(unused), unused)
+    assert ('# query = "feedback.sql"' in text) == bool(unused)
+    assert "No column of consent was found" not in text
+
+
+def test_child_table_of_items_and_ratings_is_proposed() -> None:
+    """Not one of two references to the feedback, nor of two ratings, nor of votes without an item."""
+    tables = [
+        REVIEWS,
+        table("reviewProducts", "review_id", review_id=("integer", "reviews"), product_id="integer", stars="integer"),
+        table("device", review_id=("integer", "reviews"), article="word", score="number"),
+        table("pairs", a=("integer", "reviews"), b=("integer", "reviews"), product_id="integer", stars="integer"),
+        table("grades", review_id=("integer", "reviews"), product_id="integer", stars="integer", quality="integer"),
+        table("votes", review_id=("integer", "reviews"), user_id="integer", vote="integer"),
+    ]
+    join = {"min": 1, "max": 5, "on": {"id": "review_id"}}
+    assert declared(propose(tables, REVIEWS))["items"] == {
+        "review_products": join | {"table": "reviewProducts", "item": "product_id", "rating": "stars"},
+        "device_items": join | {"table": "device", "item": "article", "rating": "score"},
+    }
 
 
 def test_personal_columns_are_comments_with_the_reason() -> None:

@@ -26,7 +26,7 @@ from feedback_etl.demo.sample import DEMO_KEY
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key, generate_key
 from feedback_etl.records.catalog import list_manifests, replace_manifest
-from feedback_etl.settings.model import load_settings
+from feedback_etl.settings.model import Settings, load_settings
 from feedback_etl.storage.location import open_storage
 from feedback_etl.training.items import scan_items
 
@@ -591,6 +591,24 @@ def test_ids_of_a_declared_source_are_removed(case: Case) -> None:
     rate(case)
     assert case.here("export", "--days", "60", "--items", ITEMS, "--output", str(FOLDER)).code == 0
     assert scan_items(FOLDER).collect()["item"].unique().to_list() == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "clause"),
+    [
+        ({}, "the database, or select other values with --query"),
+        ({"database_url": "files:*.csv"}, "the files, or select other values with --query"),
+        ({"source": {"table": "reviews"}}, "the database, or declare another column of [source]"),
+        ({"source": {"query": "feedback.sql"}}, "the database, or select other values in the query of [source]"),
+    ],
+)
+def test_other_values_are_selected_as_the_settings_read_them(settings: dict[str, Any], clause: str) -> None:
+    """From the default tables, raw files, a declared table, or the query of a declaration."""
+    if "source" in settings:
+        own = settings["source"] | {"feedback_id": "id", "created_at": "at"}
+        settings = {"source": own, "ratings": {"stars": {"min": 1, "max": 5}}}
+    remedies = Remedies(Settings(**settings))
+    assert f"{remedies.data}, or {remedies.select_others}" == clause
 
 
 def test_printed_commands_can_be_pasted(case: Case) -> None:

@@ -211,8 +211,8 @@ class TestComparison:
         page = render()
         assert "<dt>Greatest drift</dt><dd>≥ 0.000<small>" in page
         assert "windows overlap</small>" in page
-        assert '<td class="figure">little</td>' not in page
-        assert '<td class="figure">at least little</td>' in page
+        assert '<td class="figure">small</td>' not in page
+        assert '<td class="figure">at least small</td>' in page
 
 
 def test_label_of_two_lines_makes_the_chart_higher() -> None:

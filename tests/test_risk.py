@@ -299,5 +299,5 @@ class TestCommand:
         Path("file").write_text(content)
         ended = run_command("risk", "file")
         assert ended.code == 2
-        assert "The frame has no column age_range, conditions_detected, timeframe. It has: " in ended.err
+        assert "The data has no column age_range, conditions_detected, timeframe. It has: " in ended.err
         assert not any(word in ended.err for word in content.strip().replace("\n", ",").split(","))

@@ -356,6 +356,7 @@ def test_several_similar_names_are_suggested() -> None:
     ("text", "message"),
     [
         ("[ratings.stars]\nmn = 1", "ratings.stars.mn is not a setting (did you mean min?)"),
+        ("[source]\nitem_id = 'a'", "source.item_id is not a setting (declare what was rated as [columns.NAME] with "),
         ("[source.join]\ntabel = 'a'", "source.join.tabel is not a setting (did you mean table?)"),
         ("[source]\nuser = 'a'", "source.user is not a setting (did you mean user_id"),
         ("[columns.a]\nzzz = 1", "columns.a.zzz is not a setting (feedback-etl.toml, line 2)"),

@@ -307,15 +307,13 @@ class TestRefusals:
     def test_message_lists_canonical_columns_and_counts_others(self) -> None:
         """Also for a pandas frame, to which a column is added internally."""
         for frame in (pl.DataFrame({"a": ["b"], "timeframe": [1]}), pd.DataFrame({"a": ["b"], "timeframe": [1]})):
-            with pytest.raises(UsageError, match=r"^The frame has no column d\. It has: timeframe and 1 other\.$"):
+            with pytest.raises(UsageError, match=r"^The data has no column d\. It has: timeframe and 1 other\.$"):
                 split_by_hash(frame, SHARES, by="d")
 
     def test_message_does_not_repeat_values_read_as_column_names(self) -> None:
         """As of a CSV file without a header."""
         frame = pl.read_csv(b"anna@example.org,42\nbob@example.org,7\n")
-        message = (
-            r"^The frame has no column subject_hash\. It has: 2 others\. Exports with --include-subject-hash .*\.$"
-        )
+        message = r"^The data has no column subject_hash\. It has: 2 others\. Exports with --include-subject-hash .*\.$"
         with pytest.raises(UsageError, match=message):
             split_by_hash(frame, SHARES, by="subject_hash")
 

@@ -70,9 +70,16 @@ def echo_command(line: str) -> None:
     typer.echo(escape_control(line), err=True)
 
 
-def print_lines(*lines: str) -> None:
-    """Print lines to stdout, with control characters escaped; the errors are those of `write_stdout`."""
-    text = "".join(f"{escape_control(line)}\n" for line in lines)
+def print_lines(*lines: str, indent: int = 0) -> None:
+    """Print lines to stdout, with control characters escaped; the errors are those of `write_stdout`.
+
+    Args:
+        lines: The lines.
+        indent: Wrap lines between words on a terminal, and indent those after the first; 0 to leave lines whole.
+    """
+    width = measure_width(sys.stdout) if indent else None
+    wrapped = [text for line in lines for text in wrap_words(escape_control(line), width, indent)]
+    text = "".join(f"{line}\n" for line in wrapped)
     write_stdout(text.encode(sys.stdout.encoding, "backslashreplace"))
 
 

@@ -189,6 +189,8 @@ def _read_ids(file: str | None) -> list[str]:
     try:
         content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
         text = content.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise UsageError(f"There is no id file {file}.") from None
     except OSError as error:
         raise UsageError(f"The id file {file} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:

@@ -91,7 +91,10 @@ def _propose(url: str, db_schema: str | None, name: str | None, *, asks: bool) -
             proposal = _ask_columns(proposal)
         proposal.require_complete()
         numeric = [column.column.name for column in proposal.find("rating") if column.column.kind != "boolean"]
-        return proposal._replace(scales=fetch_scales(source, proposal.table, numeric))
+        items = [
+            own._replace(scale=fetch_scales(source, own.table, [own.rating])[own.rating]) for own in proposal.items
+        ]
+        return proposal._replace(scales=fetch_scales(source, proposal.table, numeric), items=tuple(items))
 
 
 def _choose_table(tables: "list[ReflectedTable]", name: str | None, *, asks: bool) -> "ReflectedTable":
@@ -161,14 +164,18 @@ def _summarize(proposal: "Proposal", output: Path) -> Iterator[str]:
     undecided = [column.column.name for column in proposal.find("none") if not column.reason]
     yield f"table      {proposal.table.full_name}"
     yield f"exported   {', '.join(exported)}"
-    if items := [column.name for column in proposal.find("items")]:
+    if items := [*(column.name for column in proposal.find("items")), *(table.name for table in proposal.items)]:
         yield f"items      {', '.join(items)}: exported with --items"
     if personal:
         yield f"left out   {', '.join(personal)}: may be personal"
     if undecided:
         yield f"undecided  {', '.join(undecided)}: left out until you declare them"
-    if not proposal.consent and not proposal.find("consent"):
-        yield "consent    no column of consent was found: the feedback of everybody would be exported"
+    if not proposal.has_consent:
+        found = "is used" if proposal.unused_consent else "was found"
+        yield f"consent    no column of consent {found}: the feedback of everybody would be exported"
+    if proposal.unused_consent:
+        yield f"not used   {', '.join(proposal.unused_consent)}: for consent to this use, write a query"
+        yield f"           {output} says how: a declaration names only a boolean that is true for a yes, one join away"
     if proposal.is_default:
         yield "default    these are the default tables, which are read with lists and ages without a declaration"
     yield f"written    {output}: check every line of it"

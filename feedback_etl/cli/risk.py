@@ -103,8 +103,8 @@ def measure_risk(
         counted["linked_by"] = linked_by
         print_json({"linked_k": None} | measured | counted | {"quasi_identifiers": names, "sensitive": sensitive})
     else:
-        print_lines(f"counted   {f'people, by {person}' if person else 'rows: no column identifies people (--person)'}")
-        print_lines(f"known     {', '.join(names)} (quasi-identifiers)")
+        units = f"people, by {person}" if person else "rows: no column identifies people (--person)"
+        print_lines(f"counted   {units}", f"known     {', '.join(names)} (quasi-identifiers)", indent=10)
         nouns = {"counted": "people" if person else "rows", "linked": "people" if person else "analyses"}
         nouns["repeated"] = "of all files" if repeated is None else "a row in several files counts once"
         print_table(["Figure", "Value", "Meaning"], _format_figures(measured, nouns), right={"Value"})

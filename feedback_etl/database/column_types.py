@@ -124,5 +124,5 @@ def check_types(dialect: str, types: Mapping[str, str], schema: FeedbackSchema =
     )
     raise SourceError(
         f"Columns of a wrong type: {'; '.join(problems)}. Cast them in a query (--query, or "
-        f"`query` in [source]).{remedies}"
+        f"that of [source]).{remedies}"
     )

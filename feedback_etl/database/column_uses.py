@@ -145,13 +145,17 @@ def is_consent_column(column: ReflectedColumn) -> bool:
     return column.kind in ("boolean", "integer") and is_consent(column.name)
 
 
+def export_name(name: str) -> str:
+    """Return a name in lower-case letters, digits and underscores, as an export can have it."""
+    words = "_".join(re.findall("[a-z0-9]+", separate_words(name).lower())) or "column"
+    return words if words[0].isalpha() else f"column_{words}"
+
+
 def export_names(table: ReflectedTable) -> dict[str, str]:
     """Return a name for each column that an export can have: lower-case letters, digits and underscores."""
     names: dict[str, str] = {}
     for column in table.columns:
-        words = re.findall("[a-z0-9]+", separate_words(column.name).lower())
-        name = "_".join(words) or "column"
-        name = name if name[0].isalpha() else f"column_{name}"
+        name = export_name(column.name)
         while name in names.values():
             name += "_2"
         names[column.name] = name

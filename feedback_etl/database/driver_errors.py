@@ -42,13 +42,14 @@ QUERY_REASONS = {
     "conflict with recovery": "the server is a standby and replayed changes to rows that the query still needed; run "
     "it again, read from the primary, or set hot_standby_feedback = on on the standby",
     r"decode to UTF-8 column '(\w+)'": "the text of {0} is not valid UTF-8 in some row; correct it there, or exclude "
-    "{0} with a --query (NULL AS {0})",
+    "{0} with a query (NULL AS {0}; --query, or that of [source])",
     "decode to UTF-8|invalid byte sequence|[Ii]nvalid utf-?8": "the text of some column is not valid UTF-8 in some "
     "row; correct it there",
     r"Illegal mix of collations \((\w+),\w+\) and \((\w+),\w+\)": "it compares text of the collations {0} and {1}, "
     "which in the default tables means ids of two tables; give both tables one collation (ALTER TABLE ... CONVERT TO "
-    "CHARACTER SET utf8mb4 COLLATE ...), or write the join with COLLATE in a --query",
-    "Illegal mix of collations": "it compares text of several collations; name one with COLLATE in a --query",
+    "CHARACTER SET utf8mb4 COLLATE ...), or write the join with COLLATE in a query (--query, or that of [source])",
+    "Illegal mix of collations": "it compares text of several collations; name one with COLLATE in a query "
+    "(--query, or that of [source])",
     "statement timeout": "it took longer than the server's statement_timeout allows",
     "due to transaction timeout": "it took longer than the server's transaction_timeout allows",
     "max_statement_time|maximum statement execution": "it took longer than the server's max_statement_time allows",

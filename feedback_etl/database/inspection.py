@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from feedback_etl.database import plain_times, text_times
-from feedback_etl.database.collations import find_id_comparison
+from feedback_etl.database.collations import find_id_comparison, unknown_rules_error
 from feedback_etl.database.column_conversions import convert_columns
 from feedback_etl.database.column_types import check_types, reflect_columns, type_name
 from feedback_etl.database.connect import DatabaseConnection
@@ -130,7 +130,8 @@ def _with_canonical_ids(source: DatabaseConnection, relation: SourceRelation) ->
     comparisons = {}
     for name in relation.ids:
         column, type_ = empty_id_select(relation, name), relation.type_name(name)
-        if comparison := find_id_comparison(source.dialect, name, type_, column, partial(fetch_rows, source)):
+        create_error = partial(unknown_rules_error, name, source.dialect, relation.query_option)
+        if comparison := find_id_comparison(source.dialect, type_, column, partial(fetch_rows, source), create_error):
             comparisons[name] = comparison
     return relation.with_comparisons(comparisons)
 
@@ -143,14 +144,17 @@ def _check_tables(source: DatabaseConnection, inspector: sa.Inspector, tables: M
             f"The database has no table {', '.join(missing)}. It has: {list_some(existing)}. Is it the right "
             "database? For tables in another schema set db_schema; `feedback-etl init` declares another layout."
         )
-    problems = []
+    problems, names = [], set()
     for name, required in tables.items():
         columns = list(reflect_columns(inspector, name, db_schema))
         existing_columns = columns if source.dialect == "postgresql" else {column.lower() for column in columns}
         if absent := sorted(required.difference(existing_columns)):
             problems.append(f"{name} has no column {', '.join(absent)} (it has {list_some(columns)})")
+            names.update(absent)
     if problems:
-        raise SourceError(f"{'; '.join(problems)}. `feedback-etl init` declares another layout.")
+        is_default = not names.isdisjoint({"id"}.union(*_REQUIRED_COLUMNS.values(), *_REQUIRED_FOR_IMAGES.values()))
+        another = "`feedback-etl init` declares another layout" if is_default else "Correct the option that names it"
+        raise SourceError(f"{'; '.join(problems)}. {another}.")
 
 
 def _check_schema(source: DatabaseConnection, inspector: sa.Inspector) -> None:

@@ -169,7 +169,7 @@ def _canonicalize(
         raise SourceError(
             f"An id for {name} has characters other than printable ASCII. In the collation {comparison.ascii_only} it "
             "can equal other ids by rules that are not known here. "
-            f"{describe_remedy(name, comparison.ascii_only, relation.dialect)}"
+            f"{describe_remedy(name, comparison.ascii_only, relation.dialect, relation.query_option)}"
         )
     canonical: dict[str, str] = {}
     for chunk in _chunk(ids):

@@ -47,9 +47,10 @@ CHANGE_WORDS = _words("updated changed modified edited")
 CONSENT_WORDS = _words("consent consents consented allows allowed agreed optin permits")
 CONSENT_PHRASES = tuple(map(_words, ("opt in", "may use", "research ok", "training ok")))
 """Words that name consent together."""
-OTHER_CONSENT_WORDS = _words(
-    "image photo marketing not no never withdrawn revoked denied refused declined required version"
-)
+REFUSAL_WORDS = _words("not no never withdrawn revoked denied refused declined")
+REFUSAL_PHRASES = tuple(map(_words, ("opt out", "opted out", "optout", "do not")))
+"""Words that name a refusal together, also one of something else such as marketing."""
+OTHER_CONSENT_WORDS = REFUSAL_WORDS | _words("image photo marketing required version")
 """Words of columns of consent to something else, of its refusal, and of its text."""
 TAG_WORDS = _words("tags tag labels topics categories keywords")
 AGE_WORDS = _words("age user customer member student patient years in")
@@ -115,9 +116,23 @@ def is_consent(name: str) -> bool:
     >>> is_consent("may_use"), is_consent("may_not_use"), is_consent("email_ok")
     (True, False, False)
     """
+    return _names_consent(name) and not split_words(name) & OTHER_CONSENT_WORDS
+
+
+def is_refusal(name: str) -> bool:
+    """Return whether a column looks like a refusal, in which true is a no.
+
+    >>> is_refusal("marketing_opt_out"), is_refusal("doNotTrack"), is_refusal("consent_withdrawn_at"), is_refusal("no")
+    (True, True, True, False)
+    """
     words = split_words(name)
-    is_named = words & CONSENT_WORDS or any(phrase <= words for phrase in CONSENT_PHRASES)
-    return bool(is_named) and not words & OTHER_CONSENT_WORDS
+    is_negated = _names_consent(name) and bool(words & REFUSAL_WORDS)
+    return is_negated or any(phrase <= words for phrase in REFUSAL_PHRASES)
+
+
+def _names_consent(name: str) -> bool:
+    words = split_words(name)
+    return bool(words & CONSENT_WORDS) or any(phrase <= words for phrase in CONSENT_PHRASES)
 
 
 def is_label(name: str) -> bool:

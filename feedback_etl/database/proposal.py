@@ -6,12 +6,21 @@ from typing import NamedTuple
 from feedback_etl.database.column_uses import (
     ColumnProposal,
     Use,
+    export_name,
     export_names,
     find_reference,
     is_consent_column,
     propose_columns,
 )
-from feedback_etl.database.naming import TABLE_WORDS, TAG_WORDS, USER_WORDS, is_label, split_words
+from feedback_etl.database.naming import (
+    TABLE_WORDS,
+    TAG_WORDS,
+    USER_WORDS,
+    is_consent,
+    is_label,
+    is_refusal,
+    split_words,
+)
 from feedback_etl.database.reflection import ReflectedTable, Scale
 from feedback_etl.database.tables import recommendation_feedbacks
 from feedback_etl.errors import SourceError
@@ -33,6 +42,26 @@ class ElementsProposal(NamedTuple):
     name: str
 
 
+class ItemsProposal(NamedTuple):
+    """Propose ratings of items that are in a table of their own.
+
+    Attributes:
+        table: The table.
+        reference: Its column that refers to the feedback.
+        item: Its column of the items.
+        rating: Its column of the ratings.
+        name: The name of the item ratings.
+        scale: The observed scale; None before the table is read.
+    """
+
+    table: ReflectedTable
+    reference: str
+    item: str
+    rating: str
+    name: str
+    scale: Scale | None = None
+
+
 class Proposal(NamedTuple):
     """Propose a declaration.
 
@@ -44,6 +73,8 @@ class Proposal(NamedTuple):
         consent: The column of `joined` that records consent; "" if none does.
         user: The column of `joined` that identifies the user; "" if the feedback's table does.
         elements: Lists whose elements are in tables of their own.
+        items: Item ratings that are in tables of their own.
+        unused_consent: Columns that look like consent or a refusal, and that a declaration cannot name.
         scales: The observed scales of the ratings, by their columns.
     """
 
@@ -54,12 +85,19 @@ class Proposal(NamedTuple):
     consent: str = ""
     user: str = ""
     elements: tuple[ElementsProposal, ...] = ()
+    items: tuple[ItemsProposal, ...] = ()
+    unused_consent: tuple[str, ...] = ()
     scales: Mapping[str, Scale] = {}
 
     @property
     def is_default(self) -> bool:
         """Whether the feedback is in the table of the default schema."""
         return self.table.name == recommendation_feedbacks.name
+
+    @property
+    def has_consent(self) -> bool:
+        """Whether a column of consent is declared."""
+        return bool(self.consent or self.find("consent"))
 
     def find(self, use: Use) -> list[ColumnProposal]:
         """Return the columns with a use."""
@@ -110,6 +148,13 @@ def _rank(table: ReflectedTable) -> int:
 
 def propose(tables: Sequence[ReflectedTable], table: ReflectedTable) -> Proposal:
     """Return the declaration to propose for one of several tables."""
+    proposal = _propose_source(tables, table)
+    others = [other for other in tables if other.full_name != table.full_name]
+    unused = tuple(_find_unused_consent([*others, table], proposal))
+    return proposal._replace(items=tuple(_find_items(others, table)), unused_consent=unused)
+
+
+def _propose_source(tables: Sequence[ReflectedTable], table: ReflectedTable) -> Proposal:
     columns = propose_columns(table)
     joined, consent = None, ""
     user = next((column.column for column in columns if column.use == "user_id"), None)
@@ -145,3 +190,25 @@ def _find_elements(tables: Iterable[ReflectedTable], table: ReflectedTable) -> I
         if other != table and len(references) == 1 and len(texts) == 1 and is_list and is_label(texts[0]):
             name = export_names(other)[texts[0]]
             yield ElementsProposal(other, references[0], texts[0], name if name.endswith("s") else f"{name}s")
+
+
+def _find_items(others: Iterable[ReflectedTable], table: ReflectedTable) -> Iterator[ItemsProposal]:
+    """Yield the tables that refer to feedback, and have one column that names an item and one with its rating."""
+    for other in others:
+        references = [column.name for column in other.columns if column.references == table.name]
+        uses = propose_columns(other._replace(key=()))  # the item may be a part of the key
+        items = [column.column.name for column in uses if column.use == "item_id"]
+        ratings = [column.column for column in uses if column.use == "rating"]
+        if len(references) == len(items) == len(ratings) == 1 and ratings[0].kind != "boolean" and items != references:
+            name = export_name(other.name)
+            name += "_items" * (name in export_names(table).values())
+            yield ItemsProposal(other, references[0], items[0], ratings[0].name, name)
+
+
+def _find_unused_consent(tables: Iterable[ReflectedTable], proposal: Proposal) -> Iterator[str]:
+    """Yield refusals, and, where no consent is declared, columns of consent that cannot be."""
+    for table in tables:
+        for column in table.columns:
+            is_unused_consent = is_consent(column.name) and not proposal.has_consent
+            if is_refusal(column.name) or is_unused_consent:
+                yield f"{table.full_name}.{column.name}"

@@ -204,7 +204,7 @@ def _require_comparable_ids(source: DatabaseConnection, relation: SourceRelation
             raise SourceError(
                 f"{name} has characters other than printable ASCII in {pluralize(rows, 'row')}. To the "
                 f"collation {collation} such ids can be the same as others, by rules that are not known here. "
-                f"{describe_remedy(name, collation, source.dialect)}"
+                f"{describe_remedy(name, collation, source.dialect, relation.query_option)}"
             )
 
 

@@ -18,11 +18,14 @@ from feedback_etl.database.statements import fetch_rows
 SAMPLE_ROWS = 100_000
 """Rows of a table from which the scale of a rating is taken: more take seconds, and rarely widen it."""
 
-ColumnKind = Literal["integer", "number", "boolean", "text", "word", "time", "date", "list", "map", "uuid", "other"]
+ColumnKind = Literal[
+    "integer", "number", "boolean", "text", "word", "time", "date", "list", "map", "json", "uuid", "other"
+]
 
 
 _DUCKDB_KINDS: dict[str, ColumnKind] = {
-    r"JSON|.*\[\d*\]": "list",
+    "JSON": "json",
+    r".*\[\d*\]": "list",
     "BOOLEAN": "boolean",
     "U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?": "integer",
     r"FLOAT|DOUBLE|DECIMAL\(.*": "number",
@@ -41,7 +44,7 @@ class ReflectedColumn(NamedTuple):
     Attributes:
         name: Its name.
         kind: What its type contains. A "word" is text of a limited length, at most `MAX_WORD_LENGTH` characters; a
-            "list" is JSON or an array, a "map" is text of JSON maps of numbers.
+            "list" is an array or JSON arrays, a "map" is JSON maps of numbers, and "json" is what was not looked into.
         references: The table that its foreign key refers to; "" if it has none.
         scale: The observed numbers of a map.
     """
@@ -170,7 +173,7 @@ def find_kind(type_: Any) -> ColumnKind:
         (sa.Float, "number"),
         (sa.DateTime, "time"),
         (sa.Date, "date"),
-        (sa.JSON, "list"),
+        (sa.JSON, "json"),
         (postgresql.ARRAY, "list"),
     ]
     return next((kind for class_, kind in kinds if isinstance(type_, class_)), "other")

@@ -1,4 +1,4 @@
-"""Infer what columns of text contain from a sample of their values, which is not kept."""
+"""Infer what columns of text and JSON contain from a sample of their values, which is not kept."""
 
 import json
 import re
@@ -31,12 +31,14 @@ _UNTYPED = (*_JSON, "word")
 
 
 def with_value_kinds(source: DatabaseConnection, table: ReflectedTable) -> ReflectedTable:
-    """Return a table whose columns of text have the kind of their values, as far as the source is read so.
+    """Return a table whose columns of text and JSON have the kind of their values, as far as the source is read so.
 
-    Text of raw files is converted to any type, and a table of them gets a key; a database has lists in text.
+    Text of raw files is converted to any type, and a table of them gets a key; a database has lists and maps in text.
+    A column of JSON is a list if it has no values.
     """
     names = [column.name for column in table.columns]
-    texts = [column.name for column in table.columns if column.kind == "text"]
+    json_names = [column.name for column in table.columns if column.kind == "json"]
+    texts = [column.name for column in table.columns if column.kind in ("text", "json")]
     if not names:
         return table
     rows = sa.table(table.name, *map(sa.column, names if source.has_files else texts), schema=table.db_schema)
@@ -46,8 +48,11 @@ def with_value_kinds(source: DatabaseConnection, table: ReflectedTable) -> Refle
     dialect = DIALECTS["postgresql" if source.dialect == "duckdb" else source.dialect]
     sample = fetch_rows(source, statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True}).string)
     values = {column.name: [row[number] for row in sample] for number, column in enumerate(rows.columns)}
+    values |= {name: [*map(_to_json, values[name])] for name in json_names}
     usable = (*_PATTERNS, *_JSON) if source.has_files else _UNTYPED if source.dialect == "sqlite" else _JSON
-    kinds = {name: kind for name in texts if (kind := infer_kind(values[name])) in usable}
+    kinds: dict[str, ColumnKind] = {name: "other" if any(values[name]) else "list" for name in json_names}
+    inferred = {name: infer_kind(values[name]) for name in texts}
+    kinds |= {name: kind for name, kind in inferred.items() if kind in (_JSON if name in json_names else usable)}
     scales = {name: measure_maps(values[name]) for name, kind in kinds.items() if kind == "map"}
     columns = tuple(
         column._replace(kind=kinds.get(column.name, column.kind), scale=scales.get(column.name))
@@ -89,6 +94,11 @@ def measure_maps(values: Sequence[Any]) -> Scale:
     numbers = [number for value in maps for number in value.values() if number is not None]
     step = next((step for step in (1, 0.5) if all(number % step == 0 for number in numbers)), None)
     return Scale(min(numbers, default=None), max(numbers, default=None), step)
+
+
+def _to_json(value: Any) -> str | None:
+    """Return the text of a value of JSON, which some drivers parse; None for null."""
+    return value if value is None or isinstance(value, str) else json.dumps(value)
 
 
 def _parse_json(text: Any) -> Any:

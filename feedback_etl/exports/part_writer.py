@@ -190,6 +190,6 @@ class PartWriter:
         if self._storage.stat_with_digest(self.name) != (part.bytes, part.sha256):
             raise ExportFileError(
                 f"{self.name} exists with other content than this attempt wrote: nothing was published. Use the same "
-                "versions on all workers, and a --query that returns the same rows in the same order each time "
+                "versions on all workers, and a query that returns the same rows in the same order each time "
                 "(created_at and feedback_id are unique together, no now())."
             )

@@ -228,7 +228,7 @@ def read_key(path: Path, *, accept_weak: bool = False) -> Key:
             content = file.read(_MAX_BYTES + 1) if stat.S_ISREG(mode) else None
     except FileNotFoundError:
         raise KeyUnusableError(
-            f"The key file {path} does not exist. Create it: feedback-etl keys new --file {shlex.quote(str(path))}"
+            f"The key file {path} does not exist. For a new key: feedback-etl keys new --file {shlex.quote(str(path))}"
         ) from None
     except OSError as error:
         raise KeyUnusableError(f"The key file {path} cannot be read: {error.strerror}.") from None

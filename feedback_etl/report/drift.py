@@ -38,7 +38,7 @@ class Drift(NamedTuple):
     def verdict(self) -> str:
         """Return the drift in words; none is reported where chance alone could cause it."""
         if self.psi < MODERATE:
-            return "little"
+            return "small"
         if self.is_uncertain:
             return "too few rows to tell"
         return "moderate" if self.psi < LARGE else "large"

@@ -1,11 +1,11 @@
 """Write a proposed declaration as a commented settings file."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from feedback_etl.database.column_uses import ColumnProposal
 from feedback_etl.database.naming import SENSITIVE_REASONS
-from feedback_etl.database.proposal import ElementsProposal, Proposal
+from feedback_etl.database.proposal import ElementsProposal, ItemsProposal, Proposal
 from feedback_etl.database.reflection import Scale
 from feedback_etl.schema.feedback_columns import AGE_EDGES
 
@@ -46,6 +46,8 @@ def _render_lines(proposal: Proposal, database_url: str | None) -> Iterator[str]
         yield from _render_rating(column, proposal.scales.get(column.column.name))
     for column in proposal.find("items"):
         yield from ("", "# Ratings of several items in one feedback, for --items.", *_render_items(column))
+    for items in proposal.items:
+        yield from _render_item_table(proposal, items)
     for column in proposal.find("list"):
         yield from ("", f"[lists.{column.name}]", *_render_name(column))
     for elements in proposal.elements:
@@ -72,12 +74,17 @@ def _render_source(proposal: Proposal) -> Iterator[str]:
         yield f"user_id = {_quote(f'{proposal.joined.full_name}.{proposal.user}')}"
     elif not proposal.find("user_id"):
         yield '# user_id = "..."  # Without it, nothing can be erased by user, and k counts no people.'
-    has_consent = bool(proposal.consent or proposal.find("consent"))
     if proposal.consent and proposal.joined is not None:
         yield f"consent = {_quote(f'{proposal.joined.full_name}.{proposal.consent}')}  # only rows in which it is true"
-    if not has_consent:
-        yield "# No column of consent was found: the feedback of everybody would be exported."
+    if not proposal.has_consent:
+        found = "is used" if proposal.unused_consent else "was found"
+        yield f"# No column of consent {found}: the feedback of everybody would be exported."
         yield '# consent = "..."  # A boolean: then only rows in which it is true are read.'
+    if proposal.unused_consent:
+        yield f"# Not used: {', '.join(proposal.unused_consent)}. Where one concerns this use, write a query that"
+        yield "# computes a boolean of it, in the place of `table`; true has to mean yes:"
+        yield '# query = "feedback.sql"  # CASE WHEN opted_out THEN false ELSE true END AS may_use'
+        yield '# consent = "may_use"'
     if proposal.joined is not None:
         yield from ("", "[source.join]", f"table = {_quote(proposal.joined.full_name)}")
         yield f"on = {{ {_quote_key(proposal.reference)} = {_quote(proposal.joined.key[0])} }}"
@@ -97,11 +104,24 @@ def _render_items(column: ColumnProposal) -> Iterator[str]:
     yield from _render_scale(f"[items.{column.name}]", column, column.column.scale)
 
 
+def _render_item_table(proposal: Proposal, items: ItemsProposal) -> Iterator[str]:
+    key, heading = proposal.find("feedback_id")[0].column.name, f"[items.{items.name}]"
+    yield from ("", "# Ratings of several items in one feedback, for --items: one row for each item.")
+    yield from _render_limits(heading, items.scale)
+    yield f"table = {_quote(items.table.full_name)}"
+    yield f"on = {{ {_quote_key(key)} = {_quote(items.reference)} }}"
+    yield from (f"item = {_quote(items.item)}", f"rating = {_quote(items.rating)}")
+
+
 def _render_scale(heading: str, column: ColumnProposal, scale: Scale | None) -> Iterator[str]:
+    yield from _render_limits(heading, scale, _render_name(column))
+
+
+def _render_limits(heading: str, scale: Scale | None, name: Iterable[str] = ()) -> Iterator[str]:
     lowest, highest = find_usual_scale(scale)
     seen = "no values" if scale is None or scale.min is None else f"{scale.min:g} to {scale.max:g}"
     yield f"# Check the scale: the table has {seen}."
-    yield from (heading, *_render_name(column), f"min = {lowest:g}", f"max = {highest:g}")
+    yield from (heading, *name, f"min = {lowest:g}", f"max = {highest:g}")
     if scale is not None and scale.step != 1:
         yield f"step = {scale.step or _FINE_STEP:g}"
 

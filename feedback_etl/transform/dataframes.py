@@ -95,7 +95,7 @@ def require_columns(frame: pl.DataFrame | pl.LazyFrame, names: Iterable[str], ad
     """
     existing = [name for name in frame.collect_schema().names() if name != _ROW]
     if missing := [str(name) for name in dict.fromkeys(names) if name not in existing]:
-        raise UsageError(f"The frame has no column {', '.join(missing)}. It has: {summarize_names(existing)}.{advice}")
+        raise UsageError(f"The data has no column {', '.join(missing)}. It has: {summarize_names(existing)}.{advice}")
 
 
 def row_labels() -> pl.Expr:
