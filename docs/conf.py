@@ -25,6 +25,8 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_title = f"feedback_etl {release}"
 html_show_copyright = False
 html_show_sourcelink = False

@@ -299,7 +299,7 @@ class TestExportHere:
         [
             (["--days", "7", "--since", "2025-01-01"], "--days and --since exclude each other: give one of them."),
             (["--until", "2025-01-01"], "The end of a window (--until) requires a start (--since), or a --days of -1."),
-            (["--since", "yesterday"], "A time must be an ISO 8601 date or time"),
+            (["--since", "yesterday"], "--since must be an ISO 8601 date or time"),
             (["--since", "2025-02-01", "--until", "2025-01-01"], "--since must be before the end of the window."),
             (["--since", "2025-01-01", "--until", "2125-01-01"], "--until is in the future"),
             (["--days", "0"], "--days must be a whole number of days, 1 or more, or -1 for everything."),

@@ -59,6 +59,8 @@ class _Figures:
     '100,000 of 2,000,000 rows'
     >>> figures.format(500_000, 2_000_000, 14.5)
     '500,000 of 2,000,000 rows, 400,000 rows/s, 4 s left'
+    >>> figures.format(600_000, 200_000_000, 23.5)
+    '600,000 of 200,000,000 rows, 50,000 rows/s, 66 min left'
     """
 
     _first: tuple[int, float] | None = None
@@ -72,4 +74,5 @@ class _Figures:
         if rows == first_rows:
             return counted
         rate = (rows - first_rows) / max(seconds - waited, 1e-3)
-        return f"{counted}, {rate:,.0f} rows/s, {(total - rows) / max(rate, 1):.0f} s left"
+        left = (total - rows) / max(rate, 1)
+        return f"{counted}, {rate:,.0f} rows/s, {f'{left:.0f} s' if left < 120 else f'{left / 60:.0f} min'} left"

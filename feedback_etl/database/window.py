@@ -88,7 +88,8 @@ def window_between(since: Time | None, until: Time | None, *, now: datetime) -> 
     Raises:
         UsageError: `until` lies in the future, or not after `since`.
     """
-    start, end = None if since is None else parse_time(since), now if until is None else parse_time(until)
+    start = None if since is None else parse_time(since, "`since`")
+    end = now if until is None else parse_time(until, "`until`")
     if end > now:
         raise UsageError("`until` is in the future; times are UTC.")
     if start is not None and start >= end:
