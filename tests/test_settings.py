@@ -306,7 +306,10 @@ def test_query_file_of_another_user_is_not_used(how: str, source: dict[str, Any]
     """It decides which rows and columns are exported, and whose pseudonyms they have."""
     write("q.sql", "SELECT 1")
     settings = load_settings(**source or {"query": "q.sql"})
-    _ = Path("q.sql").chmod(0o666) if how == "mode" else os.chown("q.sql", OTHERS, -1)
+    if how == "mode":
+        Path("q.sql").chmod(0o666)
+    else:
+        os.chown("q.sql", OTHERS, -1)
     reason = "Other users can write to the query file q.sql" if how == "mode" else "query file q.sql belongs to another"
     for read in (settings.to_options, settings.to_database_keywords):
         with pytest.raises(UsageError, match=reason):
