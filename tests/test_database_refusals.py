@@ -596,7 +596,7 @@ def test_all_columns_of_wrong_type_are_reported_together(postgres_url: str) -> N
     message = str(refusal(postgres_url, query=select(postgres_url, age="'x'", timeframe="1")))
     assert message == (
         "Columns of a wrong type: timeframe is int4, expected text; age is text, expected a number. "
-        "Cast them in a query (--query, or `query` in [source])."
+        "Cast them in a query (--query, or that of [source])."
     )
 
 

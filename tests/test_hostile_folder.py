@@ -265,8 +265,8 @@ def test_odd_manifest_is_read_or_refused_in_a_sentence(
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=5))
 @settings(max_examples=50)
 def test_json_that_is_no_manifest(value: Any) -> None:
-    """Whatever it is."""
-    with pytest.raises(ExportFileError, match="is no manifest"):
+    """Any kind of file."""
+    with pytest.raises(ExportFileError, match="is not a manifest"):
         parse_manifest(json.dumps(value).encode(), f"{STEM}.manifest.json")
 
 

@@ -24,6 +24,10 @@ from feedback_etl.errors import SourceError
 from feedback_etl.options.read import ReadOptions
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import list_manifests
+from feedback_etl.schema.classic import CLASSIC_SCHEMA
+from feedback_etl.schema.feedback_columns import Rating
+from feedback_etl.schema.model import FeedbackSchema
+from feedback_etl.schema.source import SourceTable
 from feedback_etl.settings.model import load_settings
 
 CITEXT = (
@@ -251,7 +255,7 @@ def test_integer_ids_need_no_canonical_spelling(database: Database) -> None:
 
 def remedy_in(error: pytest.ExceptionInfo[SourceError]) -> str:
     """The remedy in the message: what a query has to yield."""
-    found = re.search(r"yields (?:user_id|analysis_id) (COLLATE \S+)\.$", str(error.value))
+    found = re.search(r" yield (?:user_id|analysis_id) (COLLATE \S+)\.$", str(error.value))
     assert found, error.value
     return found[1]
 
@@ -332,6 +336,32 @@ def test_application_defined_collation_is_refused(sqlite_database: Database) -> 
         read(engine, query=query_of(url))
     rows = read(engine, query=query_of(url, remedy_in(refused)))
     assert rows["user_id"].to_list() == ["É", "é"]
+
+
+def test_remedy_names_how_the_source_can_have_a_query(sqlite_database: Database) -> None:
+    """The one that is used, `--query` for the default tables, and that of the declaration for a declared table."""
+    columns = (("feedback_id", "id"), ("user_id", "who"), ("created_at", "what"))
+    schema = FeedbackSchema(ratings=(Rating(name="id", min=1, max=5),), item=None, dedup_key=("created_at",))
+    execute(sqlite_database.url, "CREATE TABLE t (id int, who text, what text)")
+    sources = {
+        "default": None,
+        "query": query_of(sqlite_database.url),
+        "table": SourceTable(table="t", columns=columns),
+        "declared query": SourceTable(query="SELECT * FROM t", columns=columns),
+    }
+    with open_connection(sqlite_database.url, ReadOptions()) as source:
+        found = {
+            name: inspect_source(
+                source, query=own, schema=schema if isinstance(own, SourceTable) else CLASSIC_SCHEMA
+            ).query_option
+            for name, own in sources.items()
+        }
+    assert found == {
+        "default": "a --query",
+        "query": "the query",
+        "table": "a query in [source] instead of the table",
+        "declared query": "the query",
+    }
 
 
 def test_incremental_export_reads_each_row_once(mysql_database: str, tmp_path: Path) -> None:

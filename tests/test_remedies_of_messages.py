@@ -77,7 +77,7 @@ class Case:
         return self.here(*shlex.split(command))
 
     def follow(self, remedy: str) -> str:
-        """Run the command of a remedy, configure a key as it says, and return what it prints."""
+        """Run the command of a remedy, configure the key as its output says, and return the output."""
         file = Path("new key") if remedy.startswith("feedback-etl keys new") else self.file
         names = {"FILE": str(file), "NAME": self.name}
         words = [names.get(word, word) for word in shlex.split(remedy)[1:]]

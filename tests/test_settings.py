@@ -317,11 +317,11 @@ def test_project_table_that_is_no_table_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["key", "FEEDBACK_ETL_KEY", "password"])
 def test_unknown_setting_is_refused(name: str) -> None:
-    """Above all a key, which belongs in a separate file. The message is short, and what it says helps."""
+    """Above all a key, which belongs in a separate file. The message is short and helpful."""
     write("feedback-etl.toml", f'# it is here\n{name} = "{CANARY}"')
     assert refused() == (
         f"The settings are invalid: {name} is not a setting (feedback-etl.toml, line 2). "
-        "Remove what is not a setting: `feedback-etl config` then lists all settings."
+        "Remove unknown settings: `feedback-etl config` then lists all settings."
     )
     Path("feedback-etl.toml").write_text("")
     lines = CliRunner().invoke(app, ["config"]).stdout.splitlines()
@@ -338,6 +338,7 @@ def test_several_similar_names_are_suggested() -> None:
     ("text", "message"),
     [
         ("[ratings.stars]\nmn = 1", "ratings.stars.mn is not a setting (did you mean min?)"),
+        ("[source]\nitem_id = 'a'", "source.item_id is not a setting (declare what was rated as [columns.NAME] with "),
         ("[source.join]\ntabel = 'a'", "source.join.tabel is not a setting (did you mean table?)"),
         ("[source]\nuser = 'a'", "source.user is not a setting (did you mean user_id"),
         ("[columns.a]\nzzz = 1", "columns.a.zzz is not a setting (feedback-etl.toml, line 2)"),

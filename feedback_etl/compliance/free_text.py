@@ -43,10 +43,10 @@ def find_free_texts(export: ExportContents, remedies: Remedies) -> Iterator[Find
         if _has_contact_details(texts) or (is_label and _is_free_text(texts, int(counts[name][0]))):
             remedy = f'set role = "{FREE_TEXT}" in [columns.{name}], or {remedies.leave_out(name)}'
             if name not in declared:
-                remedy = f"correct {name} in the database, or {remedies.select_others}"
+                remedy = f"correct {name} in {remedies.data}, or {remedies.select_others}"
             yield Finding(f"{export.path.name} contains free text in {name}", f"{remedy}\n{commands}")
     for file, item in export.find_files(items):
-        way = f"correct {item} in the database" if export.manifest.items else f"pseudonymise {item} with {_HASH}"
+        way = f"correct {item} in {remedies.data}" if export.manifest.items else f"pseudonymise {item} with {_HASH}"
         first = f"{way}, or {remedies.select_others}\n" if item in schema.item_columns else ""
         yield Finding(f"{file} contains contact or account details in {item}", first + commands)
 
@@ -84,7 +84,7 @@ def _count(export: ExportContents, name: str) -> int:
 
 
 def _is_free_text(texts: pl.Series, rows: int) -> bool:
-    """Return whether distinct texts of so many rows are free text."""
+    """Return whether distinct texts of this number of rows are free text."""
     if rows >= MIN_VALUES and len(texts) > rows * MAX_DISTINCT:
         return True
     return bool((texts.str.len_chars() > MAX_LABEL_LENGTH).any())

@@ -109,7 +109,7 @@ def _remove_ids(manifest: Manifest, names: Sequence[str], remedies: Remedies) ->
     """Return how ids are removed from columns; an item is pseudonymised, unless it is exported with rated items."""
     is_hashed = manifest.schema.item in names and (not manifest.items or manifest.items in names)
     others = [name for name in names if name != manifest.items and not (is_hashed and name == manifest.schema.item)]
-    first = f"remove ids from {', '.join(others)} in the database, or {remedies.select_others}\n" if others else ""
+    first = f"remove ids from {', '.join(others)} in {remedies.data}, or {remedies.select_others}\n" if others else ""
     return first + remedies.replace_texts(manifest, names, hash_recommendation_id=is_hashed)
 
 

@@ -102,13 +102,21 @@ class Remedies:
         items = manifest.items
         if items not in names:
             return self.replace(manifest, **changes)
-        keep = f"to keep {items}, correct it in the database and add --items {items} to the export"
+        keep = f"to keep {items}, correct it in {self.data} and add --items {items} to the export"
         return f"{keep}\n{self.replace(manifest, items=None, **changes)}"
 
     @property
     def select_others(self) -> str:
         """What exports other values, as a clause."""
-        return "declare another column of [source]" if self.settings.source else "select other values with --query"
+        source = self.settings.source
+        if source is None:
+            return "select other values with --query"
+        return "select other values in the query of [source]" if source.query else "declare another column of [source]"
+
+    @property
+    def data(self) -> str:
+        """Where texts are corrected."""
+        return "the files" if self.reads_files else "the database"
 
     def leave_out(self, name: str) -> str:
         """Return what exports no column of this name, as a clause."""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from feedback_etl.data_files.csv_files import escaped_columns
+from feedback_etl.data_files.csv_files import list_escaped
 from feedback_etl.data_files.seen_rows import SeenRows
 from feedback_etl.data_files.series_cursor import SeriesCursor
 from feedback_etl.data_files.verified_files import open_verified
@@ -78,7 +78,7 @@ def _read_pairs(storage: Storage, file: DataFile, export: Manifest, types: pl.Sc
     time = pl.col("feedback_timestamp")
     if frame.schema["feedback_timestamp"] == pl.String:
         time = time.str.to_datetime(ISO_FORMAT, time_unit="us")
-        frame = frame.with_columns(unescape(name) for name in escaped_columns(export) if name in types)
+        frame = frame.with_columns(unescape(name) for name in list_escaped(export) if name in types)
     return frame.with_columns(time.dt.replace_time_zone(None)).cast(types)
 
 

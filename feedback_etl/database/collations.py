@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from feedback_etl.errors import SourceError
 
 Fetch = Callable[[str], Sequence[tuple[Any, ...]]]
+CreateError = Callable[[str], SourceError]
 
 _PRINTABLE = [chr(code) for code in range(32, 127)]
 _LETTERS = 26
@@ -47,35 +48,42 @@ class IdComparison(NamedTuple):
         return sa.func.rtrim(text) if self.ignores_trailing_blanks else text
 
 
-def find_id_comparison(dialect: str, name: str, type_name: str, empty_select: str, fetch: Fetch) -> IdComparison | None:
+def find_id_comparison(
+    dialect: str, type_name: str, empty_select: str, fetch: Fetch, create_error: CreateError
+) -> IdComparison | None:
     """Return how a column of ids is compared; None if by its bytes.
 
-    `empty_select` yields the column as `id`, and no rows. `type_name` is "" on SQLite.
+    `empty_select` yields the column as `id`, and no rows. `type_name` is "" on SQLite. `create_error` returns the error
+    for a collation.
 
     Raises:
         SourceError: The column is compared by rules that are not known here.
     """
     if dialect == "postgresql":
-        return _find_on_postgresql(name, type_name, empty_select, fetch)
+        return _find_on_postgresql(type_name, empty_select, fetch, create_error)
     if dialect == "mysql":
-        return _find_on_mysql(name, empty_select, fetch) if type_name in _TEXTS else None
-    return _find_by_trial(dialect, name, empty_select, fetch) if type_name in {"", *_TEXTS} else None
+        return _find_on_mysql(empty_select, fetch, create_error) if type_name in _TEXTS else None
+    return _find_by_trial(dialect, empty_select, fetch, create_error) if type_name in {"", *_TEXTS} else None
 
 
-def describe_remedy(name: str, collation: str, dialect: str) -> str:
+def describe_remedy(name: str, collation: str, dialect: str, query_option: str) -> str:
     """Return how to export ids that are compared by rules that are not known here."""
     binary = {"postgresql": '"C"', "mysql": f"{collation.partition('_')[0]}_bin"}.get(dialect, "BINARY")
-    return f"Give the column the collation {binary}, or export with a --query that yields {name} COLLATE {binary}."
+    return f"Give the column the collation {binary}, or let {query_option} yield {name} COLLATE {binary}."
 
 
-def _unknown_rules_error(name: str, collation: str, dialect: str) -> SourceError:
+def build_unknown_rules_error(name: str, dialect: str, query_option: str, collation: str) -> SourceError:
+    """Return the error for ids that are compared by rules that are not known here."""
     return SourceError(
         f"{name} has {f'the collation {collation}' if collation else 'a collation'} whose rules are not known here, so "
-        f"it is unknown which ids are equal in the database. {describe_remedy(name, collation, dialect)}"
+        "it is unknown which ids are equal in the database. "
+        f"{describe_remedy(name, collation, dialect, query_option)}"
     )
 
 
-def _find_on_postgresql(name: str, type_name: str, empty_select: str, fetch: Fetch) -> IdComparison | None:
+def _find_on_postgresql(
+    type_name: str, empty_select: str, fetch: Fetch, create_error: CreateError
+) -> IdComparison | None:
     column = f"(SELECT 1) AS one LEFT JOIN ({empty_select}) AS ids ON true"
     if type_name == "bpchar":
         return IdComparison("postgresql", ignores_trailing_blanks=True)
@@ -93,11 +101,11 @@ def _find_on_postgresql(name: str, type_name: str, empty_select: str, fetch: Fet
             "quote_ident(collname) WHERE to_jsonb(c) ->> 'collisdeterministic' = 'false'"
         )
         if collations:
-            raise _unknown_rules_error(name, str(collations[0][0]), "postgresql")
+            raise create_error(str(collations[0][0]))
     return None
 
 
-def _find_on_mysql(name: str, empty_select: str, fetch: Fetch) -> IdComparison | None:
+def _find_on_mysql(empty_select: str, fetch: Fetch, create_error: CreateError) -> IdComparison | None:
     column = f"(SELECT 1 AS one) AS one LEFT JOIN ({empty_select}) AS ids ON true"
     collation = str(fetch(f"SELECT COLLATION(ids.id) FROM {column}")[0][0])  # noqa: S608
     charset = collation.partition("_")[0]
@@ -111,7 +119,7 @@ def _find_on_mysql(name: str, empty_select: str, fetch: Fetch) -> IdComparison |
         f"FROM ({characters}) AS a, ({characters}) AS b"
     )[0]
     if pairs != (len(_PRINTABLE) - (_LETTERS if case else 0)) ** 2:  # languages in which v is w, i is y, or ch a letter
-        raise _unknown_rules_error(name, collation, "mysql")
+        raise create_error(collation)
     is_binary = collation.endswith("_bin")
     if is_binary and not blanks:
         return None
@@ -124,7 +132,7 @@ def _escape(character: str) -> str:
     return character.replace("\\", "\\\\").replace("'", "''")
 
 
-def _find_by_trial(dialect: str, name: str, empty_select: str, fetch: Fetch) -> IdComparison | None:
+def _find_by_trial(dialect: str, empty_select: str, fetch: Fetch, create_error: CreateError) -> IdComparison | None:
     """Test which texts a column's collation treats as duplicates: SQLite and DuckDB do not name it."""
     trials = ("b", "B", "c", "c ", "e", "é", "é2", "É2", "i", "y")
     tried = " UNION ".join(f"SELECT '{trial}'" for trial in trials)
@@ -133,5 +141,5 @@ def _find_by_trial(dialect: str, name: str, empty_select: str, fetch: Fetch) -> 
         not distinct.issuperset(pair) for pair in (("b", "B"), ("c", "c "), ("e", "é"), ("é2", "É2"), ("i", "y"))
     )
     if other or (dialect == "sqlite" and (accents or wide_case)):  # a collation that the application has defined
-        raise _unknown_rules_error(name, "", dialect)
+        raise create_error("")
     return IdComparison(dialect, case, accents, blanks) if case or blanks or accents else None

@@ -42,13 +42,14 @@ QUERY_REASONS = {
     "conflict with recovery": "the server is a standby and replayed changes to rows that the query still needed; run "
     "it again, read from the primary, or set hot_standby_feedback = on on the standby",
     r"decode to UTF-8 column '(\w+)'": "the text of {0} is not valid UTF-8 in some row; correct it there, or exclude "
-    "{0} with a --query (NULL AS {0})",
+    "{0} with a query (NULL AS {0}; --query, or that of [source])",
     "decode to UTF-8|invalid byte sequence|[Ii]nvalid utf-?8": "the text of some column is not valid UTF-8 in some "
     "row; correct it there",
     r"Illegal mix of collations \((\w+),\w+\) and \((\w+),\w+\)": "it compares text of the collations {0} and {1}, "
     "which in the default tables means ids of two tables; give both tables one collation (ALTER TABLE ... CONVERT TO "
-    "CHARACTER SET utf8mb4 COLLATE ...), or write the join with COLLATE in a --query",
-    "Illegal mix of collations": "it compares text of several collations; name one with COLLATE in a --query",
+    "CHARACTER SET utf8mb4 COLLATE ...), or write the join with COLLATE in a query (--query, or that of [source])",
+    "Illegal mix of collations": "it compares text of several collations; name one with COLLATE in a query "
+    "(--query, or that of [source])",
     "statement timeout": "it took longer than the server's statement_timeout allows",
     "due to transaction timeout": "it took longer than the server's transaction_timeout allows",
     "max_statement_time|maximum statement execution": "it took longer than the server's max_statement_time allows",
@@ -85,13 +86,13 @@ def unwrap_error(error: BaseException) -> BaseException:
     return getattr(error, "orig", None) or error
 
 
-def connection_reason(error: BaseException, product: str) -> str:
+def get_connection_reason(error: BaseException, product: str) -> str:
     """Return why a connection failed; `product` is the database's name, such as PostgreSQL."""
     reason = _find_reason(CONNECTION_REASONS, unwrap_error(error), name=product)
     return reason or f"the driver reports {type(error).__name__}"
 
 
-def query_reason(error: BaseException) -> str:
+def get_query_reason(error: BaseException) -> str:
     """Return why a statement failed while it read rows."""
     error = unwrap_error(error)
     state = getattr(error, "sqlstate", None)
@@ -105,12 +106,12 @@ def _find_reason(reasons: dict[str, str], error: BaseException, **names: str) ->
     return next((reason.format(*match.groups(), **names) for match, reason in matches if match), None)
 
 
-def query_error(reason: str) -> SourceError:
+def build_query_error(reason: str) -> SourceError:
     """Return the error for a statement that failed while it read rows."""
     return SourceError(f"The database stopped the query: {reason}. Nothing was exported.")
 
 
-def invalid_query_error(error: BaseException, role: str = "", position: str = "") -> SourceError:
+def build_invalid_query_error(error: BaseException, role: str = "", position: str = "") -> SourceError:
     """Return the error for a statement that the database rejects, in the database's words if they contain no value.
 
     Args:
@@ -120,10 +121,10 @@ def invalid_query_error(error: BaseException, role: str = "", position: str = ""
     """
     error = unwrap_error(error)
     if is_row_security_error(error):
-        return _row_security_error(error, role)
+        return _build_row_security_error(error, role)
     message = _quote_message(error)
     if not message:
-        return query_error(query_reason(error))
+        return build_query_error(get_query_reason(error))
     return SourceError(f"The database refuses the query: {message.rstrip('.')}{position}.")
 
 
@@ -134,7 +135,7 @@ def is_row_security_error(error: BaseException) -> bool:
     return routine == "check_enable_rls" or "row-level security policy" in str(error)
 
 
-def _row_security_error(error: BaseException, role: str) -> SourceError:
+def _build_row_security_error(error: BaseException, role: str) -> SourceError:
     table = re.search(r"""["«»„“]\s*(.+?)\s*["«»”“]""", str(error))
     return SourceError(
         f"Row-level security hides rows of {table[1] if table else 'a table'} from the role {role}: an export could "

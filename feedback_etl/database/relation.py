@@ -75,6 +75,13 @@ class SourceRelation:
         return CONSENT in self.columns
 
     @property
+    def query_option(self) -> str:
+        """How a user selects other values: in the query that is used, or by which option there can be one."""
+        if self.custom_query is not None:
+            return "the query"
+        return "a --query" if self.records is not None else "a query in [source] instead of the table"
+
+    @property
     def ids(self) -> list[str]:
         """The columns of ids that connect rows."""
         declared = (column.name for column in self.schema.all_columns if column.role == "identifier")

@@ -39,8 +39,7 @@ class ItemSettings(BaseModel):
             return None
         if self.column is not None or not (self.table and self.on and self.item and self.rating):
             raise UsageError(
-                f"[items.{name}] needs either `column`, a JSON map of item to rating, or `table`, `on`, `item` and "
-                "`rating`."
+                f"[items.{name}] needs either column, a JSON map of item to rating, or table, on, item and rating."
             )
         if self.item.lower() in (right.lower() for right in self.on.values()):
             raise UsageError(f"[items.{name}] would export {self.item} as the item, which joins the rows: it is an id.")

@@ -90,7 +90,7 @@ class FeedbackSchema:
         if unknown or "created_at" not in self.dedup_key:
             raise UsageError(
                 f"The key of [dedup] must contain created_at and only columns of the feedback: "
-                f"{', '.join(self.raw_columns)}."
+                f"{', '.join(self.raw_columns)}. What was rated is called as its [columns.NAME] of the role item."
             )
 
     @property

@@ -24,6 +24,11 @@ NO_KEY = (
     "list the ids can invert.)"
 )
 
+_HINTS = dict.fromkeys(
+    ("source.item_id", "source.item"), ' (declare what was rated as [columns.NAME] with role = "item")'
+)
+"""Where other settings are than a user may think."""
+
 _SERVICE_LINK = re.compile(
     rf"{PREFIX}([A-Z0-9_]+_)?"
     r"(SERVICE_HOST=\S+|SERVICE_PORT(_[A-Z0-9_]+)?=\d+|PORT(_\d+_(TCP|UDP|SCTP))?=(tcp|udp|sctp)://\S+"
@@ -47,7 +52,7 @@ def describe_error(
     """
     name = ".".join(map(str, location)).removeprefix(PREFIX.lower())
     if message.startswith("Extra"):
-        return describe_unknown(name, name.rpartition(".")[2], names)
+        return describe_unknown(name, name.rpartition(".")[2], names) + _HINTS.get(name, "")
     if message == "Field required":
         return f"{name} is missing"
     return message.replace("Input", name if flags.get(name) is None else f"`{name}`", 1)

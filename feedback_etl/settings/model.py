@@ -234,7 +234,7 @@ def load_settings(**flags: Any) -> Settings:
         ] + problems
     if problems:
         is_listed = any("is not a setting" in problem and "did you mean" not in problem for problem in problems)
-        hint = " Remove what is not a setting: `feedback-etl config` then lists all settings." if is_listed else ""
+        hint = " Remove unknown settings: `feedback-etl config` then lists all settings." if is_listed else ""
         raise UsageError(f"The settings are invalid: {'; '.join(problems)}.{hint}")
     return settings
 
