@@ -4,6 +4,7 @@ import csv
 import json
 import sqlite3
 import stat
+import time
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -383,6 +384,45 @@ def test_first_export_of_an_unknown_database_takes_three_commands(
             ["", "True", "", "2025-10-03T10:00:00"],
         ]
     assert "canary" not in exported
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sqlite", "postgres_database"])
+def test_first_export_of_a_large_unknown_database_takes_seconds(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Of 100,000 rows with elements and items in other tables; of five minutes, the rest is to check the file."""
+    url = f"sqlite:///{tmp_path}/a.db" if kind == "sqlite" else request.getfixturevalue(kind)
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    rows = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000) SELECT"
+    reference, text = "review_id integer REFERENCES reviews (id)", "It was fine. " * 20
+    times = {
+        "sqlite": "datetime(1759312800 + i * 60, 'unixepoch')",
+        "postgres_database": "timestamp '2025-10-01 10:00:00' + i * interval '1 minute'",
+    }
+    with engine.begin() as connection:
+        for statement in (
+            "CREATE TABLE customers (id integer PRIMARY KEY, name varchar(80), research_consent boolean)",
+            "CREATE TABLE reviews (id integer PRIMARY KEY, customer_id integer REFERENCES customers (id), product_id "
+            "integer, stars integer, recommends boolean, body text, topics text, submitted_at timestamp)",
+            f"CREATE TABLE review_tags ({reference}, tag varchar(20), PRIMARY KEY (review_id, tag))",
+            f"CREATE TABLE review_lines ({reference}, product varchar(20), score integer)",
+            f"INSERT INTO customers {rows} i, 'Ann', (i & 3) > 0 FROM n WHERE i <= 16384",
+            f"INSERT INTO reviews {rows} i, (i & 16383) + 1, i & 511, (i & 3) + 1, (i & 1) > 0, '{text}', "
+            f"'[\"fit\"]', {times[kind]} FROM n",
+            f"INSERT INTO review_tags {rows} i, 'big' FROM n",
+            f"INSERT INTO review_lines {rows} i, 'a', (i & 3) + 1 FROM n",
+        ):
+            connection.exec_driver_sql(statement)
+    engine.dispose()
+    monkeypatch.setenv("FEEDBACK_ETL_KEY", KEY)
+    monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", url)
+    start, days = time.perf_counter(), ("--days", "-1")
+    for command in (("init", "--yes"), ("preview", *days), ("export", *days, "--json")):
+        run = feedback_etl(*command)
+        assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["exported_records"] == 75_000
+    assert time.perf_counter() - start < 60
 
 
 def test_default_tables_need_no_declaration(here: Here, sqlite_database: Database) -> None:

@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from frames import all_said
@@ -293,6 +294,26 @@ def test_row_model_of_another_user_is_not_run(how: str) -> None:
     with pytest.raises(UsageError, match=reason if how == "mode" else f"The row model {name} belongs to another user"):
         load_settings(row_model=f"{name}:Model").to_options()
     assert not Path("ran").exists()
+
+
+SOURCE = {"feedback_id": "id", "user_id": "user_id", "created_at": "created_at"}
+
+
+@only_root
+@pytest.mark.parametrize("how", ["owner", "mode"])
+@pytest.mark.parametrize("source", [{}, {"source": dict(SOURCE, query="q.sql")}], ids=["query", "source"])
+def test_query_file_of_another_user_is_not_used(how: str, source: dict[str, Any]) -> None:
+    """It decides which rows and columns are exported, and whose pseudonyms they have."""
+    write("q.sql", "SELECT 1")
+    settings = load_settings(**source or {"query": "q.sql"})
+    if how == "mode":
+        Path("q.sql").chmod(0o666)
+    else:
+        os.chown("q.sql", OTHERS, -1)
+    reason = "Other users can write to the query file q.sql" if how == "mode" else "query file q.sql belongs to another"
+    for read in (settings.to_options, settings.to_database_keywords):
+        with pytest.raises(UsageError, match=reason):
+            read()
 
 
 @only_root
