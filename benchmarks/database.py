@@ -12,7 +12,7 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from feedback_etl.database import tables
-from feedback_etl.demo.data import sample_tables
+from feedback_etl.demo.data import generate_tables
 from feedback_etl.demo.parameters import FIRST_ANALYSIS, WINDOW_HOURS
 
 TABLES = tables.metadata.sorted_tables
@@ -32,7 +32,7 @@ def create(server: sa.URL, name: str, rows: int, now: datetime) -> sa.URL:
     url = server.set(database=name)
     with _filling(url) as connection:
         _create_tables(connection)
-        for table, chunk in sample_tables(rows, seed=SEED, now=now):
+        for table, chunk in generate_tables(rows, seed=SEED, now=now):
             with connection.cursor() as cursor, cursor.copy(f"COPY {table.name} FROM STDIN") as copy:
                 for row in chunk:
                     copy.write_row(row)

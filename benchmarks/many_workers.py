@@ -32,7 +32,7 @@ from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.options.export import ExportOptions
 from feedback_etl.options.read import ReadOptions
 from feedback_etl.pipeline.batch_results import BatchCounts
-from feedback_etl.pipeline.scheduler import run_tasks
+from feedback_etl.pipeline.task_retries import run_tasks
 from feedback_etl.pipeline.tasks import PartTask, TaskContext, TaskResult
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.pipeline.worker import run_task
@@ -57,7 +57,7 @@ class Results(NamedTuple):
     Attributes:
         rows: Rows of feedback.
         seconds: Of each round, by contender.
-        idle_ms: Of the head and the engine, for a task that does nothing.
+        idle_ms: Of the coordinator and the engine, for a task that does nothing.
         idle_tasks: How many of them.
         empty_ms: Of a worker, for a task whose range is empty.
         planned: What one worker needs for a range.
@@ -161,7 +161,12 @@ def page(results: Results, rounds: int) -> Iterator[str]:
     ratio = median(a / b for a, b in zip(results.seconds[DASK], results.seconds[BULK], strict=True))
     targets = [
         ("two Dask workers against `--bulk`", ratio, 1.15, "x"),
-        (f"the head and the engine, a task of {results.idle_tasks:,} that do nothing", results.idle_ms, 50, "ms"),
+        (
+            f"the coordinator and the engine, a task of {results.idle_tasks:,} that do nothing",
+            results.idle_ms,
+            50,
+            "ms",
+        ),
         ("a worker, a task whose range is empty", results.empty_ms, 50, "ms"),
     ]
     yield "# What the benchmarks of many workers measured\n"

@@ -12,7 +12,7 @@ next to nothing.
 import logging
 from typing import TYPE_CHECKING
 
-from feedback_etl.lazy_names import lazy_names
+from feedback_etl.lazy_names import build_lazy_names
 
 __version__ = "0.1.0"
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from feedback_etl.transform.transforms import anonymize as anonymize
     from feedback_etl.transform.transforms import deduplicate as deduplicate
 else:
-    __getattr__, __dir__, __all__ = lazy_names(
+    __getattr__, __dir__, __all__ = build_lazy_names(
         __name__,
         {
             "ExportReport": "results",

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 
-def lazy_names(
+def build_lazy_names(
     package: str, modules: Mapping[str, str], submodules: Sequence[str] = ()
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """Return the `__getattr__`, `__dir__` and `__all__` of a package that imports its public names on first use.

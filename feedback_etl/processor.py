@@ -23,9 +23,9 @@ from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.integrations.options import ARGUMENTS, require_options
 from feedback_etl.pipeline.classic_pairs import write_pairs
 from feedback_etl.pipeline.export import export_feedback
-from feedback_etl.pipeline.keys import available_keys
+from feedback_etl.pipeline.keys import list_available_keys
 from feedback_etl.privacy.keys import Key
-from feedback_etl.records.key_binding import bind_key
+from feedback_etl.records.legacy_key_ids import bind_key
 from feedback_etl.results import FeedbackProcessingStats
 from feedback_etl.settings.keys import find_active_key
 from feedback_etl.settings.model import Settings, load_settings
@@ -94,7 +94,7 @@ class FeedbackProcessor:
     def process_and_export(self, days_back: int = 1, min_feedback_fields: int = 1) -> FeedbackProcessingStats:
         """Export the feedback of the last days; raises the errors of `export_feedback`.
 
-        Rejected rows are no error here, as they were none in the classic API, unless `max_rejected` or `strict` is
+        Rejected rows are not an error here, as in the classic API, unless `max_rejected` or `strict` is
         given. If all rows are rejected, a warning is logged, and the report names no file.
 
         Args:
@@ -201,7 +201,7 @@ class FeedbackProcessor:
             return ""
         require_usable_polars()
         key = bind_key(self.output_dir, self._resolve_key())
-        options = TransactionOptions(key=key, allow_new_key=self._allow_new_key, known_keys=available_keys)
+        options = TransactionOptions(key=key, allow_new_key=self._allow_new_key, known_keys=list_available_keys)
         return write_pairs(pairs, self.output_dir, options, self._age_edges(), self._overrides())
 
 

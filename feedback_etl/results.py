@@ -28,7 +28,7 @@ class FeedbackProcessingStats:
             too. Neither these rows nor those of the next two figures are part of the total.
         erased_records: Rows of erased people.
         known_records: Rows that an earlier export of the incremental series has read.
-        pending_records: Rows of an incremental series that wait until k people share their equivalence class.
+        pending_records: Rows of an incremental series that are pending until k people share their equivalence class.
     """
 
     total_feedback_records: int = 0
@@ -68,8 +68,8 @@ class ExportReport(FeedbackProcessingStats):
             `people_in_classes_under_5`, a person with rows in several such classes is counted in each.
         audit_head: MAC of the last record of the audit log; a copy stored elsewhere reveals a truncated log.
         mode: "full", "incremental" or "backfill".
-        late_records: Rows that arrived later than the lookback allows: at least so many, since deleted rows of a window
-            offset others. With `cursor`, those among them with a recent cursor are exported at once.
+        late_records: Rows that arrived later than the lookback allows: a minimum, since deleted rows of a window offset
+            others. With `cursor`, those among them with a recent cursor are exported at once.
         changed_records: Rows, among those to export, that were exported before and have changed since, by `cursor`. A
             row that arrived late and was changed since may be counted too.
         advice: How to make a long export faster, a note that a new incremental series began, or why the lineage was not

@@ -76,7 +76,7 @@ def running_worker(module: str, *arguments: str) -> Iterator[Worker]:
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """Let a worker finish what it does, but not for ever: a child may hang."""
+    """Let a worker finish its task, but not for ever: a child may hang."""
     children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
     process.terminate()
     try:

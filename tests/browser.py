@@ -1,4 +1,4 @@
-"""A real browser without a window: what a page looks like to it, measured, and what it asks of the network."""
+"""A real browser without a window: the measured layout of a page, and its network requests."""
 
 import html
 import json

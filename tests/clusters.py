@@ -1,6 +1,9 @@
 """A PostgreSQL that many workers read, and the executors that give them work."""
 
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -17,7 +20,7 @@ from databases import create_schema
 from pseudonym_keys import KEY
 
 import feedback_etl as fe
-from feedback_etl.demo.data import sample_tables
+from feedback_etl.demo.data import generate_tables
 from feedback_etl.results import ExportReport
 
 NOW = datetime(2025, 10, 25, 12)
@@ -36,7 +39,7 @@ def fill_with_sample(url: str, rows: int = ROWS) -> None:
     place |= {"host": where.host, "port": where.port} if where.host else {}
     with psycopg.connect(**place) as connection, connection.cursor() as cursor:
         cursor.execute("SET session_replication_role = replica")
-        for table, chunk in sample_tables(rows, seed=7, now=NOW):
+        for table, chunk in generate_tables(rows, seed=7, now=NOW):
             with cursor.copy(f"COPY {table.name} FROM STDIN") as copy:
                 for row in chunk:
                     copy.write_row(row)
@@ -156,3 +159,33 @@ class Watched(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let the threads end."""
         self._threads.shutdown(wait, cancel_futures=cancel_futures)
+
+
+class WorkerKiller:
+    """A callback of progress that kills the first busy Dask worker (SIGKILL)."""
+
+    def __init__(self, client: Any) -> None:
+        self._client, self.killed = client, list[int]()
+
+    def __call__(self, *_: int) -> None:
+        busy = [address for address, tasks in self._client.processing().items() if tasks]
+        if busy and not self.killed:
+            self.killed.append(next(iter(self._client.run(os.getpid, workers=busy).values())))
+            os.kill(self.killed[0], signal.SIGKILL)
+
+
+def kill_coordinator(url: str, output_dir: str, options: str = "") -> None:
+    """Export in a process with these further options, and kill it (SIGKILL) once parts have been written."""
+    code = (
+        "import time, datetime, feedback_etl as fe\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "def show(rows, total):\n"
+        "    print(rows, flush=True)\n"
+        "    time.sleep(60)\n"
+        f"fe.export_feedback({url!r}, days_back=-1, now={NOW!r}, key={KEY!r},"
+        f" output_dir={output_dir!r}, workers=5, on_progress=show, {options})\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as coordinator:
+        assert coordinator.stdout
+        assert coordinator.stdout.readline()
+        coordinator.kill()

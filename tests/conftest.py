@@ -1,6 +1,7 @@
 """Fixtures: a person-free environment around every test, and empty databases of each kind."""
 
 import gc
+import logging
 import os
 import shutil
 import signal
@@ -24,6 +25,7 @@ from databases import Database, new_mysql_database, new_postgres_database, new_p
 from mariadb_server import is_installed
 from object_store import CREDENTIALS, Proxy, in_memory, running_object_store
 from processes import finish_idle_readers
+from reading import CANARY
 from reused_databases import MysqlCleaner, PostgresCleaner, ReusedDatabase
 from tiers import mark_slow
 from watchdog import running_server
@@ -310,7 +312,7 @@ def served_bucket(object_store: str, monkeypatch: pytest.MonkeyPatch) -> Callabl
 
 @pytest.fixture
 def proxy(bucket_url: str, object_store: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """What stands between the tests and the object store, and makes trouble."""
+    """A proxy between the tests and the object store that injects faults."""
     with Proxy(object_store).running() as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         yield proxy
@@ -356,3 +358,12 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.section(f"slowest {most} tests by processor time")
         for line in budget_lines(reports, most):
             terminalreporter.line(line)
+
+
+@pytest.fixture
+def canary_stays_secret(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """The canary is neither printed nor logged, by us or by a library below Python."""
+    caplog.set_level(logging.DEBUG)
+    yield
+    printed = capfd.readouterr()
+    assert CANARY not in printed.out + printed.err + caplog.text

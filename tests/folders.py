@@ -52,7 +52,7 @@ def people(count: int, *, each: int = 3, days_ago: int = 0) -> dict[str, list[di
 
 
 def exported(database: Database, folder: Path | str, **options: Any) -> ExportReport:
-    """An export of everything, read by SQLAlchemy: what comes after reading is looked at, and it starts no process."""
+    """Export everything, read by SQLAlchemy without a reader process: the tests inspect what follows the read."""
     with database.engine.connect() as connection:
         return fe.export_feedback(connection, **_usual(folder) | options)
 

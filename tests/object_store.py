@@ -55,7 +55,7 @@ class MemoryStorage(ObjectStorage):
 
 
 def in_memory() -> Callable[..., Any]:
-    """What stands for `urls.open_client`: a store in memory for each URL, with conditional puts as in S3."""
+    """Replacement of `urls.open_client`: a store in memory for each URL, with conditional puts as in S3."""
     stores: dict[str, MemoryStore] = {}
     return lambda url, *_: stores.setdefault(url, MemoryStore())
 

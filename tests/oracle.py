@@ -102,7 +102,7 @@ def has_control_character(text: str) -> bool:
 
 
 def _elements(stored: Any) -> list[str] | None:
-    """The strings of a JSON array; no strings for NULL, '' and JSON's null; None for whatever else."""
+    """The strings of a JSON array; no strings for NULL, '' and JSON's null; None for anything else."""
     try:
         value = json.loads("null" if stored in (None, "") else stored)
         json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair is not text

@@ -3,12 +3,14 @@
 import time
 from contextlib import closing
 from datetime import datetime
+from types import ModuleType
 from typing import Any
 
 import polars as pl
 import pytest
 import sqlalchemy as sa
 
+from feedback_etl.database import ages
 from feedback_etl.database.batches import open_batches
 from feedback_etl.database.connect import Database, open_connection
 from feedback_etl.database.inspection import inspect_source
@@ -19,6 +21,8 @@ from feedback_etl.options.read import ReadOptions
 from feedback_etl.pipeline.load import load_feedback
 
 NOW = datetime(2025, 10, 25, 12)
+CANARY = "canary-jane@example.com"
+"""A value that no message may contain."""
 ROUTES = ("connectorx", "sqlalchemy")
 by_both_routes = pytest.mark.parametrize("route", ROUTES)
 
@@ -104,3 +108,17 @@ def fetch(url: str, statement: str) -> list[Any]:
     with engine.connect() as connection:
         rows = connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
         return [tuple(row) for row in rows]
+
+
+def record_separate_reads(monkeypatch: pytest.MonkeyPatch, table: Any, *modules: ModuleType) -> list[Any]:
+    """Let modules treat small windows as large ones; return the list to which the queries of a table are added."""
+    queries, collect_table = list[Any](), table.collect
+
+    def collect(frames: Any, query: Any) -> Any:
+        queries.append(query)
+        return collect_table(frames, query)
+
+    for module in modules:
+        monkeypatch.setattr(module, "estimate_rows", lambda *_: ages.MIN_ROWS)
+    monkeypatch.setattr(table, "collect", collect)
+    return queries

@@ -91,7 +91,7 @@ def test_pseudonyms_are_compared_with_exports_of_the_same_key(sqlite_database: D
 def test_unknown_half_of_a_file_is_never_called_clean(
     sqlite_database: Database, folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`adopt`, `erase` and `check` say so, until a sweep removes what is not of the database."""
+    """`adopt`, `erase` and `check` report it, until a sweep removes the rows that are not in the database."""
     here, path = Here(capfd, monkeypatch), write(folder / "old.csv", pseudonyms(ANALYSES[:3]) + salted(ANALYSES[3:]))
     adopted = here("adopt", path)
     assert (adopted.code, "Key: s-" in adopted.out) == (0, True)

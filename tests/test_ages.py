@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from databases import Database, opened
 from polars.testing import assert_frame_equal
-from reading import NOW, execute, read
+from reading import NOW, execute, read, record_separate_reads
 
 from feedback_etl.database import ages, batches
 
@@ -17,18 +17,8 @@ RECORDS = [{"id": 1, "recommendation_id": "rec_1", "conditions_analyzed": ["acne
 
 @pytest.fixture
 def read_apart(monkeypatch: pytest.MonkeyPatch) -> list[ages.AgeQuery]:
-    """Let a small window count as a large one; the list holds the queries whose ages were read apart."""
-    queries = []
-
-    collect_table = ages.AgeTable.collect
-
-    def collect(frames: Any, query: ages.AgeQuery) -> ages.AgeTable:
-        queries.append(query)
-        return collect_table(frames, query)
-
-    monkeypatch.setattr(ages, "estimate_rows", lambda *_: ages.MIN_ROWS)
-    monkeypatch.setattr(ages.AgeTable, "collect", collect)
-    return queries
+    """Let a small window count as a large one; the list contains the queries whose ages were read separately."""
+    return record_separate_reads(monkeypatch, ages.AgeTable, ages)
 
 
 def fill(database: Database, *, people: list[tuple[int | None, int | None]], users: list[int | None]) -> None:

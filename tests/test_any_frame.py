@@ -1,4 +1,4 @@
-"""Transforms take frames of any kind and give back what they were given; no kind is computed in another way."""
+"""Transforms accept frames of any kind and return the same kind; all kinds give the same values."""
 
 import io
 from collections.abc import Callable
@@ -99,7 +99,7 @@ def test_what_comes_in_goes_out(name: str, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_risk_takes_all_of_them(kind: str) -> None:
-    """Its figures are no frame."""
+    """Its figures are not a frame."""
     assert risk(KINDS[kind][1](PAIRS)) == risk(PAIRS)
 
 
@@ -154,7 +154,7 @@ def test_every_transform_that_is_public_is_tried() -> None:
 @settings(max_examples=settings().max_examples // 5)
 @given(raw_frames())
 def test_the_steps_of_an_export_agree(frame: pl.DataFrame) -> None:
-    """Arrow holds all that Polars does: whatever the types and values, the pairs are the same."""
+    """Arrow contains all that Polars does: for all types and values the pairs are the same."""
     wanted = fe.deduplicate(fe.anonymize(fe.split_valid(frame).valid, now=NOW, unkeyed=True))
     valid, _ = fe.split_valid(frame.to_arrow())
     assert_frame_equal(pl.DataFrame(fe.deduplicate(fe.anonymize(valid, now=NOW, unkeyed=True))), wanted)
@@ -233,7 +233,7 @@ class TestPandas:
         assert CANARY not in all_said(caught.value)
 
     def test_types_of_all_kinds_come_back(self) -> None:
-        """Whatever a frame holds beside the columns that are needed."""
+        """Other columns of the frame make no difference."""
         others = {
             "list": pd.Series([[1, 2], [3]]),
             "duration": pd.to_timedelta([1, 2]),
@@ -358,11 +358,11 @@ class TestColumnTransforms:
 
 
 class TestOthers:
-    """What is no frame."""
+    """Arguments that are not frames."""
 
     @pytest.mark.parametrize("frame", [[1], {"a": [1]}, None, pl.Series([1]), pd.Series([1])])
     def test_is_refused(self, frame: Any) -> None:
-        """With its type and what is taken."""
+        """The message names its type and the accepted ones."""
         with pytest.raises(UsageError, match=rf"A frame must be a Polars frame .* not {type(frame).__name__}\."):
             fe.deduplicate(frame)
 

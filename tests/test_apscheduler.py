@@ -28,7 +28,7 @@ HEARD = EVENT_JOB_EXECUTED | EVENT_JOB_ERROR | EVENT_JOB_MISSED | EVENT_JOB_MAX_
 
 @pytest.fixture
 def scheduler() -> Iterator[BackgroundScheduler]:
-    """A scheduler that is at work."""
+    """A running scheduler."""
     scheduler = BackgroundScheduler(timezone="America/St_Johns")
     scheduler.start()
     yield scheduler
@@ -143,7 +143,7 @@ class TestSchedule:
 
     @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "Asia/Kolkata"])
     def test_it_runs_at_its_hour_in_its_zone(self, scheduler: BackgroundScheduler, zone: str) -> None:
-        """Whatever the zones of the scheduler and the machine are."""
+        """In any time zone of the scheduler and the machine."""
         local = add_daily_export(scheduler, hour=5, minute=15, timezone=zone).next_run_time.astimezone(ZoneInfo(zone))
         assert (local.hour, local.minute) == (5, 15)
         assert timedelta(0) < local - datetime.now(UTC) <= timedelta(days=1, hours=1)

@@ -202,6 +202,20 @@ class TestImports:
         assert imported & {*others} == set()
 
 
+class TestNames:
+    """Names of functions, which begin with a verb."""
+
+    def test_functions_that_create_an_error_build_it(self) -> None:
+        """`raise build_query_error(reason)`, not `raise query_error(reason)`."""
+
+        def find_other_names(module: str) -> list[str]:
+            functions = [node for node in get_nodes(module) if isinstance(node, ast.FunctionDef) and node.returns]
+            creating = [node.name for node in functions if dotted(node.returns or node).endswith("Error")]
+            return [name for name in creating if not name.lstrip("_").startswith("build_")]
+
+        assert find_offenders(list_modules(), find_other_names) == {}
+
+
 class TestClassicNames:
     """The classic schema is a declaration like any other."""
 
@@ -304,7 +318,7 @@ class TestSizes:
     """Packages, modules and functions that fit on a few screens."""
 
     def test_exports_has_at_most_16_modules(self) -> None:
-        """What is recorded belongs to `records`, what a file contains to `data_files`."""
+        """Records of exports belong to `records`, the content of files to `data_files`."""
         assert len([module for module in list_modules() if module.startswith("exports.")]) <= 16
 
     def test_no_module_has_more_than_250_lines(self) -> None:
@@ -447,7 +461,7 @@ def test_examples_in_docstrings_are_true(part: int) -> None:
 
 
 def test_docstrings_have_examples() -> None:
-    """All parts together: an example that is lost shows, as one does that is not executed."""
+    """All parts together, so that a lost example is noticed, as is one that is not executed."""
     assert sum(count_examples(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")) >= 150
 
 

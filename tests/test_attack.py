@@ -50,7 +50,7 @@ def forms(number: pl.Expr) -> Iterator[pl.Expr]:
 
 
 def guesses(secret: str | None, most: int) -> Iterator[pl.Series]:
-    """The hashes of all ids in all forms, with and without what is published of the way they are made."""
+    """The hashes of all ids in all forms, with and without the published details of the method."""
     numbers = pl.DataFrame({"id": range(most + 1)})
     published = ["", "analysis_id:"] + ["feedback_etl:", "feedback_etl analysis_id:"] * (secret is None)
     for form in forms(pl.col("id")):
@@ -78,7 +78,7 @@ def test_hashes_of_all_ids_match_no_keyed_pseudonym(application: Database, tmp_p
 
 @attacked
 def test_all_ids_lead_to_everybody_in_an_unkeyed_one(application: Database, tmp_path: Path, most: int) -> None:
-    """Which is why it has to be asked for."""
+    """Therefore unkeyed pseudonyms require an option."""
     found = pseudonyms(application, tmp_path, key=None, unkeyed=True)
     assert hits(found, None, most) == found
 

@@ -87,7 +87,7 @@ def insert(lines: Lines, rng: random.Random) -> None:
 
 
 def exchange(lines: Lines, rng: random.Random) -> None:
-    """A record stands where one of the same number stood, signed by the same key for another folder."""
+    """A record is replaced by one of the same number that the same key signed for another folder."""
     number = rng.randrange(len(lines))
     other = write_log(Path(f"other {rng.random()}"))
     lines[number] = other.path.read_bytes().splitlines()[number]

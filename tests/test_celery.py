@@ -84,7 +84,7 @@ class TestTasks:
     """The tasks themselves, without a queue."""
 
     def test_the_daily_one_takes_what_is_new(self) -> None:
-        """Once; nothing new is no error."""
+        """Once; an export without new rows is not an error."""
         daily = register(Celery("application", set_as_current=False)).daily
         first, second = (daily.apply().get() for _ in range(2))
         assert first == {"exported": 2, "deduped": 0, "filename": f"{exports()[0].stem}.csv"}
@@ -106,7 +106,7 @@ class TestResults:
     """What the tasks give."""
 
     def test_the_daily_one_takes_what_is_new(self, application: Database, producer: Celery) -> None:
-        """Once; nothing new is no error."""
+        """Once; an export without new rows is not an error."""
         first = result_of(send(producer, DAILY))
         assert first == {"exported": 2, "deduped": 0, "filename": f"{exports()[0].stem}.csv"}
         assert result_of(send(producer, DAILY)) == {"exported": 0, "deduped": 0, "filename": None}
@@ -168,7 +168,7 @@ class TestErrors:
     @pytest.mark.slow
     @pytest.mark.usefixtures("worker")
     def test_wrong_usage_is_final(self, producer: Celery) -> None:
-        """A task that asks for what is not allowed fails at once."""
+        """A task with a forbidden argument fails at once."""
         for task in [send(producer, BULK, days) for days in (0, "7; DROP TABLE users", None, 1.5)]:
             assert isinstance(result_of(task), UsageError)
             assert task.state == "FAILURE"
@@ -257,7 +257,7 @@ class TestRegister:
     """What an application chooses."""
 
     def test_beat_knows_the_daily_task(self) -> None:
-        """At the hour that was asked for, in UTC; or not at all."""
+        """At the configured hour, in UTC; or not at all."""
         app, silent = (Celery("application", set_as_current=False) for _ in range(2))
         register(app, hour=3, minute=30)
         register(silent, hour=None)

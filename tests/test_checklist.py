@@ -135,7 +135,7 @@ def test_missing_folder_passes_nothing(tmp_path: Path) -> None:
 
 
 def test_missing_database_is_reported(settings: Settings) -> None:
-    """What needs it is skipped; pseudonyms are compared with guessed ids alone."""
+    """Items that need it are skipped; pseudonyms are compared with guessed ids alone."""
     skipped = find_skipped(settings.model_copy(update={"database_url": None}))
     assert skipped.keys() == {"pseudonyms", "raw ids", "erasure", "collisions", "index", "edits", "consent"}
     assert {item.remedy for item in skipped.values()} == {"set FEEDBACK_ETL_DATABASE_URL"}
@@ -160,7 +160,7 @@ def test_index_behind_a_query_or_a_view_is_not_known(settings: Settings, app: Da
 def test_edits_are_tested_where_a_series_does_not_follow_them(
     settings: Settings, app: Database, tmp_path: Path
 ) -> None:
-    """Full exports contain rows as they are; the times of a query are not known, and the setting is a decision."""
+    """Full exports contain the current rows; the times of a query are unknown, and the setting is a decision."""
     with app.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE recommendation_feedbacks SET updated_at = '2025-10-25 13:00:00'")
     assert "edits" not in find_failed(settings)
@@ -215,7 +215,7 @@ def test_missing_file_is_reported(settings: Settings, app: Database, kind: str) 
 
 
 def test_missing_files_of_all_exports_are_reported(settings: Settings) -> None:
-    """What reads them is skipped; what manifests show is still tested."""
+    """Items that read them are skipped; those of manifests are still tested."""
     next(settings.output_dir.glob("*.csv")).unlink()
     assert "contents" in find_failed(settings)
     assert find_skipped(settings).keys() == {
@@ -343,7 +343,7 @@ def test_missing_and_published_keys_are_reported(app: Database, tmp_path: Path, 
 
 
 def test_adopted_export_of_the_published_key_is_reported(app: Database, tmp_path: Path) -> None:
-    """Whatever key its manifest says."""
+    """Even if its manifest names another key."""
     report = exported(app, tmp_path / "demo", key=DEMO_KEY)
     copy = tmp_path / "ours" / "old.csv"
     copy.parent.mkdir(mode=0o700)
@@ -421,7 +421,7 @@ def test_other_files_below_the_folder_are_reported(settings: Settings) -> None:
     copy.parent.mkdir(mode=0o700)
     copy.touch(mode=0o600)
     item = find_failed(settings)["erasure"]
-    assert "File of no export: archive/copy.csv.bak" in item.detail
+    assert "File outside all exports: archive/copy.csv.bak" in item.detail
     assert item.remedy.endswith(f"rm {copy}")
     copy.unlink()
     assert "erasure" not in find_failed(settings)
@@ -482,7 +482,7 @@ def test_k_of_every_export_and_of_linked_exports_is_reported(settings: Settings,
 
 
 def test_k_after_an_erasure_is_measured_again(settings: Settings, app: Database) -> None:
-    """The manifest contains that of the rows before."""
+    """The manifest contains the k before rows were removed."""
     required = settings.model_copy(update={"k": 3})
     assert "k" not in find_failed(required)
     erase(settings.output_dir, user_ids=[1000001], database=app.url, keys=KEYS)
@@ -493,7 +493,7 @@ def test_k_after_an_erasure_is_measured_again(settings: Settings, app: Database)
 
 
 def test_l_and_t_after_an_erasure_are_not_called_tested(settings: Settings, app: Database) -> None:
-    """They were measured of the rows before."""
+    """They were measured before rows were removed."""
     folder = settings.output_dir / "diverse"
     exported(app, folder, k=2, l=1, t=1.0, key=KEYS[0].text)
     required = settings.model_copy(update={"k": 2, "output_dir": folder})
@@ -617,7 +617,7 @@ class TestCommand:
         assert max(len(line) for line in lines if str(settings.output_dir) not in line) <= 80
         assert result.returncode == 1
         assert lines[-1] == "10 ok, 2 failed, 7 skipped"
-        assert "error: 2 items of 18 failed: " in result.stderr
+        assert "error: 2 items of 19 failed: " in result.stderr
 
     def test_json_and_the_record_are_written(self, settings: Settings, app: Database) -> None:
         """With everything in the settings file."""

@@ -194,7 +194,7 @@ def test_celery(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_event_hook(application: Database, make_session: "sessionmaker[Session]") -> None:
-    """After every third feedback an export is made in a thread, while the event loop goes on."""
+    """After every third feedback an export runs in a thread, while the event loop continues."""
     exported: list[int] = []
 
     def export() -> int:

@@ -12,8 +12,8 @@ from feedback_etl.errors import ValidationError
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.schema.column_types import ExtraColumn
 from feedback_etl.transform.combined_checks import combine_checks
-from feedback_etl.transform.failure_cases import failure_cases
-from feedback_etl.transform.training_schema import training_schema, validate
+from feedback_etl.transform.failure_cases import list_failure_cases
+from feedback_etl.transform.training_schema import build_training_schema, validate
 
 VALUES: dict[str, list[Any]] = {
     "analysis_hash": ["0123456789abcdef", "0123456789ABCDEF", "0123456789abcde", "", None],
@@ -43,24 +43,24 @@ DAMAGES: dict[str, Any] = {
 
 def agree(schema: Any, frame: pl.DataFrame) -> bool:
     """Whether a frame is valid, which both forms of the schema have to say alike."""
-    is_valid = failure_cases(schema, frame).is_empty()
-    assert failure_cases(combine_checks(schema), frame).is_empty() == is_valid
+    is_valid = list_failure_cases(schema, frame).is_empty()
+    assert list_failure_cases(combine_checks(schema), frame).is_empty() == is_valid
     return is_valid
 
 
 @given(rows=ROWS, damage=st.sampled_from(sorted(DAMAGES)))
 def test_combined_and_separate_checks_accept_the_same_frames(rows: list[dict[str, Any]], damage: str) -> None:
     frame = DAMAGES[damage](pair_frame(*(PAIR_ROW | row for row in rows)))
-    assert not agree(training_schema(), frame) or damage == "none"
+    assert not agree(build_training_schema(), frame) or damage == "none"
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in VALUES.items() for value in values])
 def test_each_rule_of_a_column_is_in_the_combined_check(name: str, value: Any) -> None:
-    agree(training_schema(), pair_frame(PAIR_ROW, PAIR_ROW | {name: value}))
+    agree(build_training_schema(), pair_frame(PAIR_ROW, PAIR_ROW | {name: value}))
 
 
 def test_checks_of_extra_columns_are_combined_too() -> None:
-    schema = training_schema(CLASSIC_SCHEMA.with_extra_columns([ExtraColumn("shop")]))
+    schema = build_training_schema(CLASSIC_SCHEMA.with_extra_columns([ExtraColumn("shop")]))
     assert agree(schema, pair_frame(PAIR_ROW).with_columns(shop=pl.lit("north")))
     assert not agree(schema, pair_frame(PAIR_ROW).with_columns(shop=pl.lit("\x1bnorth")))
 
@@ -72,6 +72,6 @@ def test_wrong_type_beside_an_invalid_text_is_a_validation_error() -> None:
 
 
 def test_combined_schema_has_one_check() -> None:
-    schema = combine_checks(training_schema())
+    schema = combine_checks(build_training_schema())
     assert len(schema.checks) == 1
     assert not any(column.checks for column in schema.columns.values())

@@ -127,7 +127,7 @@ class TestColumns:
         exported_from_url(app, tmp_path / "out")
         before = visible(tmp_path / "out")
         alter(app, "ALTER TABLE users DROP COLUMN training_data_opt_in")
-        with pytest.raises(ValidationError, match=r"by users\.training_data_opt_in, and now nothing records consent"):
+        with pytest.raises(ValidationError, match=r"by users\.training_data_opt_in, and now no column records consent"):
             exported_from_url(app, tmp_path / "out")
         assert visible(tmp_path / "out") == before
         assert exported_from_url(app, tmp_path / "other").exported_records == 12

@@ -15,11 +15,11 @@ from processes import Here
 
 from feedback_etl.database import tables
 from feedback_etl.pipeline.export import export_feedback
-from feedback_etl.report.contracts import EXAMPLES, contracts, write_contracts
+from feedback_etl.report.contracts import EXAMPLES, build_contracts, write_contracts
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.schema.column_types import ExtraColumn
 from feedback_etl.schema.model import IMAGE_URL, SUBJECT_HASH
-from feedback_etl.transform.row_schema import row_schema
+from feedback_etl.transform.row_schema import build_row_schema
 
 KINDS = ("mysql", "postgresql", "sqlite")
 SCHEMAS = Path(__file__).parent.parent / "schemas"
@@ -58,12 +58,12 @@ def here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 def accepts(row: dict[str, Any]) -> bool:
     """Return whether a row is valid by the JSON Schema."""
-    return bool(jsonschema.Draft202012Validator(row_schema()).is_valid(row))
+    return bool(jsonschema.Draft202012Validator(build_row_schema()).is_valid(row))
 
 
 def read_rows(path: Path | str) -> Iterator[dict[str, Any]]:
     """Yield the rows of a file with the types of the JSON Schema; an empty field is null."""
-    properties = row_schema()["properties"]
+    properties = build_row_schema()["properties"]
     with Path(path).open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             yield {name: parse_field(text, properties[name].get("type", "string")) for name, text in row.items()}
@@ -83,12 +83,12 @@ class TestFiles:
     def test_published_files_are_current(self) -> None:
         """After a change of the models, run `make schemas`."""
         generated = {path.name: path for path in SCHEMAS.iterdir() if path.name not in WRITTEN_BY_HAND}
-        assert {name: path.read_text(encoding="utf-8") for name, path in generated.items()} == contracts()
+        assert {name: path.read_text(encoding="utf-8") for name, path in generated.items()} == build_contracts()
 
     def test_there_is_one_file_per_contract(self) -> None:
         """One for rows, one for each kind of item rows, and one for each kind of database."""
         rows = ("training_pair.schema.json", "items.product_ratings.schema.json")
-        assert set(contracts()) == {*rows, *(f"source.{kind}.sql" for kind in KINDS)}
+        assert set(build_contracts()) == {*rows, *(f"source.{kind}.sql" for kind in KINDS)}
 
     def test_command_writes_all_files(self, here: Here, tmp_path: Path) -> None:
         """`make schemas` runs it; the default folder is `schemas`, and it prints the paths."""
@@ -101,7 +101,7 @@ class TestFiles:
             assert {*map(Path, ended.out.splitlines())} == {*folder.iterdir()}
             examples = {name: (SCHEMAS / name).read_text(encoding="utf-8") for name in EXAMPLES}
             written = {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
-            assert written == contracts() | examples
+            assert written == build_contracts() | examples
             assert {path.name for path in SCHEMAS.iterdir()} == {*written}
         assert "feedback-etl contracts -o schemas\n" in (SCHEMAS.parent / "Makefile").read_text(encoding="utf-8")
 
@@ -140,7 +140,7 @@ class TestFiles:
         """Generated files are never edited by hand."""
         (tmp_path / "training_pair.schema.json").write_text("old and much longer than nothing")
         write_contracts(tmp_path)
-        assert json.loads((tmp_path / "training_pair.schema.json").read_text()) == row_schema()
+        assert json.loads((tmp_path / "training_pair.schema.json").read_text()) == build_row_schema()
 
 
 class TestRowSchema:
@@ -148,20 +148,20 @@ class TestRowSchema:
 
     def test_it_is_a_valid_json_schema(self) -> None:
         """Of the draft that it names."""
-        jsonschema.Draft202012Validator.check_schema(row_schema())
-        assert row_schema()["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+        jsonschema.Draft202012Validator.check_schema(build_row_schema())
+        assert build_row_schema()["$schema"] == "https://json-schema.org/draft/2020-12/schema"
 
     def test_optional_columns_are_described(self) -> None:
         """The two built-in ones by their meaning, others by their role."""
         extra = [SUBJECT_HASH, IMAGE_URL, ExtraColumn("country", "quasi_identifier")]
-        properties = row_schema(CLASSIC_SCHEMA.with_extra_columns(extra))["properties"]
+        properties = build_row_schema(CLASSIC_SCHEMA.with_extra_columns(extra))["properties"]
         first_words = [properties[column.name]["description"].split()[0] for column in extra]
         assert first_words == ["Pseudonym", "Key", "Quasi-identifier;"]
 
     def test_every_column_is_described_in_order(self) -> None:
         """Each with a sentence."""
-        properties = row_schema()["properties"]
-        assert tuple(properties) == CLASSIC_SCHEMA.training_columns == tuple(row_schema()["required"])
+        properties = build_row_schema()["properties"]
+        assert tuple(properties) == CLASSIC_SCHEMA.training_columns == tuple(build_row_schema()["required"])
         assert all(property_schema["description"].endswith(".") for property_schema in properties.values())
 
     def test_documented_row_is_valid(self) -> None:

@@ -19,7 +19,7 @@ from feedback_etl.exports import prune
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import list_manifests
 from feedback_etl.report import write_croissant
-from feedback_etl.report.croissant import croissant
+from feedback_etl.report.croissant import build_croissant
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.schema.column_types import ExtraColumn
 from feedback_etl.schema.model import IMAGE_URL
@@ -44,7 +44,7 @@ print(json.dumps({
 
 
 def judged(path: Path, *, read: bool = False) -> dict[str, Any]:
-    """What mlcroissant says of a description, and what it reads by it."""
+    """The errors that mlcroissant reports for a description, and the rows that it reads by it."""
     command = [sys.executable, "-c", READ, str(path), *(["read"] if read else [])]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -96,13 +96,13 @@ def test_files_are_described_with_digests_and_sizes(filled: Database) -> None:
 
 
 def test_columns_are_described_with_their_types(filled: Database) -> None:
-    """The twelve of the contract, and those that were asked for."""
+    """The twelve of the contract, and the requested ones."""
     exported(filled, FOLDER)
     (manifest,) = list_manifests(FOLDER)
     extra = [ExtraColumn("points", "insensitive", "number"), ExtraColumn("seen", "insensitive", "time"), IMAGE_URL]
     manifest.settings["extra_columns"] = [list(column) for column in extra]
     manifest.columns += [column.name for column in extra]
-    (records,) = croissant(FOLDER, [manifest])["recordSet"]
+    (records,) = build_croissant(FOLDER, [manifest])["recordSet"]
     types = {field["name"]: field["dataType"].removeprefix("sc:") for field in records["field"]}
     assert types == dict.fromkeys(manifest.columns, "Text") | dict.fromkeys(
         ("helpful_rating", "product_satisfaction", "routine_completion_pct"), "Integer"
@@ -115,13 +115,13 @@ def test_columns_are_described_with_their_types(filled: Database) -> None:
 def test_sensitive_columns_are_listed(filled: Database) -> None:
     """Pseudonyms and declared columns of all exports; insensitive ones are omitted."""
     exported(filled, FOLDER)
-    usual = croissant(FOLDER, list_manifests(FOLDER))["rai:personalSensitiveInformation"]
+    usual = build_croissant(FOLDER, list_manifests(FOLDER))["rai:personalSensitiveInformation"]
     assert usual[-1] == "Pseudonyms of people's analyses"
     exported(filled, FOLDER, include_subject_hash=True, now=NOW + timedelta(days=1))
     first, second = list_manifests(FOLDER)
     declared = [ExtraColumn("zip", "quasi_identifier"), ExtraColumn("income", "sensitive"), ExtraColumn("shop")]
     second.settings["extra_columns"] += [list(column) for column in declared]
-    described = croissant(FOLDER, [first, second])["rai:personalSensitiveInformation"]
+    described = build_croissant(FOLDER, [first, second])["rai:personalSensitiveInformation"]
     assert described == [
         *usual,
         "Pseudonyms of people",
@@ -132,9 +132,9 @@ def test_sensitive_columns_are_listed(filled: Database) -> None:
 
 @pytest.mark.parametrize(("edges", "ranges"), [(None, "<18, 18-25, 25-35, 35-50, 50+"), ([40], "<40, 40+")])
 def test_age_ranges_are_described(filled: Database, edges: list[int] | None, ranges: str) -> None:
-    """Which there are, also where others were asked for."""
+    """The existing columns, even if others are requested."""
     exported(filled, FOLDER, **({"age_edges": edges} if edges else {}))
-    (records,) = croissant(FOLDER, list_manifests(FOLDER))["recordSet"]
+    (records,) = build_croissant(FOLDER, list_manifests(FOLDER))["recordSet"]
     (ages,) = [field["description"] for field in records["field"] if field["name"] == "age_range"]
     assert ages.endswith(f". One of {ranges}.")
 
@@ -145,10 +145,10 @@ def test_repeated_rows_are_mentioned(filled: Database) -> None:
     for number in range(2):
         exported(filled, FOLDER, incremental=True, now=NOW + timedelta(hours=number))
         exported(filled, Path("days"), days_back=1, now=NOW + timedelta(days=number))
-        assert repeated not in croissant(FOLDER, list_manifests(FOLDER))["description"]
-        assert repeated not in croissant("days", list_manifests(Path("days")))["description"]
+        assert repeated not in build_croissant(FOLDER, list_manifests(FOLDER))["description"]
+        assert repeated not in build_croissant("days", list_manifests(Path("days")))["description"]
     exported(filled, FOLDER, now=NOW + timedelta(hours=2))
-    assert repeated in croissant(FOLDER, list_manifests(FOLDER))["description"]
+    assert repeated in build_croissant(FOLDER, list_manifests(FOLDER))["description"]
 
 
 def test_pruned_exports_are_left_out(filled: Database) -> None:

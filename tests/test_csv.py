@@ -70,7 +70,7 @@ def frame_of(values: list[tuple[Any, ...]]) -> pl.DataFrame:
 @example([[NULLS], [NULLS]])
 @example([[(text, 1, True, text, "<18", MIDNIGHT, None) for text in NASTY]])
 def test_what_is_written_is_read_back(batches: list[list[tuple[Any, ...]]]) -> None:
-    """Whatever the text, the standard library finds the same fields, and one header over all batches."""
+    """For any text the standard library finds the same fields, and one header over all batches."""
     data = written(*map(frame_of, batches))
     found = list(csv.reader(io.StringIO(data.decode("utf-8"), newline=""), strict=True))
     assert found == [list(SCHEMA)] + [[expected(value) for value in row] for batch in batches for row in batch]
@@ -109,7 +109,7 @@ def test_what_the_operating_system_says_keeps_its_number() -> None:
 
 
 def test_what_a_file_of_python_says_is_not_changed() -> None:
-    """A file that is none of the operating system raises what it likes."""
+    """A file object that is not of the operating system may raise any error."""
 
     class Refusing(io.RawIOBase):
         def writable(self) -> bool:

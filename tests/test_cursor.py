@@ -117,7 +117,7 @@ class TestChanges:
         assert [series.late_records for series in fe.exports.list_series(folder)] == [0]
 
     def test_several_changes_between_two_exports_make_one_version(self, app: Database, folder: Path) -> None:
-        """And changes within the lookback, or in the same second, are told apart."""
+        """And changes within the lookback, or in the same second, are distinguished."""
         add(app, row(1, NOW - 5 * MINUTE), row(2, NOW - MINUTE))
         follow(app, folder, NOW)
         for rating in (4, 3):

@@ -1,4 +1,4 @@
-"""A pandera model of one's own judges what is about to be written, and changes nothing."""
+"""A custom pandera model validates the rows to be written, and changes nothing."""
 
 from pathlib import Path
 
@@ -103,7 +103,7 @@ class Casting(pa.DataFrameModel):
 
     @pa.dataframe_check
     def fails(cls, data: pa.PolarsData) -> pl.LazyFrame:  # type: ignore[misc]  # noqa: N805
-        """Polars shows what it cannot cast."""
+        """Polars' errors contain the values that it cannot cast."""
         return data.lazyframe.select(pl.col("recommendation_id").cast(pl.Int64) > 0)
 
     @pa.check("recommendation_id")

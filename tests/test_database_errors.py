@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import logging
 import sqlite3
 import threading
 import uuid
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from databases import make_engine, new_postgres_database
-from reading import by, by_both_routes, execute, fetch, read, read_slowly, select
+from reading import CANARY, by, by_both_routes, execute, fetch, read, read_slowly, select
 
 from feedback_etl.database.connect import open_connection
 from feedback_etl.database.reader_client import Reader, ReaderJob
@@ -21,19 +20,6 @@ from feedback_etl.errors import SourceError
 from feedback_etl.options.read import ReadOptions
 from feedback_etl.pipeline.export import export_feedback
 from feedback_etl.schema.column_types import ExtraColumn
-
-CANARY = "canary-jane@example.com"
-
-
-@pytest.fixture
-def canary_stays_secret(
-    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[None]:
-    """The canary is neither printed nor logged, by us or by a library below Python."""
-    caplog.set_level(logging.DEBUG)
-    yield
-    printed = capfd.readouterr()
-    assert CANARY not in printed.out + printed.err + caplog.text
 
 
 @pytest.fixture(scope="module")
@@ -291,7 +277,7 @@ def test_missing_permission_while_reading_is_reported(postgres: str, postgres_tc
 
 @pytest.fixture
 def sqlite(sqlite_path: Path) -> str:
-    """A file with ten rows; the seventh holds a canary where the others hold JSON, and bytes that are no UTF-8."""
+    """A file with ten rows; the seventh contains a canary instead of JSON, and bytes that are not UTF-8."""
     with contextlib.closing(sqlite3.connect(sqlite_path)) as connection, connection:
         connection.execute("CREATE TABLE people (id INTEGER, score TEXT, name TEXT)")
         people = [

@@ -47,7 +47,7 @@ def escaped(url: str, sql: str) -> str:
 
 @by_both_routes
 def test_query_text_is_not_interpreted(url: str, route: str) -> None:
-    """No colon, percent sign, backslash or question mark is taken for a parameter."""
+    """No colon, percent sign, backslash or question mark is treated as a parameter."""
     union = " UNION ALL ".join(
         select(url, feedback_id=str(number), timeframe=escaped(url, sql)) for number, (_, sql) in enumerate(TEXTS)
     )
@@ -161,7 +161,7 @@ def test_only_true_is_consent(url: str, route: str, values: tuple[str, ...]) -> 
 
 @by_both_routes
 def test_boolean_consent_on_postgresql(postgres_url: str, route: str) -> None:
-    """Null is no consent."""
+    """Null is not consent."""
     query = consents(postgres_url, "true", "false", "NULL::boolean", "true")
     frame, excluded = read_query(by(route, postgres_url), query, EVERYTHING)
     assert (frame["feedback_id"].to_list(), excluded) == ([0, 3], 2)

@@ -14,7 +14,7 @@ from databases import make_engine, new_postgres_database
 from reading import ROUTES, by, execute, fetch, read, select
 from sqlalchemy.orm import Session
 
-from feedback_etl.database.batches import session_statements
+from feedback_etl.database.batches import list_session_statements
 from feedback_etl.database.connect import open_connection
 from feedback_etl.database.reader_client import Reader, ReaderJob
 from feedback_etl.errors import SourceError, UsageError
@@ -131,7 +131,7 @@ def test_functions_do_not_write_on_postgresql(postgres: str, opened: Opened) -> 
 def test_reader_process_cannot_write_on_postgresql(postgres: str) -> None:
     """The statements that begin its connection are its only protection."""
     with open_connection(postgres) as source:
-        job = ReaderJob(str(source.connectorx_url), session_statements(source), ["SELECT writes()"], 100)
+        job = ReaderJob(str(source.connectorx_url), list_session_statements(source), ["SELECT writes()"], 100)
         with pytest.raises(SourceError, match="all sessions are read-only"), Reader(job, read_timeout=60) as reader:
             list(reader.next_stream())
 

@@ -314,7 +314,7 @@ RAW_TYPES = {
 @pytest.mark.sample("mysql-connectorx", "postgresql-sqlalchemy", "sqlite-connectorx", "sqlite-sqlalchemy")
 @by_both_routes
 def test_empty_result_has_raw_types(database: Database, route: str) -> None:
-    """An empty window is no error."""
+    """An empty window is not an error."""
     frame = read(by(route, database.url))
     untyped = {"recommendation_id": pl.Int64} if route == "sqlalchemy" else {}  # drivers report no types without values
     assert frame.schema == RAW_TYPES | untyped
@@ -324,7 +324,7 @@ def test_empty_result_has_raw_types(database: Database, route: str) -> None:
 @by_both_routes
 @pytest.mark.parametrize("sql", ["NULL", "CAST(4.5 AS numeric)"])
 def test_empty_result_of_expressions_is_read(sqlite_path: Path, postgres_url: str, route: str, sql: str) -> None:
-    """SQLite takes them for text, and PostgreSQL a NULL."""
+    """SQLite treats them as text, and PostgreSQL as NULL."""
     sqlite_path.touch()
     url = f"sqlite:///{sqlite_path}"
     assert read(by(route, url), query=select(url, "WHERE false", helpful_rating=sql, age=sql)).is_empty()

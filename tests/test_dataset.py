@@ -207,7 +207,7 @@ class TestSeveralPaths:
     """A list of folders, patterns and files."""
 
     def test_each_export_is_read_once(self, tmp_path: Path) -> None:
-        """Whatever names it, in any order."""
+        """By any name of it, in any order."""
         one, two = tmp_path / "one", tmp_path / "two"
         first = write_export(one, feedback_at(1, rating=1))
         write_export(two, feedback_at(2, rating=2), number=1)
@@ -235,7 +235,7 @@ class TestSeveralPaths:
 
 
 class TestOpenDataset:
-    """What manifests say of the exports that were read."""
+    """The manifests of the exports that were read."""
 
     def test_fingerprint_depends_on_the_exports_alone(self, tmp_path: Path) -> None:
         """Not on the order of the paths or on the folder."""
@@ -274,7 +274,7 @@ class TestPeople:
 
     @pytest.mark.parametrize("forms", [FORMS[:1] * 3, FORMS[3:4] * 3, [FORMS[0], FORMS[3], FORMS[1]]], ids=str)
     def test_newest_copy_gets_the_newest_known_pseudonym(self, tmp_path: Path, forms: list[dict[str, Any]]) -> None:
-        """It is null where no export has one; the frame is lazy and reads no additional columns."""
+        """It is null if no export has it; the frame is lazy and reads no additional columns."""
         hour = pl.col("feedback_timestamp").dt.hour().cast(pl.String)
         exports = [feedback_at(1, 2, 3, rating=1).with_columns(subject_hash=pl.lit("a") + hour)]
         exports += [feedback_at(2, 5, rating=2).with_columns(subject_hash=pl.lit("b") + hour)]

@@ -33,7 +33,7 @@ from feedback_etl.training.dataset import open_dataset
 from feedback_etl.training.feature_matrix import features
 from feedback_etl.training.labels import label
 from feedback_etl.training.vocabulary import Vocabulary
-from feedback_etl.transform.row_schema import row_schema
+from feedback_etl.transform.row_schema import build_row_schema
 
 CLASSIC = """
 [ratings.helpful_rating]
@@ -333,7 +333,7 @@ def test_declared_schema_needs_a_source(app: str) -> None:
 
 
 def test_classic_declaration_is_documented() -> None:
-    """As it is tested below."""
+    """As tested below."""
     page = Path(__file__).parents[1] / "docs" / "reference" / "feedback-schema.md"
     assert CLASSIC.strip() in page.read_text(encoding="utf-8")
 
@@ -367,7 +367,7 @@ def add_people(url: str) -> None:
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_declared_schema_is_shared(app: str, form: str) -> None:
-    """Lists stay, and rows cannot be linked by their item, whatever it is called."""
+    """Lists stay, and rows cannot be linked by their item, whatever its name."""
     add_people(app)
     path = export(app, key=OTHER_KEY, recipient="acme", output_dir="shared", format=form).export_filename
     rows = pl.read_csv(path) if form == "csv" else pl.read_parquet(path)
@@ -476,5 +476,7 @@ def test_raw_feedback_of_a_declared_schema_is_loaded(app: str) -> None:
 
 def test_contract_describes_the_pseudonym_of_a_declared_source() -> None:
     """It is not that of a table of the default schema."""
-    text = row_schema(FeedbackSchema(ratings=(Rating(name="stars"),)))["properties"]["analysis_hash"]["description"]
-    assert text.startswith("Pseudonym of the analysis_id of [source], or of the feedback itself")
+    properties = build_row_schema(FeedbackSchema(ratings=(Rating(name="stars"),)))["properties"]
+    assert properties["analysis_hash"]["description"].startswith(
+        "Pseudonym of the analysis_id of [source], or of the feedback itself"
+    )

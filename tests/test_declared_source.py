@@ -15,7 +15,7 @@ from pseudonym_keys import KEY
 
 from feedback_etl.database.batches import open_batches
 from feedback_etl.database.connect import open_connection
-from feedback_etl.database.hints import missing_index_statement
+from feedback_etl.database.hints import build_index_statement
 from feedback_etl.database.inspection import inspect_source
 from feedback_etl.database.relation import sample_table
 from feedback_etl.database.sql import count_rows
@@ -170,9 +170,9 @@ def test_index_and_sample_name_the_columns_of_the_table(urls: dict[str, str]) ->
     source = replace(SOURCE, join=None, elements=(), columns=SOURCE.columns[:4])
     with open_connection(urls["postgresql"]) as connection:
         relation = inspect_source(connection, query=source, schema=replace(SCHEMA, lists=()))
-        statement = missing_index_statement(connection, relation)
+        statement = build_index_statement(connection, relation)
         joined = inspect_source(connection, query=SOURCE, schema=SCHEMA)
-        assert statement == missing_index_statement(connection, joined)
+        assert statement == build_index_statement(connection, joined)
         assert 0 <= fetch_count(connection, count_rows(sample_table(relation, 0.5), EVERYTHING)) <= 5
         assert (relation.table is None, joined.table is None) == (False, True)
     assert statement == 'CREATE INDEX CONCURRENTLY ON "Order" (at);'

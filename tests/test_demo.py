@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from feedback_etl.database import tables
-from feedback_etl.demo.data import CHUNK_ROWS, sample_tables
+from feedback_etl.demo.data import CHUNK_ROWS, generate_tables
 from feedback_etl.demo.sample import APPLICATION_ID, DEMO_KEY, create_sample_database
 from feedback_etl.errors import ExportFileError, UsageError
 
@@ -75,7 +75,7 @@ def test_other_arguments_give_other_content(tmp_path: Path, change: dict[str, ob
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 333])
 def test_number_of_rows_is_exact(tmp_path: Path, rows: int) -> None:
-    """The number asked for is written and returned, and all tables are there."""
+    """The requested number is written and returned, and all tables exist."""
     path = tmp_path / "demo.db"
     assert create_sample_database(path, rows=rows, now=NOW) == rows
     assert select(path, "SELECT count(*) FROM recommendation_feedbacks") == [(rows,)]
@@ -249,7 +249,7 @@ def test_ratings_can_be_learned(query: Query) -> None:
 
 
 def test_completion_of_zero_is_a_value(share: Callable[[str], float]) -> None:
-    """Some people did nothing and say so."""
+    """Some people report that they did nothing."""
     assert 0.02 < share("routine_completion_pct = 0") < 0.08
 
 
@@ -258,7 +258,7 @@ def test_chunks_are_bounded_and_parents_come_first() -> None:
     rows = CHUNK_ROWS + 1
     seen: list[str] = []
     sizes: Counter[str] = Counter()
-    for table, chunk in sample_tables(rows, seed=1, now=NOW):
+    for table, chunk in generate_tables(rows, seed=1, now=NOW):
         assert 0 < len(chunk) <= CHUNK_ROWS
         assert {len(row) for row in chunk} == {len(table.columns)}
         assert {type(value) for row in chunk for value in row} <= {int, bool, str, type(None)}
@@ -276,7 +276,7 @@ def test_wrong_arguments_are_refused_before_a_file_is_made(tmp_path: Path, argum
     with pytest.raises(UsageError):
         create_sample_database(tmp_path / "demo.db", **arguments)  # type: ignore[arg-type]
     with pytest.raises(UsageError):
-        sample_tables(**({"seed": 7} | arguments))  # type: ignore[arg-type]
+        generate_tables(**({"seed": 7} | arguments))  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -388,7 +388,7 @@ def test_failure_leaves_the_old_sample_and_no_stump(tmp_path: Path, monkeypatch:
 
 
 def test_missing_folder_is_made_private(tmp_path: Path) -> None:
-    """A folder that does not exist is made for its owner alone; a file in its place is named."""
+    """A missing folder is created for its owner alone; the error names a file in its place."""
     create_sample_database(tmp_path / "new" / "demo.db", rows=1, now=NOW)
     assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
     with pytest.raises(ExportFileError, match="cannot be written"):
@@ -396,7 +396,7 @@ def test_missing_folder_is_made_private(tmp_path: Path) -> None:
 
 
 def test_demo_key_is_long_enough_and_says_what_it_is() -> None:
-    """The published key passes the rules for keys and cannot be taken for a real one."""
+    """The published key satisfies the rules for keys and cannot be mistaken for a real one."""
     assert len(DEMO_KEY.text.encode()) >= 32
     assert DEMO_KEY.text.strip() == DEMO_KEY.text
     assert "demo" in DEMO_KEY.text

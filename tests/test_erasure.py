@@ -105,7 +105,7 @@ def test_repeated_erasure_changes_nothing(application: Database, tmp_path: Path)
 
 
 def test_dry_run_changes_nothing(application: Database, tmp_path: Path) -> None:
-    """Its result equals that of the erasure, but for the digests of the new files and the head of the log."""
+    """Its result equals that of the erasure except the digests of the new files and the head of the log."""
     exported(application, tmp_path)
     before = everything_in(tmp_path)
     dry = forget(application, tmp_path, 2, dry_run=True)
@@ -186,7 +186,7 @@ def test_unmanaged_files_are_reported(application: Database, tmp_path: Path) -> 
 
 
 def test_all_other_files_below_the_folder_are_listed(application: Database, tmp_path: Path) -> None:
-    """Whatever they are called: copies, backups, archives, links, pipes. What the package itself writes is not."""
+    """By any name: copies, backups, archives, links, pipes. The package's own files are not listed."""
     folder = tmp_path / "exports"
     path = Path(exported(application, folder, incremental=True).export_filename)
     forget(application, folder, 1)
@@ -239,7 +239,7 @@ def test_files_of_a_running_export_are_its_own(application: Database, tmp_path: 
 def test_rejected_row_without_analysis_is_erased_by_its_feedback_id(
     sqlite_database: Database, tmp_path: Path, feedback_id: str
 ) -> None:
-    """Whatever it begins with: formulas are escaped in the list of rejected rows."""
+    """With any first character: formulas are escaped in the list of rejected rows."""
     rows = people(3)
     sqlite_database.fill(**rows)
     folder = tmp_path / "exports"

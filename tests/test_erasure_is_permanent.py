@@ -186,7 +186,7 @@ class TestTombstones:
         """No part of it is used."""
         exported(application, folder)
         (folder / ".feedback_etl" / "tombstones.jsonl").write_text(line + "\n")
-        with pytest.raises(ExportFileError, match="no tombstone"):
+        with pytest.raises(ExportFileError, match="not a tombstone"):
             exported(application, folder)
 
 
@@ -274,9 +274,9 @@ class TestFiles:
             values = json.loads(text)
             values["files"][0]["path"] = path
             manifest.write_text(json.dumps(values))
-            with pytest.raises(ExportFileError, match="no manifest"):
+            with pytest.raises(ExportFileError, match="not a manifest"):
                 fe.exports.prune(folder, keep_days=0, key=Key(KEY))
-            with pytest.raises(ExportFileError, match="no manifest"):
+            with pytest.raises(ExportFileError, match="not a manifest"):
                 forget(application, folder, 2)
         manifest.write_text(text)
         (tmp_path / ".pwn.csv.tmp").write_text("")
@@ -307,7 +307,7 @@ class TestIds:
 
     @pytest.mark.parametrize("ids", ["663", 663, [663.0], [None], [True], ["a\0b"], [b"1"]])
     def test_invalid_list_of_ids_is_refused(self, application: Database, folder: Path, ids: Any) -> None:
-        """A string is no list of its characters."""
+        """A string is not a list of its characters."""
         folder.mkdir()
         for name in ("user_ids", "analysis_ids"):
             with pytest.raises(UsageError, match=name):

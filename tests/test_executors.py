@@ -4,9 +4,6 @@ import json
 import os
 import pickle
 import runpy
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,7 +17,20 @@ import psutil
 import pyarrow as pa
 import pytest
 import sqlalchemy as sa
-from clusters import BY_TIER, EXECUTORS, NOW, ROWS, Watched, dask, environment, exported, fill_with_sample, frame_of
+from clusters import (
+    BY_TIER,
+    EXECUTORS,
+    NOW,
+    ROWS,
+    Watched,
+    WorkerKiller,
+    dask,
+    environment,
+    exported,
+    fill_with_sample,
+    frame_of,
+    kill_coordinator,
+)
 from clusters import rejected_of as rejected_rows_of
 from databases import Database
 from processes import feedback_etl, feedback_etl_process
@@ -37,7 +47,7 @@ from feedback_etl.errors import (
     ValidationError,
 )
 from feedback_etl.pipeline.commit import sort_parts
-from feedback_etl.pipeline.scheduler import MAX_ATTEMPTS
+from feedback_etl.pipeline.task_retries import MAX_ATTEMPTS
 from feedback_etl.pipeline.tasks import PartTask, ReleaseTask
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.catalog import list_manifests, read_manifest
@@ -79,7 +89,7 @@ class TestSameAsOnOneMachine:
 
     @pytest.mark.parametrize("kind", BY_TIER)
     def test_with_every_executor(self, url: str, tmp_path: Path, kind: str) -> None:
-        """Threads, processes, loky and a Dask cluster: they differ in nothing but who made it."""
+        """Threads, processes, loky and a Dask cluster write equal files."""
         alone = exported(url, tmp_path / "alone")
         with EXECUTORS[kind]() as executor:
             shared = exported(url, tmp_path / "shared", executor=executor)
@@ -148,7 +158,7 @@ class TestSameAsOnOneMachine:
     def test_a_database_without_a_shared_snapshot_is_read_in_one_piece(
         self, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """By the head itself: the executor is not asked."""
+        """By the coordinator: the executor is not used."""
         for name, value in environment(database.url).items():
             monkeypatch.setenv(name, value)
         record = {"id": 1, "recommendation_id": "rec_1", "conditions_analyzed": ["acne"]}
@@ -195,7 +205,7 @@ class TestSameAsOnOneMachine:
         assert visible(tmp_path) == []
 
     def test_rows_that_come_meanwhile_are_in_no_part(self, own_url: str, tmp_path: Path) -> None:
-        """All workers see the state of the database that the head saw."""
+        """All workers see the state of the database that the coordinator saw."""
         engine = sa.create_engine(own_url, poolclass=sa.NullPool)
 
         def change(work: Any, task: Any) -> Any:
@@ -210,7 +220,7 @@ class TestSameAsOnOneMachine:
 
     @pytest.mark.slow
     def test_a_server_that_ends_idle_transactions_does_not_end_the_snapshot(self, own_url: str, tmp_path: Path) -> None:
-        """The head waits in one for as long as the slowest worker takes."""
+        """The coordinator's transaction stays open until the slowest worker has finished."""
         engine = sa.create_engine(own_url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
             name = engine.url.database
@@ -233,7 +243,7 @@ class TestCommandLine:
 
     @pytest.mark.slow
     def test_dask_makes_the_export(self, tmp_path: Path) -> None:
-        """A cluster by its address, with k and a model of one's own."""
+        """A cluster by its address, with k and a custom model."""
         lines = ["import pandera.polars as pa", "class Model(pa.DataFrameModel):"]
         Path("checks.py").write_text("\n".join([*lines, "    timeframe: str = pa.Field(nullable=True)"]))
         with dask() as (_, client):
@@ -267,10 +277,10 @@ class TestCommandLine:
 
 
 class TestTasks:
-    """What is sent to workers, and what comes back."""
+    """Tasks that are sent to workers, and their results."""
 
     def test_no_task_holds_the_url_the_key_or_an_id(self, url: str, tmp_path: Path) -> None:
-        """Neither as they are sent nor as a log shows them; what comes back has no id either."""
+        """Neither as they are sent nor in a log; results have no id either."""
         watched = Watched()
         exported(url, tmp_path, executor=watched, k=2)
         assert {type(task).__name__ for task in watched.tasks} == {"PartTask", "ReleaseTask"}
@@ -297,7 +307,7 @@ class TestTasks:
 
     @pytest.mark.slow
     def test_a_task_that_runs_twice_is_one_part(self, url: str, tmp_path: Path) -> None:
-        """At once or one after the other, also where rows wait for the sizes of the classes."""
+        """At once or one after the other, also if rows are pending until the class sizes are known."""
         choices: list[dict[str, Any]] = [{}, {"format": "parquet"}, {"k": 3}]
         for number, options in enumerate(choices):
             alone = exported(url, tmp_path / "alone", **options)
@@ -333,7 +343,7 @@ class TestTasks:
     def test_rows_that_wait_are_not_lost(
         self, url: str, tmp_path: Path, harm: Callable[[Path], None], message: str
     ) -> None:
-        """They may be lost before they are let through, or cut off between two batches: then nothing is published."""
+        """They may be lost before their release, or end between two batches: then nothing is published."""
 
         def harmed(work: Any, task: Any) -> Any:
             if isinstance(task, ReleaseTask) and (task.number, task.attempt) == (2, 1):
@@ -346,7 +356,7 @@ class TestTasks:
 
     @pytest.mark.parametrize("kind", ["pairs", "rejected"])
     def test_every_row_that_was_counted_is_in_a_part(self, url: str, tmp_path: Path, kind: str) -> None:
-        """A file that got lost on its way to the head is missed before anything is published."""
+        """A file that the coordinator does not see is detected before anything is published."""
 
         def forgetful(work: Any, task: PartTask) -> Any:
             made = work(task)
@@ -368,28 +378,21 @@ class TestTasks:
 
 
 class TestFailures:
-    """Workers that die, and workers that are not what they should be."""
+    """Workers that die, and workers with a wrong configuration."""
 
     @pytest.mark.slow
     def test_a_worker_that_is_killed_loses_nothing(self, url: str, tmp_path: Path) -> None:
-        """SIGKILL while it has a task: another one does it."""
+        """SIGKILL while it runs a task: another worker runs the task again."""
         alone = exported(url, tmp_path / "alone")
-        killed: list[int] = []
         with dask() as (executor, client):
-
-            def kill(rows: int, total: int) -> None:
-                busy = [address for address, tasks in client.processing().items() if tasks]
-                if busy and not killed:
-                    killed.append(next(iter(client.run(os.getpid, workers=busy).values())))
-                    os.kill(killed[0], signal.SIGKILL)
-
-            shared = exported(url, tmp_path / "shared", executor=executor, workers=16, on_progress=kill)
-        assert killed
+            killer = WorkerKiller(client)
+            shared = exported(url, tmp_path / "shared", executor=executor, workers=16, on_progress=killer)
+        assert killer.killed
         assert frame_of(shared).equals(frame_of(alone))
         assert shared.total_feedback_records == ROWS
 
     def test_what_was_lost_is_sent_again(self, url: str, tmp_path: Path) -> None:
-        """Each task fails twice, as if its worker had died or its database had gone; the third time it is made."""
+        """Each task fails twice, as if its worker or its database had died, and succeeds the third time."""
         attempts: Counter[int] = Counter()
 
         def unlucky(work: Any, task: PartTask) -> Any:
@@ -407,7 +410,7 @@ class TestFailures:
         assert frame_of(shared).equals(frame_of(exported(url, tmp_path / "alone")))
 
     def test_what_is_lost_again_and_again_fails_the_export(self, url: str, tmp_path: Path) -> None:
-        """With nothing left of it."""
+        """No file of it remains."""
 
         def lost(work: Any, task: PartTask) -> Any:
             if task.number == 2:
@@ -443,7 +446,7 @@ class TestFailures:
 
     @pytest.mark.slow
     def test_model_that_cannot_be_sent_is_reported(self, url: str, tmp_path: Path) -> None:
-        """A pool of processes takes the task, and pickles it later: no worker was lost, and none would do better."""
+        """A pool of processes accepts the task and pickles it later: no worker was lost, so a retry is useless."""
         from pandera.polars import DataFrameModel
 
         class Model(DataFrameModel):
@@ -457,7 +460,7 @@ class TestFailures:
         assert visible(tmp_path) == []
 
     def test_rows_that_break_the_rules_fail_it_at_once(self, url: str, tmp_path: Path) -> None:
-        """As on one machine, and with the same words."""
+        """As on one machine, with the same message."""
         messages = []
         for executor in (None, Watched()):
             with pytest.raises(ValidationError) as caught:
@@ -486,7 +489,7 @@ class TestFailures:
         error: type[Exception],
         message: str,
     ) -> None:
-        """In the head's error, and nothing is published."""
+        """In the coordinator's error, and nothing is published."""
         for name, value in change.items():
             monkeypatch.setenv(name, value)
         with pytest.raises(error, match=message):
@@ -496,7 +499,7 @@ class TestFailures:
     def test_a_worker_of_another_server_is_noticed(
         self, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgres_database: str
     ) -> None:
-        """The snapshot is known to the head's database alone."""
+        """The snapshot exists only in the coordinator's database."""
         fill_with_sample(postgres_database, 100)
         monkeypatch.setenv("FEEDBACK_ETL_DATABASE_URL", postgres_database)
         with pytest.raises(SourceError, match=r"does not know the snapshot .* another server"):
@@ -504,7 +507,7 @@ class TestFailures:
         assert visible(tmp_path) == []
 
     def test_lost_snapshot_is_reported(self, own_url: str, tmp_path: Path) -> None:
-        """As when the idle connection of the head is cut off on its way."""
+        """As when a firewall closes the coordinator's idle connection."""
         engine = sa.create_engine(own_url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
 
         def cut(work: Any, task: PartTask) -> Any:
@@ -521,21 +524,9 @@ class TestFailures:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("k", [None, pytest.param(3, marks=pytest.mark.slow)])
-    def test_a_head_that_is_killed_leaves_no_export(self, url: str, tmp_path: Path, k: int | None) -> None:
-        """SIGKILL while parts are made: the next start removes them, and those that waited."""
-        code = (
-            "import sys, time, datetime, feedback_etl as fe\n"
-            "from concurrent.futures import ThreadPoolExecutor\n"
-            "def show(rows, total):\n"
-            "    print(rows, flush=True)\n"
-            "    time.sleep(60)\n"
-            f"fe.export_feedback({url!r}, days_back=-1, now=datetime.datetime(2025, 10, 25, 12), key={KEY!r}, k={k},"
-            f" output_dir={str(tmp_path)!r}, workers=5, on_progress=show, executor=ThreadPoolExecutor(2))\n"
-        )
-        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as head:
-            assert head.stdout
-            assert head.stdout.readline()
-            head.kill()
+    def test_a_killed_coordinator_leaves_no_export(self, url: str, tmp_path: Path, k: int | None) -> None:
+        """SIGKILL while parts are written: the next start removes them, pending ones too."""
+        kill_coordinator(url, str(tmp_path), f"k={k}, executor=ThreadPoolExecutor(2)")
         assert list(tmp_path.rglob("part-*"))
         assert list_manifests(tmp_path) == []
         alone = exported(url, tmp_path / "alone", k=k)
@@ -551,7 +542,7 @@ class TestFailures:
 
     @pytest.mark.slow
     def test_broken_executor_is_reported(self, url: str, tmp_path: Path) -> None:
-        """A ProcessPoolExecutor of which a worker was killed takes nothing any more."""
+        """A ProcessPoolExecutor accepts no task after a worker was killed."""
         with EXECUTORS["processes"]() as executor:
             executor.submit(os.getpid).result()
             for child in psutil.Process().children(recursive=True):
@@ -563,7 +554,7 @@ class TestFailures:
         assert visible(tmp_path) == []
 
     def test_a_worker_that_does_not_see_the_folder_says_so(self, url: str, tmp_path: Path) -> None:
-        """Its own disk is not the place."""
+        """Its own disk is not shared."""
 
         def elsewhere(work: Any, task: PartTask) -> Any:
             object.__setattr__(task.export, "destination", str(tmp_path / "elsewhere"))
@@ -587,7 +578,7 @@ class TestFailures:
 
 
 class TestFolder:
-    """What is there afterwards."""
+    """Files and records after an export."""
 
     def test_parts_are_named_by_their_ranges_and_come_with_a_manifest(self, url: str, tmp_path: Path) -> None:
         """Private, with digests, and in the order of time."""
@@ -607,7 +598,7 @@ class TestFolder:
         assert times.is_sorted()
 
     def test_who_is_erased_meanwhile_is_in_no_part(self, own_url: str, tmp_path: Path) -> None:
-        """An erasure that comes while workers are at work reaches what they have written."""
+        """An erasure during an export also removes rows from the parts that workers have written."""
         exported(own_url, tmp_path, now=NOW.replace(day=24))
 
         @contextmanager

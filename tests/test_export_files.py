@@ -24,7 +24,8 @@ from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.privacy.keys import write_key
 from feedback_etl.records import layout
 from feedback_etl.storage.base import STATE_FOLDER
-from feedback_etl.storage.posix import fsync_directory, link_exclusive, make_private_folder, unlink_if_ours
+from feedback_etl.storage.final_names import link_exclusive, unlink_if_ours
+from feedback_etl.storage.posix import fsync_directory, make_private_folder
 
 NOW = datetime(2025, 10, 25, 12)
 STEM = "feedback_training_20251025_120000"
@@ -214,7 +215,7 @@ def test_exhausted_names_are_an_error(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(layout, "_MAX_PER_SECOND", 2)
     export(tmp_path)
     export(tmp_path)
-    with pytest.raises(ExportFileError, match="too many exports of this second: run again"):
+    with pytest.raises(ExportFileError, match="too many exports that began in this second: run again"):
         export(tmp_path)
     assert len(files_in(tmp_path)) == 4
 
@@ -345,7 +346,7 @@ for folder in sys.argv[1:]:
 @pytest.mark.parametrize("dangling", [True, False])
 @pytest.mark.parametrize("planted", [f"{STEM}.csv", f"rejected/{STEM}_rejected.txt", f"{STEM}_1.csv"])
 def test_planted_symbolic_link_is_refused(tmp_path: Path, planted: str, dangling: bool) -> None:
-    """Nothing is written through it or beside it, and what it points to is left as it was."""
+    """Nothing is written through it or beside it, and its target is unchanged."""
     folder, victim = tmp_path / "exports", tmp_path / "victim"
     make_private_folder(folder / "rejected")
     if planted == f"{STEM}_1.csv":
@@ -404,7 +405,7 @@ def test_without_links_the_files_of_a_killed_run_are_removed(tmp_path: Path) -> 
 
 
 def test_name_taken_concurrently_is_not_replaced(tmp_path: Path) -> None:
-    """Both ways of naming leave another's file as it is, and one that could not be named keeps its own."""
+    """Both ways of naming keep an existing file, and a file that gets no final name keeps its temporary one."""
     ours, taken = tmp_path / "ours", tmp_path / "taken"
     ours.write_text("ours")
     taken.write_text("another's")
@@ -414,7 +415,7 @@ def test_name_taken_concurrently_is_not_replaced(tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
-from feedback_etl.storage.posix import link_exclusive
+from feedback_etl.storage.final_names import link_exclusive
 try:
     link_exclusive(Path(sys.argv[1]), Path(sys.argv[2]))
 except FileExistsError:
@@ -441,7 +442,7 @@ def test_neither_links_nor_safe_renames_is_an_error(tmp_path: Path) -> None:
 
 
 def test_every_file_and_folder_is_synced(tmp_path: Path) -> None:
-    """What a folder is made in; the log; the rejected, the pairs, the manifest; a folder after each name; the log."""
+    """The parent of a new folder; the log; the rejected, the pairs, the manifest; a folder after each name; the log."""
     log = tmp_path / "calls"
     traced = [*tracer(), "-y", "-o", str(log), "-e", "trace=fsync"]
     subprocess.run([*traced, sys.executable, "-c", EXPORT_ONCE, tmp_path / "out"], check=True, capture_output=True)

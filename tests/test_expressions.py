@@ -43,7 +43,7 @@ def one(expression: pl.Expr) -> Any:
 
 
 def over(values: list[Any], dtype: Any, expression: pl.Expr) -> list[Any]:
-    """What an expression of the column `x` gives for these values."""
+    """Return the values of an expression of the column `x`."""
     return pl.DataFrame({"x": pl.Series(values, dtype=dtype)}).select(expression).to_series().to_list()
 
 
@@ -118,7 +118,7 @@ class TestHashId:
         assert frame.select(aliased).to_dict(as_series=False) == {"analysis_id": [keyed("42", domain="analysis_id")]}
 
     def test_one_number_has_two_pseudonyms_in_two_domains(self) -> None:
-        """Who knows a user's pseudonym does not know the analysis of the same number."""
+        """A user's pseudonym does not disclose the analysis with the same number."""
         pair = pl.DataFrame({"user_id": [42], "analysis_id": [42]}).select(
             hash_id("user_id", key=KEY), hash_id("analysis_id", key=KEY)
         )
@@ -130,7 +130,7 @@ class TestHashId:
         assert one(hash_id(pl.lit(42), unkeyed=True, domain="analysis_id")) == "73475cb40a568e8d"
 
     def test_a_key_object_and_its_text_are_the_same_key(self) -> None:
-        """White space around a key, such as the end of its file's line, is no part of it."""
+        """White space around a key, such as the end of its file's line, is not part of it."""
         pseudonyms = [
             one(hash_id(pl.lit("a"), key=key, domain="x")) for key in (KEY, Key(KEY), f" {KEY}\r\n", Key(f"{KEY}\n"))
         ]
@@ -138,7 +138,7 @@ class TestHashId:
 
     @pytest.mark.parametrize("arguments", [{}, {"key": KEY, "unkeyed": True}, {"unkeyed": False}])
     def test_it_wants_either_a_key_or_unkeyed(self, arguments: Any) -> None:
-        """Neither and both are mistakes; unkeyed is never what one gets by leaving something out."""
+        """Neither and both are mistakes; omitting an argument never gives unkeyed pseudonyms."""
         with pytest.raises(UsageError, match=r"either key=\.\.\. or unkeyed=True"):
             hash_id("id", **arguments)
 
@@ -174,7 +174,7 @@ class TestHashId:
             hash_id("a", key=key)
 
     def test_grouped_and_windowed_ids_have_the_same_pseudonyms(self) -> None:
-        """The check of the type is no column of its own."""
+        """The check of the type adds no column."""
         frame = pl.DataFrame({"g": [1, 1, 2], "id": [42, None, 42]})
         wanted = ["73475cb40a568e8d", None, "73475cb40a568e8d"]
         expression = hash_id("id", unkeyed=True)
@@ -190,7 +190,7 @@ class TestHashId:
         assert one(hash_id(pl.lit(1), key=key, domain="x")) == keyed("1", domain="x", key=text)
 
     def test_a_key_that_is_no_text_is_refused_and_not_shown(self) -> None:
-        """Bytes that are no UTF-8 reach the environment's variables as halves of surrogate pairs."""
+        """Bytes that are not UTF-8 become lone surrogates in environment variables."""
         with pytest.raises(KeyUnusableError) as caught:
             hash_id("id", key=f"{SECRET_KEY}\udcff")
         assert "canary" not in repr(caught.value)
@@ -223,7 +223,7 @@ class TestBucketAge:
 
     @given(st.lists(st.none() | st.floats() | st.integers(-5, 140).map(float) | st.floats(-1, 131), max_size=10))
     def test_it_equals_bisect(self, ages: list[float | None]) -> None:
-        """Also for fractions, infinities and NaN, which is no age; null stays null."""
+        """Also for fractions, infinities and NaN, which is not an age; null stays null."""
         labels = AGE_RANGE.categories.to_list()
 
         def expected(age: float | None) -> str | None:
@@ -297,7 +297,7 @@ class TestIsoTimestamp:
 
 
 class TestPairHash:
-    """What makes two rows the same feedback."""
+    """The columns by which two rows are the same feedback."""
 
     @given(*[st.none() | st.text()] * 3)
     def test_it_equals_hashlib(self, pseudonym: str | None, recommendation: str | None, time: str | None) -> None:
@@ -330,7 +330,7 @@ class TestPairHash:
 
 
 def strings_of(text: str | None) -> list[str] | None:
-    """The strings of a JSON array by the json module; empty for no array, None for whatever else."""
+    """The strings of a JSON array by the json module; empty for no array, None for anything else."""
     if text is None or text == "":
         return []
     try:
@@ -384,7 +384,7 @@ class TestLists:
 
     @given(st.lists(documents(), max_size=12))
     def test_they_are_read_as_the_json_module_reads_them(self, texts: list[str | None]) -> None:
-        """Strictly by RFC 8259, whatever is wrong with a document and whatever stands beside it."""
+        """Strictly by RFC 8259, for any error in a document and any content beside it."""
         frame = pl.DataFrame({"x": pl.Series(texts, dtype=pl.String)}).select(
             valid=is_string_list("x"), decoded=decode_list("x"), joined=join_list("x")
         )

@@ -23,7 +23,7 @@ from feedback_etl.records.catalog import list_manifests
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.schema.column_types import ExtraColumn
 from feedback_etl.transform.expressions import age_ranges
-from feedback_etl.transform.row_schema import row_schema
+from feedback_etl.transform.row_schema import build_row_schema
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "own_schema"
 CITY = ExtraColumn("city", "quasi_identifier")
@@ -117,7 +117,7 @@ def test_what_is_not_declared_is_refused(app: Database, tmp_path: Path) -> None:
 @pytest.mark.any_database
 @pytest.mark.parametrize("name", ["age", "analysis_hash", "consent", "Über", "a b", ""])
 def test_names_that_cannot_be(app: Database, tmp_path: Path, name: str) -> None:
-    """Those that are taken, and those that are none."""
+    """Accepted names and refused ones."""
     with pytest.raises(UsageError, match="extra column"):
         own(app, tmp_path, extra_columns=[ExtraColumn(name)])
 
@@ -140,7 +140,7 @@ def test_the_contract_has_them(app: Database, tmp_path: Path) -> None:
     """The JSON Schema of a row, in a Parquet file too."""
     report = own(app, tmp_path, format="parquet", age_edges=[30])
     contract = json.loads(pl.read_parquet_metadata(report.export_filename)["feedback_etl.contract"])
-    assert contract == row_schema(CLASSIC_SCHEMA.with_options(COLUMNS, [30]))
+    assert contract == build_row_schema(CLASSIC_SCHEMA.with_options(COLUMNS, [30]))
     kinds = {name: contract["properties"][name]["type"][0] for name in ("city", "visits", "weight", "is_member")}
     assert kinds == {"city": "string", "visits": "integer", "weight": "number", "is_member": "boolean"}
     assert contract["properties"]["age_range"]["enum"] == ["<30", "30+", None]

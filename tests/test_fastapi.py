@@ -1,4 +1,4 @@
-"""The admin endpoints over HTTP: a real server, a real client, and whatever can be wrong on either side."""
+"""The admin endpoints over HTTP: a real server, a real client, and errors on both sides."""
 
 import asyncio
 import json

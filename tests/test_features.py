@@ -94,7 +94,7 @@ class TestColumns:
         "text", [None, "", "soon", "two_weeks", "2 weeks", "2_weeks_later", "99999_weeks", "\u0663_weeks"]
     )
     def test_other_timeframes_are_missing(self, text: str | None) -> None:
-        """Nothing is guessed."""
+        """No value is guessed."""
         encoded = encode("timeframe", text)
         assert (encoded.get("timeframe_days"), encoded["timeframe_missing"]) == (None, 1)
 
@@ -344,7 +344,7 @@ class TestVocabulary:
     @pytest.mark.parametrize("field", ["conditions", "rules", "age_ranges"])
     @pytest.mark.parametrize("names", ["acne", ["acne"], ("acne", 1), ("acne", "acne"), (["acne"],), None])
     def test_names_must_be_distinct_texts(self, field: str, names: Any) -> None:
-        """A text is no list of its letters."""
+        """A text is not a list of its letters."""
         with pytest.raises(UsageError, match=f"^{field} of a vocabulary must be"):
             Vocabulary(**{field: names})
 
@@ -394,7 +394,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("ratings", ["helpful_rating", ["helpful_rating", "helpful_rating"], None, 1])
     def test_ratings_must_be_a_list_of_distinct_names(self, ratings: Any) -> None:
-        """A single name is no list of its letters."""
+        """A single name is not a list of its letters."""
         with pytest.raises(UsageError, match="a list of distinct ratings"):
             fitted_features(pair_frame({}), ratings=ratings)
 

@@ -1,4 +1,4 @@
-"""CSV files that others made: the same rows wherever they are read. An empty line is no row."""
+"""CSV files of other programs: the same rows wherever they are read. An empty line is not a row."""
 
 import gzip
 import json
@@ -45,7 +45,7 @@ class TestRisk:
     """`feedback-etl risk`."""
 
     def test_empty_lines_are_no_rows(self, here: Here, tmp_path: Path) -> None:
-        """Four of them and a row without a value are no class of five."""
+        """Four of them and a row without a value are not a class of five."""
         path = tmp_path / "zips.csv"
         path.write_text("zip,salary\n" + "1067,5\n" * 5 + ",9\n" + "\n" * 4)
         done = here("risk", path, "--quasi-identifier", "zip", "--sensitive", "salary", "--json")
@@ -203,7 +203,7 @@ def files(draw: st.DrawFn) -> tuple[bytes, int]:
 @settings(deadline=None)
 @given(file=files())
 def test_two_readers_find_the_same_rows(file: tuple[bytes, int], tmp_path_factory: Any) -> None:
-    """That of records, and Polars, whatever is in fields and wherever lines are empty."""
+    """Our reader and Polars, with any field content and empty lines anywhere."""
     content, rows = file
     path = tmp_path_factory.getbasetemp() / "any.csv"
     path.write_bytes(content)

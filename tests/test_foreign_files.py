@@ -1,4 +1,4 @@
-"""A folder full of files that were made by other means loses nothing, whatever is run on it."""
+"""No command deletes or changes the files of other programs in a folder."""
 
 from datetime import timedelta
 from pathlib import Path

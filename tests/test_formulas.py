@@ -22,7 +22,7 @@ from pseudonym_keys import KEY
 
 import feedback_etl as fe
 from feedback_etl.cli.data_files import read_files
-from feedback_etl.data_files.csv_files import escaped_columns, scan_text
+from feedback_etl.data_files.csv_files import list_escaped, scan_text
 from feedback_etl.data_files.file_formats import FileFormat, RowWriter
 from feedback_etl.errors import UsageError, ValidationError
 from feedback_etl.options.export import ExportOptions
@@ -151,7 +151,7 @@ class TestExport:
         counts = {"conditions_detected": len(IDS), "recommendation_id": escaped, "timeframe": len(IDS) - 1}
         assert report.escaped_texts == counts
         (manifest,) = list_manifests(Path("out"))
-        assert escaped_columns(manifest) == ["recommendation_id", "conditions_detected", "timeframe"]
+        assert list_escaped(manifest) == ["recommendation_id", "conditions_detected", "timeframe"]
         fields = pl.read_csv(report.export_filename, infer_schema=False)
         assert fields["recommendation_id"].to_list() == [escape(text) for text in IDS]
         text = scan_text(open_storage("out"), manifest).collect()
@@ -162,7 +162,7 @@ class TestExport:
             assert frame["timeframe"].to_list() == [None, *["@week"] * (len(IDS) - 1)]
 
     def test_parquet_never_rejects(self, application: Database) -> None:
-        """Whatever is asked for CSV: a Parquet file holds the texts as they are."""
+        """Options for CSV have no effect: a Parquet file contains the texts unchanged."""
         for option in ("escape", "reject", "allow"):
             report = export(application, option, format="parquet", formulas=option)
             assert (report.exported_records, report.escaped_texts) == (len(IDS), {})
@@ -233,7 +233,7 @@ class TestExport:
         for statistics in (manifest["statistics"], manifest["statistics"] | {"escaped_texts": 5}):
             (parsed,) = list_manifests(Path("out"))
             parsed.statistics = statistics
-            assert escaped_columns(parsed) == []
+            assert list_escaped(parsed) == []
 
     def test_an_incremental_series_goes_on_whatever_is_escaped(self, application: Database) -> None:
         """The option decides how texts are written; only rejecting decides about rows, and begins another series."""
@@ -251,7 +251,7 @@ class TestExport:
 
 
 class TestClassic:
-    """The classic method writes what it is given, or refuses it."""
+    """The classic method writes its rows unchanged, or refuses them."""
 
     @pytest.mark.parametrize("text", ["=1", "\uff1d1", "\u200b=1", "\0", "\t1"])
     @pytest.mark.parametrize("name", ["recommendation_id", "timeframe", "conditions_detected", "age_range"])
@@ -278,7 +278,7 @@ def test_rejected_rows_name_ids_that_begin_with_an_apostrophe() -> None:
 
 
 def test_raw_frames_are_split_without_formulas_by_choice() -> None:
-    """A frame in memory is no spreadsheet."""
+    """A frame in memory is not opened by a spreadsheet."""
     frame = raw_frame({"timeframe": "=1"}).with_columns(created_at=pl.lit(datetime(2025, 10, 25, tzinfo=UTC)))
     assert fe.split_valid(frame).rejected.is_empty()
     assert fe.split_valid(frame, reject_formulas=True).rejected["reasons"].to_list() == ["formula"]

@@ -28,7 +28,7 @@ from feedback_etl.privacy.anonymity_policy import KAnonymityPolicy
 from feedback_etl.privacy.k_anonymity import ClassCounter
 from feedback_etl.privacy.release_plan import ReleasePlan, apply_changes, plan_release
 from feedback_etl.records.catalog import list_manifests
-from feedback_etl.report.contracts import manifest_schema
+from feedback_etl.report.contracts import build_manifest_schema
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.schema.column_types import ExtraColumn
 from feedback_etl.training import Vocabulary, features, scan_training
@@ -335,7 +335,7 @@ def test_loss_is_within_reach_of_local_suppression(width: int) -> None:
 
 
 class TestReaders:
-    """What reads a generalised export: contract, data set, features."""
+    """Readers of a generalised export: contract, data set, features."""
 
     def test_contract_and_features_accept_wider_ranges(self, sqlite_database: Database, tmp_path: Path) -> None:
         """The schema lists them, and a wider range has the mean rank; an export beside it has the usual ranges."""
@@ -345,8 +345,8 @@ class TestReaders:
         exported(sqlite_database, tmp_path, now=NOW + timedelta(hours=1), **options)
         manifests = list_manifests(tmp_path)
         assert manifests[0].settings["on_small_class"] == "generalize"
-        assert "25-50" in manifest_schema(manifests[0])["properties"]["age_range"]["enum"]
-        assert "25-50" not in manifest_schema(manifests[1])["properties"]["age_range"]["enum"]
+        assert "25-50" in build_manifest_schema(manifests[0])["properties"]["age_range"]["enum"]
+        assert "25-50" not in build_manifest_schema(manifests[1])["properties"]["age_range"]["enum"]
         for path in (manifests[0].stem + ".csv", ""):
             pairs = scan_training(tmp_path / path).collect()
             encoded = features(pairs, vocabulary=Vocabulary.fit(pairs))

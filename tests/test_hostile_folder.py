@@ -22,9 +22,12 @@ import feedback_etl as fe
 from feedback_etl.data_files import csv_files
 from feedback_etl.data_files.csv_files import iter_lines
 from feedback_etl.data_files.row_filter import count_rows
+from feedback_etl.data_files.verified_files import open_verified
 from feedback_etl.errors import ExportFileError, FeedbackError
 from feedback_etl.privacy.keys import Key
+from feedback_etl.records.catalog import list_manifests
 from feedback_etl.records.manifest import parse_manifest
+from feedback_etl.storage.location import open_storage
 from feedback_etl.storage.posix import hash_file
 
 STEM = "feedback_training_20251025_120000"
@@ -132,6 +135,16 @@ def test_export_does_not_wait_for_a_pipe(sqlite_database: Database, folder: Path
     for name in (".feedback_etl/tombstones.jsonl", ".feedback_etl/audit.jsonl", f".{STEM}.manifest.json.tmp"):
         with limited_wait(put_special_file(folder, name)), contextlib.suppress(FeedbackError):
             exported(sqlite_database, folder)
+
+
+def test_link_to_itself_is_refused_in_a_sentence(folder: Path) -> None:
+    """Like any other file of an export that cannot be opened, such as the links of a shared one."""
+    (rows,) = list_manifests(folder)[-1].all("rows")
+    path = folder / rows.path
+    path.unlink()
+    path.symlink_to(path.name)
+    with pytest.raises(ExportFileError, match=r"cannot be read: .*; restore it"):
+        open_verified(open_storage(folder), rows, "restore it").__enter__()  # it does not open
 
 
 def test_sockets_and_devices_are_refused(here: Here, folder: Path) -> None:
@@ -265,8 +278,8 @@ def test_odd_manifest_is_read_or_refused_in_a_sentence(
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=5))
 @settings(max_examples=50)
 def test_json_that_is_no_manifest(value: Any) -> None:
-    """Whatever it is."""
-    with pytest.raises(ExportFileError, match="is no manifest"):
+    """Any kind of file."""
+    with pytest.raises(ExportFileError, match="is not a manifest"):
         parse_manifest(json.dumps(value).encode(), f"{STEM}.manifest.json")
 
 

@@ -1,4 +1,4 @@
-"""URLs of images leave only when asked for, only of users who agreed, and never with an id of the row in them."""
+"""URLs of images are exported only on request, only of users who agreed, and never with an id of the row."""
 
 import json
 from pathlib import Path
@@ -128,7 +128,7 @@ def test_a_url_that_spreadsheets_would_run_rejects_its_row(app: Database, tmp_pa
 
 @pytest.mark.any_database
 def test_it_may_be_a_quasi_identifier(app: Database, tmp_path: Path) -> None:
-    """Where it is exported; else it is no column."""
+    """If it is exported; otherwise there is no such column."""
     agree(app, u1="true")
     with pytest.raises(UsageError, match="not image_url"):
         exported_from_url(app, tmp_path, quasi_identifiers=["image_url"])
@@ -147,7 +147,7 @@ def test_series_with_images_is_another_series(app: Database, tmp_path: Path) -> 
 
 
 def test_the_gate_knows_the_column() -> None:
-    """Only where it was asked for."""
+    """Only on request."""
     raw = pl.DataFrame({name: [None] for name in CLASSIC_SCHEMA.raw_columns} | {"image_url": ["shots/a.jpg"]})
     pairs = fe.anonymize(raw, unkeyed=True, now=NOW, extra_columns=[IMAGE_URL])
     assert pairs["image_url"].to_list() == ["shots/a.jpg"]

@@ -180,7 +180,7 @@ class TestConcurrentRuns:
     """Runs of one series at the same time: one is committed, and the other continues it."""
 
     def test_run_that_was_overtaken_continues_the_new_state(self, app: Database, bucket_url: str) -> None:
-        """A later run is committed first; it aborts the earlier one, which begins again."""
+        """A later run is committed first; it aborts the earlier one, which is run again."""
         add(app, row(1, NOW - 2 * MINUTE), row(2, NOW - MINUTE))
         later = list[ExportReport]()
 

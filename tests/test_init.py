@@ -1,4 +1,4 @@
-"""`feedback-etl init` against real databases: what it writes, asks and refuses."""
+"""`feedback-etl init` against real databases: the file that it writes, its questions and refusals."""
 
 import csv
 import json
@@ -94,7 +94,7 @@ def test_missing_consent_is_reported(here: Here, shop: str) -> None:
     with engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE customers RENAME COLUMN may_use_consent TO is_active")
     lines = here("init", shop, "--yes").err.splitlines()
-    assert "consent    no column of consent was found: the feedback of everybody would be exported" in lines
+    assert "consent    no column of consent was found: the feedback of all users would be exported" in lines
     assert "consent" not in read_declaration()["source"]
 
 
@@ -164,7 +164,7 @@ def test_tables_of_another_schema_are_found_by_its_name(here: Here, postgres_dat
 
 
 def test_columns_of_files_are_found_by_their_values(here: Here, tmp_path: Path) -> None:
-    """Which are all text in CSV; an id with zeros is no number. What is written exports the rows."""
+    """Which are all text in CSV; an id with leading zeros is not a number. The written file exports the rows."""
     Path("raw.csv").write_text(
         "review_id,customer,app,stars,helpful,device,topics,review,hiv_score,sent\n"
         '007,ann,a1,4.5,true,phone,"[""x"", ""y""]",a long canary text,3,2025-10-01T10:00:00Z\n'
@@ -234,7 +234,7 @@ def test_tables_of_duckdb_are_reflected(here: Here, tmp_path: Path) -> None:
 def test_json_arrays_in_text_are_lists(
     here: Here, tmp_path: Path, request: pytest.FixtureRequest, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Found by their values; one whose name is none of a list is offered as a comment. A body of text is no item."""
+    """Found by their values; one whose name is none of a list is offered as a comment. A long text is not an item."""
     engine = sa.create_engine(f"sqlite:///{tmp_path}/a.db" if kind == "sqlite" else request.getfixturevalue(kind))
     with engine.begin() as connection:
         connection.exec_driver_sql(
@@ -337,7 +337,7 @@ def test_query_for_consent_of_another_table_is_explained(
             "INSERT INTO settings VALUES (2, true)"
         )
     lines = here("init", shop, "--yes").err.splitlines()
-    assert "consent    no column of consent is used: the feedback of everybody would be exported" in lines
+    assert "consent    no column of consent is used: the feedback of all users would be exported" in lines
     assert "not used   settings.do_not_track: for consent to this use, write a query" in lines
     text = FILE.read_text()
     for comment in ('# query = "feedback.sql"', '# consent = "may_use"'):

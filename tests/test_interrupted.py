@@ -148,7 +148,7 @@ def test_interrupt_at_any_line_publishes_everything_or_nothing(
     "step", [30, pytest.param(3, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.torture)]
 )
 def test_kill_at_any_line_leaves_no_partial_file(tmp_path: Path, step: int) -> None:
-    """Temporary files may stay, and data without its manifest, which is no export; the next run removes both.
+    """Temporary files may stay, and data without its manifest, which is not an export; the next run removes both.
 
     A kill leaves what the last system call left, and several lines pass between two of them: the slow tier takes every
     third line, the torture tier each.
@@ -224,7 +224,7 @@ def test_killed_export_leaves_no_partial_file(application: Path, tmp_path: Path,
     ],
 )
 def test_stopped_export_leaves_no_file(application: Path, tmp_path: Path, injection: str, code: int) -> None:
-    """SIGTERM when the first file is made, Ctrl-C when it is written, the terminal closed when one has its name."""
+    """SIGTERM when the first file is created, Ctrl-C while it is written, the terminal closed after the first name."""
     finished = export(application, tmp_path / "exports", injection)
     sentence = "Interrupted; unfinished files were removed.\n" if code == 130 else ""
     assert (finished.returncode, finished.stdout, finished.stderr) == (code, "", sentence)

@@ -20,8 +20,8 @@ from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit_verification import verify_folder
 from feedback_etl.records.catalog import list_manifests
-from feedback_etl.report.contracts import contracts
-from feedback_etl.report.croissant import croissant
+from feedback_etl.report.contracts import build_contracts
+from feedback_etl.report.croissant import build_croissant
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.settings.model import load_settings
 from feedback_etl.training.items import scan_items
@@ -235,7 +235,7 @@ def test_item_rows_are_listed_and_described(here: Here, sqlite_database: Databas
     page = fe.write_report(tmp_path / "report.html", tmp_path, keys=KEY).read_text(encoding="utf-8")
     for cell in (file.path, ITEMS, "5", ", ".join(columns)):
         assert f">{cell}</t" in page.partition("Item rows by export as a table")[2].partition("</table>")[0]
-    described = croissant(tmp_path, [manifest])
+    described = build_croissant(tmp_path, [manifest])
     assert [part["name"] for part in described["distribution"]] == [manifest.data, file.path]
     records = described["recordSet"][1]
     assert {field["name"]: field["dataType"] for field in records["field"]} == dict.fromkeys(columns, "sc:Text") | {
@@ -252,7 +252,7 @@ def test_json_schema_of_item_rows_accepts_them(sqlite_database: Database, tmp_pa
     fill(sqlite_database)
     exported(sqlite_database, tmp_path, items=ITEMS)
     (path,) = tmp_path.glob("items/*.csv")
-    contract = json.loads(contracts()[f"items.{ITEMS}.schema.json"])
+    contract = json.loads(build_contracts()[f"items.{ITEMS}.schema.json"])
     jsonschema.Draft202012Validator.check_schema(contract)
     validator = jsonschema.Draft202012Validator(contract)
     rows = pl.read_csv(path).to_dicts()

@@ -63,7 +63,7 @@ def test_export_is_held_to_the_k_it_was_made_with(app: Database, folder: Path) -
 
 
 def test_erasure_that_leaves_k_passes(app: Database, folder: Path) -> None:
-    """Six people are one more than required, and rows are no people."""
+    """Six people are one more than required, and rows are not people."""
     exported(app, folder, k=5)
     erase(folder, user_ids=[6], database=app.url, keys=KEYS)
     assert check_k(app, folder).status == "ok"
@@ -72,7 +72,7 @@ def test_erasure_that_leaves_k_passes(app: Database, folder: Path) -> None:
 
 
 def test_people_cannot_be_counted_without_the_database(app: Database, folder: Path) -> None:
-    """Analyses are no people; with the pseudonym of the user the file is enough."""
+    """Analyses are not people; with the pseudonym of the user the file is enough."""
     exported(app, folder, k=5)
     erase(folder, user_ids=[1], database=app.url, keys=KEYS)
     item = check_k(None, folder)

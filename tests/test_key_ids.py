@@ -21,7 +21,7 @@ from feedback_etl.privacy.retired_keys import is_retired, read_retired_keys, ret
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.audit_verification import verify_folder
 from feedback_etl.records.catalog import list_manifests
-from feedback_etl.records.key_binding import bind_key, bind_keys
+from feedback_etl.records.legacy_key_ids import bind_key, bind_keys
 from feedback_etl.settings.model import load_settings
 
 WORDS = ("secret", "winter", "summer")
@@ -45,7 +45,7 @@ def derivations(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
 
 
 class TestGuessing:
-    """An attacker has the id of a key, and a list of what it may be."""
+    """An attacker has the id of a key, and a list of possible keys."""
 
     def guess(self, wanted: str, derive: Callable[[str], str]) -> str | None:
         return next((text for text in GUESSES if derive(text) == wanted), None)

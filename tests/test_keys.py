@@ -149,7 +149,7 @@ class TestKeyFile:
     @pytest.mark.sample("fsync", "link,linkat")
     @pytest.mark.parametrize("call", ["write", "fsync", "link,linkat"])
     def test_incomplete_key_file_is_removed(self, tmp_path: Path, call: str) -> None:
-        """A partly written key would be taken for a whole one."""
+        """A partly written key could not be distinguished from a complete one."""
         code = """
 import sys
 from pathlib import Path
@@ -322,7 +322,7 @@ except KeyError:
 
     @pytest.mark.parametrize("closed", ["feedback-etl", "feedback-etl/retired"])
     def test_unreadable_user_folder_is_an_error(self, monkeypatch: pytest.MonkeyPatch, closed: str) -> None:
-        """What it contains would be ignored: a key that may be retired, or files that only a retired key can erase."""
+        """Its content would be ignored: a key that may be retired, or files that only a retired key can erase."""
         load_settings()
         with without_privileges() as own:
             monkeypatch.chdir(own)

@@ -44,7 +44,7 @@ def large(url: str, number: int = LARGE) -> str:
 
 
 def reasons(database: str, url: str, folder: Path, extra: list[ExtraColumn], **changed: str) -> dict[str, int]:
-    """Why rows are rejected of which one in three has other values than the usual ones."""
+    """Return the reasons of rejection where one row in three has unusual values."""
     columns = {name: f"CASE n WHEN 3 THEN {sql} ELSE {large(url, 1)} END" for name, sql in changed.items()}
     numbers = "(SELECT 1 AS n UNION ALL SELECT 2 UNION ALL SELECT 3) AS v"
     query = select(url, f"FROM {numbers}", feedback_id="n", analysis_id="n", **columns)
@@ -74,7 +74,7 @@ def test_large_rating_is_out_of_range(url: str, tmp_path: Path, route: str) -> N
 @pytest.mark.sample("duckdb-its own", "mysql-sqlalchemy", "postgresql-connectorx", "sqlite-connectorx")
 @on_every_database
 def test_large_age_is_implausible(url: str, tmp_path: Path, route: str) -> None:
-    """Whatever becomes of those."""
+    """Regardless of the other rows."""
     database = by(route, url) if route in ROUTES else url
     found = [
         reasons(database, url, tmp_path / name, [], age=sql) for name, sql in (("large", large(url)), ("old", "200"))

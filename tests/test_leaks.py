@@ -1,4 +1,4 @@
-"""Leaks: canaries in every column of a database appear in exported columns alone, whatever fails."""
+"""Leaks: canaries in every column of a database appear only in exported columns, even in failures."""
 
 import logging
 import os

@@ -168,7 +168,7 @@ class TestEvents:
 
 
 class TestHosts:
-    """Hosts are named only if that is asked for, and passwords never."""
+    """Hosts are named only on request, and passwords never."""
 
     URL = "postgresql://reader:s3cret@db.internal:5433/app"
 
@@ -209,7 +209,7 @@ class TestHosts:
 
 
 class TestFailures:
-    """An export succeeds whatever becomes of its events."""
+    """An export succeeds even if its events are lost."""
 
     def test_server_error_is_reported(
         self, application: Database, server: Server, caplog: pytest.LogCaptureFixture
@@ -270,7 +270,7 @@ class TestConfiguration:
     def test_no_event_is_sent_unless_configured(
         self, application: Database, server: Server, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A variable for other programs is no request; the library is not even imported."""
+        """A variable of other programs enables nothing; the library is not even imported."""
         monkeypatch.setenv("OPENLINEAGE_URL", server.url)
         monkeypatch.setitem(sys.modules, "openlineage.client", None)
         report = exported(application, FOLDER)

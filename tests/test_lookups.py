@@ -36,7 +36,7 @@ def test_all_analyses_are_listed(numbered: Database) -> None:
 
 @pytest.fixture(scope="module")
 def texts(mysql_admin: sa.Engine) -> Iterator[str]:
-    """A MySQL database in which people go by texts, many of which are equal to its own collation, but not their own."""
+    """A MySQL database whose user ids are texts, many equal by the server's collation, not by their own."""
     with new_mysql_database(mysql_admin) as url:
         execute(url, "CREATE TABLE t (id int, who varchar(99) COLLATE utf8mb4_nopad_bin)")
         engine = sa.create_engine(url)

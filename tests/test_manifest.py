@@ -40,7 +40,7 @@ def test_field_of_another_type_is_refused(name: str, value: object) -> None:
             parse_manifest(content, PATH.name)
         return
     message = refuse(content)
-    assert "is no manifest that this version understands" in message
+    assert "is not a manifest that this version understands" in message
     assert CANARY not in message
 
 
@@ -51,7 +51,7 @@ def test_file_with_a_field_of_another_type_is_refused(name: str, value: object) 
     if isinstance(value, str) and name in {"sha256", "kind", "etag"}:
         return
     files = [CONTENT["files"][0] | {name: value}]
-    assert "is no manifest" in refuse(json.dumps(CONTENT | {"files": files}).encode())
+    assert "is not a manifest" in refuse(json.dumps(CONTENT | {"files": files}).encode())
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_measure_of_risk_that_the_checklist_reads_is_checked(name: str, value: o
     if (name, value) != ("k", None):  # no row is published
         assert CANARY not in refuse(json.dumps(CONTENT | {"risk": risk | {name: value}}).encode())
     del risk[name]
-    assert "is no manifest" in refuse(json.dumps(CONTENT | {"risk": risk}).encode())
+    assert "is not a manifest" in refuse(json.dumps(CONTENT | {"risk": risk}).encode())
 
 
 def test_settings_stay_as_they_were_written() -> None:
@@ -102,7 +102,7 @@ def test_settings_stay_as_they_were_written() -> None:
 def test_wrong_digest_of_the_settings_is_refused() -> None:
     """No MAC covers it, since it is computed from the settings."""
     content = CONTENT | {"settings_digest": "0" * 16}
-    with pytest.raises(ExportFileError, match="no manifest"):
+    with pytest.raises(ExportFileError, match="not a manifest"):
         parse_manifest(json.dumps(content).encode(), PATH.name)
 
 
@@ -143,13 +143,13 @@ def test_wrong_digest_of_the_settings_is_refused() -> None:
 )
 def test_content_that_is_no_manifest_is_refused(content: bytes) -> None:
     """A folder may be shared with its writers."""
-    assert "is no manifest that this version understands" in refuse(content)
+    assert "is not a manifest that this version understands" in refuse(content)
 
 
 def test_unknown_field_is_refused() -> None:
     """A newer version may mean something by it."""
-    assert "is no manifest" in refuse(json.dumps(CONTENT | {"version": 1}).encode())
-    assert "is no manifest" in refuse(json.dumps(CONTENT | {CANARY: 1}).encode())
+    assert "is not a manifest" in refuse(json.dumps(CONTENT | {"version": 1}).encode())
+    assert "is not a manifest" in refuse(json.dumps(CONTENT | {CANARY: 1}).encode())
 
 
 def test_manifest_of_another_version_is_named() -> None:
@@ -159,7 +159,7 @@ def test_manifest_of_another_version_is_named() -> None:
 
 def test_name_must_be_that_of_the_stem() -> None:
     """A copy under another name would be another export of the same files."""
-    assert "is no manifest" in refuse(PATH.read_bytes(), "feedback_training_20200101_000000.manifest.json")
+    assert "is not a manifest" in refuse(PATH.read_bytes(), "feedback_training_20200101_000000.manifest.json")
 
 
 @pytest.mark.parametrize("value", [None, 7.5, "7", True, [], {CANARY: 7}], ids=repr)
@@ -186,6 +186,6 @@ def test_tombstone_with_a_field_of_another_type_is_refused(tmp_path: Path, name:
     path.write_text(json.dumps(line) + "\n")
     assert TombstoneFile(tmp_path).erasures == {"1"}
     path.write_text(json.dumps(line | {name: value}) + "\n")
-    with pytest.raises(ExportFileError, match="contains a line that is no tombstone") as caught:
+    with pytest.raises(ExportFileError, match="contains a line that is not a tombstone") as caught:
         _ = TombstoneFile(tmp_path).erasures
     assert CANARY not in str(caught.value)

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import gc
-import logging
 import socket
 import threading
 import uuid
@@ -15,11 +14,11 @@ import pytest
 import sqlalchemy as sa
 from conftest import AWKWARD_PASSWORD
 from databases import make_engine, new_mysql_database, opened
-from reading import by, by_both_routes, execute, fetch, read, select
-from test_database_errors import CANARY, read_error
+from reading import CANARY, by, by_both_routes, execute, fetch, read, select
+from test_database_errors import read_error
 from test_database_refusals import listening, refusal
 
-from feedback_etl.database.batches import session_statements
+from feedback_etl.database.batches import list_session_statements
 from feedback_etl.database.connect import open_connection
 from feedback_etl.database.reader_client import Reader, ReaderJob
 from feedback_etl.errors import SourceError, UsageError
@@ -178,17 +177,6 @@ def test_tables_of_another_database_are_read(mysql_url: str, mysql_database: str
 
 
 # It fails while rows are read.
-
-
-@pytest.fixture
-def canary_stays_secret(
-    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[None]:
-    """The canary is neither printed nor logged, by us or by a library below Python."""
-    caplog.set_level(logging.DEBUG)
-    yield
-    printed = capfd.readouterr()
-    assert CANARY not in printed.out + printed.err + caplog.text
 
 
 @pytest.fixture(scope="module")
@@ -395,7 +383,7 @@ def test_functions_do_not_write(untouched: str, place: Opened, call: str) -> Non
 def test_reader_process_cannot_write(untouched: str) -> None:
     """The statements that begin its connection are its only protection."""
     with open_connection(untouched) as source:
-        job = ReaderJob(str(source.connectorx_url), session_statements(source), ["SELECT writes()"], 100)
+        job = ReaderJob(str(source.connectorx_url), list_session_statements(source), ["SELECT writes()"], 100)
         with pytest.raises(SourceError, match="all sessions are read-only"), Reader(job, read_timeout=60) as reader:
             list(reader.next_stream())
 

@@ -168,7 +168,7 @@ def test_lists_are_json_text(url: str, route: str, declared: str) -> None:
     ],
 )
 def test_times_are_naive_utc(url: str, route: str, declared: str, sql: str, expected: datetime | None) -> None:
-    """To the microsecond; a TIMESTAMP is an instant, and a day that no calendar has is no time."""
+    """To the microsecond; a TIMESTAMP is an instant, and a nonexistent day is not a time."""
     found = values_of(url, route, "created_at", declared, sql)
     if "9999" in sql:
         assert found == []  # it lies in the future

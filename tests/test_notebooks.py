@@ -1,4 +1,4 @@
-"""Notebooks run from top to bottom, as a reader would run them, and show what they give."""
+"""Notebooks run from top to bottom, as a reader would run them, and contain their outputs."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def without_pixels(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_the_cells_of_the_quickstart_run_as_one_program() -> None:
-    """Without a kernel; what they show is looked at where they run in one."""
+    """Without a kernel; the slow tier compares the outputs of a kernel."""
     (quickstart,) = [path for path in NOTEBOOKS if path not in PLOTTED]
     code = "\n".join("".join(cell["source"]) for cell in code_cells(quickstart))
     names: dict[str, Any] = {}
@@ -111,7 +111,7 @@ def test_outputs_hold_no_path_of_a_machine(notebook: Path) -> None:
 
 @pytest.mark.parametrize("notebook", PLOTTED, ids=lambda path: path.stem)
 def test_plots_are_stored_and_small(notebook: Path) -> None:
-    """Who reads a notebook without running it sees its plots, and the repository stays light."""
+    """A reader who does not run a notebook sees its plots, and the repository stays small."""
     assert len([*pictures(code_cells(notebook))]) >= 4
     assert notebook.stat().st_size < MAX_BYTES
 

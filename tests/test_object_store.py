@@ -1,4 +1,4 @@
-"""The client of an object store: conditional puts, requests that fail or take long, and what it says of failures."""
+"""The client of an object store: conditional puts, requests that fail or take long, and messages about failures."""
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +28,7 @@ class TestPlaces:
     """What names a place."""
 
     def test_a_url_names_a_bucket_and_all_else_a_folder(self) -> None:
-        """Also a URL that was made a Path, which has lost a slash."""
+        """Also a URL converted to a Path, which has lost a slash."""
         assert isinstance(open_storage("s3/bucket"), LocalStorage)
         assert str(open_storage("s3://bucket/a/b/")) == "s3://bucket/a/b"
         assert str(open_storage(Path("s3://bucket/a/b"))) == "s3://bucket/a/b"

@@ -73,7 +73,7 @@ def test_null_is_an_empty_field(sqlite_database: Database) -> None:
 
 
 def test_a_key_gives_the_keyed_pseudonym(sqlite_database: Database) -> None:
-    """The digest is OpenSSL's HMAC-SHA256 of `analysis_id:42`; white space around a key is no part of it."""
+    """The digest is OpenSSL's HMAC-SHA256 of `analysis_id:42`; white space around a key is not part of it."""
     result = export(sqlite_database, [FEEDBACK], key=f" {KEY}\n")
     assert result.csv_text.splitlines()[1].startswith("5cca56cd36b3f074,")
 
@@ -118,7 +118,7 @@ def test_of_duplicates_the_lowest_id_stays(sqlite_database: Database) -> None:
 
 
 def test_too_few_ratings_come_before_faults(sqlite_database: Database) -> None:
-    """A row with fewer ratings than asked for is skipped, whatever else is wrong with it."""
+    """A row with fewer ratings than required is skipped, even if it has other errors."""
     feedbacks = [FEEDBACK | {"analysis_id": None}, FEEDBACK | {"id": 2, "would_recommend": False}]
     result = export(sqlite_database, feedbacks, min_feedback_fields=2)
     assert (result.total, result.skipped, result.errors, result.exported) == (2, 1, 0, 1)
@@ -229,7 +229,7 @@ def test_lists_are_joined(sqlite_database: Database, text: str | None, field: st
     ],
 )
 def test_a_fault_of_a_list_has_its_name(sqlite_database: Database, text: str, reason: str) -> None:
-    """Whatever is not an array of strings, and each thing that no element may be."""
+    """All that is not an array of strings, and each kind of forbidden element."""
     assert reasons(export(sqlite_database, [FEEDBACK], RECORD | {"rules_applied": text})) == {reason}
 
 

@@ -1,4 +1,4 @@
-"""Our export and the oracle's agree on whatever a database holds, and the others give what SQLite gives."""
+"""The export and the oracle agree on any content of a database, and servers give the same rows as SQLite."""
 
 import csv
 import io
@@ -159,7 +159,7 @@ def seldom(strategy: st.SearchStrategy[Any], otherwise: st.SearchStrategy[Any]) 
 
 @st.composite
 def record_tables(draw: st.DrawFn, portable: bool) -> tuple[Rows, Rows]:
-    """Recommendations with nothing wrong, at least one, and some of which most are rejected."""
+    """Valid recommendations, at least one, and some that are mostly rejected."""
     good_list = st.sampled_from(GOOD_LISTS)
     words = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=4), max_size=3)
     any_list = st.builds(json.dumps, words, ensure_ascii=st.booleans())

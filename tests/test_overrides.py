@@ -30,7 +30,7 @@ from feedback_etl.processor import FeedbackProcessor, FeedbackTrainingPair
 from feedback_etl.records.catalog import list_manifests
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.report.columns import list_columns
-from feedback_etl.report.croissant import croissant
+from feedback_etl.report.croissant import build_croissant
 from feedback_etl.settings.model import load_settings
 from feedback_etl.training import FeedbackFeatures, Vocabulary, features
 from feedback_etl.transform.overrides import Overrides
@@ -98,7 +98,7 @@ def only_manifest(folder: str = "out") -> Manifest:
 
 
 class TestBucketAge:
-    """Age ranges of an application's own."""
+    """An application's own age ranges."""
 
     def test_a_subclass_with_four_ranges_exports_four_ranges(self, application: Database) -> None:
         """Null is null by the method's own rule; the manifest records whose labels they are."""
@@ -111,7 +111,7 @@ class TestBucketAge:
     def test_every_way_of_overriding_counts(
         self, application: Database, way: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Whatever kind of method it is, and wherever it was put."""
+        """For any kind of method, wherever it is defined."""
 
         class Own(FeedbackProcessor):
             pass
@@ -134,7 +134,7 @@ class TestBucketAge:
 
     @pytest.mark.parametrize(("label", "status"), [("\u0661\u0668-\u0662\u0665", "ok"), ("18-20", "failed")])
     def test_labels_in_any_script_are_checked(self, application: Database, label: str, status: str) -> None:
-        """Other digits than 0 to 9 are no numbers, and stop nothing."""
+        """Digits other than 0 to 9 are not numbers, and stop nothing."""
         own = type("Own", (FeedbackProcessor,), {"_bucket_age": staticmethod(lambda _: label)})
         export(application, own)
         settings = load_settings(database_url=application.url, output_dir=Path("out"))
@@ -174,7 +174,7 @@ class TestBucketAge:
         assert rows["age_range"].sort().to_list() == sorted(filter(None, 2 * LABELS[1:7]))
 
     def test_an_unusable_label_is_refused_by_the_gate(self, application: Database) -> None:
-        """A text that spreadsheet programs would run is none."""
+        """A text that spreadsheet programs would run is not accepted."""
 
         class Formulas(FeedbackProcessor):
             def _bucket_age(self, age: float | None) -> str | None:  # noqa: ARG002
@@ -185,7 +185,7 @@ class TestBucketAge:
 
 
 class TestReading:
-    """What reads exports knows labels of an application's own."""
+    """Readers of exports know an application's own labels."""
 
     @pytest.mark.parametrize("form", ["csv", "parquet"])
     def test_scan_training_has_them_as_text(self, application: Database, form: str) -> None:
@@ -197,13 +197,13 @@ class TestReading:
 
     @pytest.mark.served_store
     def test_an_object_store_has_them_too(self, application: Database, bucket_url: str) -> None:
-        """Its parts are made in this process, by the same method."""
+        """Its parts are written in this process, by the same method."""
         with application.engine.connect() as connection:
             FourRanges(connection, bucket_url, key=KEY).process_and_export(days_back=-1)
         assert {*fe.scan_training(bucket_url).collect()["age_range"]} == {*FOUR, None}
 
     def test_labels_of_different_rules_are_not_mixed(self, application: Database) -> None:
-        """Unless that is meant; then all are text."""
+        """Unless it is requested; then all are text."""
         export(application, FourRanges)
         export(application)
         with pytest.raises(UsageError, match=r"have 2 age ranges \(by .*FourRanges._bucket_age, from 18, 25, 35, 50\)"):
@@ -229,7 +229,7 @@ class TestReading:
             Vocabulary.fit(words, age_ranges=("young", "middle", "older"))
 
     def test_the_contract_in_a_parquet_file_allows_them(self, application: Database) -> None:
-        """Any text that is no formula."""
+        """Any text that is not a formula."""
         path = export(application, FourRanges, format="parquet")
         contract = json.loads(pq.read_schema(path).metadata[b"feedback_etl.contract"])
         assert contract["properties"]["age_range"]["type"] == ["string", "null"]
@@ -242,7 +242,7 @@ class TestReading:
         (column,) = [column for column in list_columns(only_manifest()) if column.name == "age_range"]
         assert (column.kind, column.type, column.ordered) == ("label", "text, or empty", True)
         assert "a label of the application&#39;s own" in Path("report.html").read_text(encoding="utf-8")
-        fields = croissant("out", list_manifests(Path("out")))["recordSet"][0]["field"]
+        fields = build_croissant("out", list_manifests(Path("out")))["recordSet"][0]["field"]
         assert [field["dataType"] for field in fields if field["name"] == "age_range"] == ["sc:Text"]
 
     def test_frames_with_them_are_validated_and_measured(self, application: Database) -> None:
@@ -256,7 +256,7 @@ class TestReading:
 
 
 class TestHashId:
-    """Pseudonyms of an application's own."""
+    """An application's own pseudonyms."""
 
     def test_they_are_in_the_export_and_in_the_list_of_rejected_rows(self, application: Database) -> None:
         """Called once for each id of a batch; the built-in method can be called by the own one."""
@@ -268,7 +268,7 @@ class TestHashId:
         assert {*fe.scan_training("out").collect()["analysis_hash"].str.head(3)} == {"T7-"}
 
     def test_manifest_names_the_functions_of_the_application(self, application: Database) -> None:
-        """They are not of the key, and not mixed with such."""
+        """They are not pseudonyms of the key, and not mixed with those."""
         export(application, OwnHash)
         manifest = only_manifest()
         assert manifest.pseudonyms == f"{__name__}.OwnHash._hash_id"
@@ -312,7 +312,7 @@ class TestHashId:
 
 
 class TestGetPairHash:
-    """Duplicates by an application's own rule."""
+    """Duplicates by the application's own rule."""
 
     def test_the_first_of_each_stays_however_far_apart(self) -> None:
         """Also of batches, where the built-in rule remembers the last time alone."""
@@ -355,7 +355,7 @@ class TestGetPairHash:
 
 
 class TestErrors:
-    """What an own method can do wrong."""
+    """Errors of an application's own method."""
 
     @pytest.mark.parametrize(
         ("name", "method", "problem"),
@@ -373,7 +373,7 @@ class TestErrors:
     def test_error_contains_no_value_and_nothing_is_published(
         self, application: Database, name: str, method: FunctionType, problem: str
     ) -> None:
-        """Which method, what it did and where; no error whose text could hold a value is behind it."""
+        """Which method, what it did and where; the message is not chained to an error that could contain a value."""
         with application.engine.connect() as connection:
             processor = FeedbackProcessor(connection, "out", key=KEY)
             setattr(processor, name, method)
@@ -414,7 +414,7 @@ class TestNotOverridden:
             _bucket_age = FeedbackProcessor._bucket_age
 
             def own(self) -> None:
-                """Something of the application's."""
+                """An object of the application."""
 
         assert Named("sqlite://")._overrides() == Overrides() == FeedbackProcessor("sqlite://")._overrides()
         assert Overrides().names() == {}

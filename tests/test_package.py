@@ -108,7 +108,7 @@ def test_oldest_versions_are_the_lower_bounds() -> None:
 
 
 def test_containerfile_has_no_finding_of_hadolint() -> None:
-    """And the source tree has what it copies. No test builds the image: that needs a registry."""
+    """And the source tree contains the files that it copies. No test builds the image: that needs a registry."""
     lines = (ROOT / "Containerfile").read_text(encoding="utf-8").splitlines()
     copied = [name for line in lines if re.match(r"COPY [^-]", line) for name in line.split()[1:-1]]
     assert copied

@@ -290,7 +290,7 @@ def test_ages_and_dates_of_birth_are_refused_and_reported(
 def test_numbers_that_may_be_ages_are_not_called_harmless(
     app: Database, settings: Settings, expression: str, column: tuple[str, ...], status: str
 ) -> None:
-    """Few or large numbers, dates of these years and labels are no ages; other digits than 0 to 9 stop nothing."""
+    """Few or large numbers, dates of these years and labels are not ages; other digits than 0 to 9 stop nothing."""
     app.fill(feedbacks=people(40, each=1)["feedbacks"][10:])
     export_column(app, settings, expression, *column)
     assert run_check(settings)["ages"].status == status

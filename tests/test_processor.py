@@ -126,12 +126,12 @@ class TestConstructor:
         assert list(tmp_path.iterdir()) == []
 
     def test_a_key_may_be_text_or_a_key(self) -> None:
-        """White space around it is no part of it."""
+        """White space around it is not part of it."""
         for key in (KEY, f"{KEY}\n", Key(KEY)):
             assert processor(key=key)._hash_id(42) == pseudonym(42)
 
     def test_a_key_and_unkeyed_exclude_each_other(self) -> None:
-        """As a key that is none is refused at once."""
+        """And an invalid key is refused at once."""
         with pytest.raises(UsageError, match=r"^Give a key or unkeyed=True, not both\.$"):
             processor(unkeyed=True)
         with pytest.raises(KeyUnusableError):
@@ -258,7 +258,7 @@ class TestProcessAndExport:
         assert first_pseudonym(classic.process_and_export()) == pseudonym(42)
 
     def test_without_a_key_nothing_is_exported(self, session: Session, tmp_path: Path) -> None:
-        """The error names the command that makes one, and the explicit way to do without."""
+        """The error names the command that creates one, and the option for unkeyed pseudonyms."""
         with pytest.raises(KeyMissingError, match="feedback-etl keys new"):
             processor(session, key=None).process_and_export()
         assert not (tmp_path / "out").exists()
@@ -389,14 +389,14 @@ class TestExportToCsv:
         )
 
     def test_the_path_is_that_of_the_folder_as_given(self, tmp_path: Path) -> None:
-        """As a text, which a private file lies at."""
+        """As a text; the file at this path is private."""
         assert processor()._export_to_csv([PAIR]).startswith("out/feedback_training_")
         path = processor(output_dir=tmp_path / "other")._export_to_csv([PAIR])
         assert Path(path).parent == tmp_path / "other"
         assert Path(path).stat().st_mode & 0o777 == 0o600
 
     def test_an_empty_list_writes_nothing(self, tmp_path: Path) -> None:
-        """Not even the folder, and no key is asked for."""
+        """Not even the folder, and no key is required."""
         assert processor(key=None)._export_to_csv([]) == ""
         assert processor(key=None)._export_to_csv(()) == ""
         assert list(tmp_path.iterdir()) == []
@@ -411,7 +411,7 @@ class TestExportToCsv:
     @FEWER
     @given(st.data())
     def test_the_csv_module_reads_back_what_was_written(self, data: st.DataObject) -> None:
-        """Any pairs that keep the rules, every field as its text."""
+        """Any valid pairs, every field as its text."""
         characters = st.characters(exclude_characters=",", exclude_categories=["Cc", "Cs"]) | st.sampled_from("\t\r\n")
         words = st.text(characters, min_size=1).map(lambda word: f"x{word}" if is_formula(word) else word)
         changes = {
@@ -439,7 +439,7 @@ class TestExportToCsv:
     @pytest.mark.parametrize("name", PAIR.to_dict())
     @pytest.mark.parametrize("value", [f"={CANARY}", f"{CANARY}\ud800", [CANARY], {CANARY: 1}, CANARY.encode(), 4711.5])
     def test_a_bad_pair_publishes_nothing(self, name: str, value: Any, tmp_path: Path) -> None:
-        """The column is named, the value is not, in no text of the error and of none behind it."""
+        """The error names the column; neither it nor an error in its chain contains the value."""
         with pytest.raises(ValidationError) as caught:
             processor()._export_to_csv([PAIR, pair(**{name: value})])
         assert name in str(caught.value)
@@ -460,7 +460,7 @@ class TestExportToCsv:
         ids=str,
     )
     def test_nothing_is_coerced_that_does_not_fit(self, change: dict[str, Any]) -> None:
-        """The gate judges the values as they are."""
+        """The final validation checks the values as they are."""
         with pytest.raises(ValidationError, match=next(iter(change))):
             processor()._export_to_csv([pair(**change)])
 
@@ -470,11 +470,11 @@ class TestExportToCsv:
             processor()._export_to_csv([pair(age_range=25, export_date="now", helpful_rating=4.5)])
         assert str(caught.value) == (
             "Nothing was written: pairs contain invalid values in helpful_rating, age_range, export_date. "
-            "Ratings are int, times ISO 8601 text; None stands for no value."
+            "Ratings are int, times ISO 8601 text; None is a missing value."
         )
 
     def test_pseudonyms_and_labels_may_be_of_any_form(self) -> None:
-        """The documentation's own row, whose hash has 8 characters; what reads exports takes it as it is."""
+        """The documentation's own row, whose hash has 8 characters; readers of exports accept it unchanged."""
         rows = [
             pair(analysis_hash="8f1c5a7d", timeframe="", age_range="18-24"),
             pair(analysis_hash="Analysis 7", conditions_detected="", rules_applied="a,,b", age_range="Senior"),
@@ -531,7 +531,7 @@ class TestFeedbackTrainingPair:
     """The twelve fields of a row."""
 
     def test_to_dict_has_the_order_of_the_export(self) -> None:
-        """And the values as they are."""
+        """And the values are unchanged."""
         assert list(PAIR.to_dict()) == HEADER.split(",")
         assert PAIR.to_dict() == {field.name: getattr(PAIR, field.name) for field in fields(PAIR)}
 

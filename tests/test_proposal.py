@@ -96,7 +96,7 @@ def test_consent_of_the_person_is_recognised_by_its_name(name: str, *, is_consen
     proposal = propose([people, REVIEWS], REVIEWS)
     assert declared(proposal)["source"].get("consent") == (f"customers.{name}" if is_consent else None)
     text = render_declaration(proposal, None)
-    assert (": the feedback of everybody would be exported.\n" in text) is not is_consent
+    assert (": the feedback of all users would be exported.\n" in text) is not is_consent
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_null_without_a_type_is_read_in_any_column(url: str) -> None:
 
 
 def test_null_is_accepted_for_consent_and_extra_columns(url: str) -> None:
-    """A consent of NULL is no consent; an extra column keeps its declared type."""
+    """NULL is not consent; an extra column keeps its declared type."""
     assert read(url, query=select(url, consent="NULL")).height == 0
     extra = [ExtraColumn("visits", type="integer"), ExtraColumn("since", type="time")]
     query = select(url, visits="NULL", since="NULL")
@@ -83,7 +83,7 @@ def in_file(text: str) -> QueryText:
     ids=["column", "syntax", "function", "table"],
 )
 def test_error_points_into_the_file(url: str, before: str, wrong: str) -> None:
-    """File, line and column of what is wrong, whatever lines and comments come before it."""
+    """File, line and column of the error, with any lines and comments before it."""
     rest = "'" if wrong.endswith("'") else select(url).removeprefix("SELECT")
     line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
     message = str(refusal(url, query=in_file(f"{before}{wrong}{rest}")))

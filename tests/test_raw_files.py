@@ -318,6 +318,6 @@ def test_erasure_of_all_others_is_refused_for_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scheme", ["mssql+pyodbc", "oracle", "bigquery", "trino", "clickhouse", "redshift"])
 def test_databases_that_are_not_tested_are_refused(scheme: str) -> None:
-    """ConnectorX could read some of them; nobody has seen that their times and ids are read exactly."""
+    """ConnectorX could read some of them, but it was never tested that it reads their times and ids exactly."""
     with pytest.raises(UsageError, match=r"Databases of the kind .* cannot be read; PostgreSQL, MySQL"):
         fe.load_feedback(f"{scheme}://host/name")

@@ -91,7 +91,7 @@ def test_pseudonymised_id_is_exported(app: Database, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("expression", ["1 + f.user_id % 4", "1000001", "f.user_id + 1"])
 def test_coincidences_are_no_ids(app: Database, tmp_path: Path, expression: str) -> None:
-    """Numbers that sometimes equal a short id, and a label that is no row's own id."""
+    """Numbers that sometimes equal a short id, and a label that is not the id of its row."""
     assert export(app, tmp_path, INTEGER, SHORT, extra=expression).exported_records
 
 

@@ -1,4 +1,4 @@
-"""Rows come through a process of its own: whatever happens to it, an export is whole or not there."""
+"""Rows come from a separate process: if it fails in any way, an export is complete or does not exist."""
 
 import contextlib
 import itertools
@@ -41,7 +41,7 @@ SLOW = "FROM pg_sleep(60)"
 
 
 def feedback(count: int, *, repeats: int = 3) -> dict[str, list[dict[str, Any]]]:
-    """Rows in which every so many neighbours are the same feedback, and one has no time."""
+    """Rows in which groups of neighbours are the same feedback, and one row has no time."""
     rows = [
         {
             "id": number,
@@ -63,7 +63,7 @@ def exported(url: str, folder: Path, **options: Any) -> tuple[str, str]:
 
 
 class TestEqualResults:
-    """How rows are read never shows in what is written."""
+    """The way of reading makes no difference to the files."""
 
     @pytest.mark.slow
     @settings(max_examples=settings().max_examples // 25)
@@ -129,14 +129,14 @@ class TestFailures:
         assert readers() == []
 
     def test_silent_database_times_out(self, postgres_database: str) -> None:
-        """It is given up after the time that the settings allow."""
+        """It is ended after the timeout of the settings."""
         query = select(postgres_database, SLOW)
         with pytest.raises(SourceError, match=r"returned no row for 0\.3 s"):
             fe.load_feedback(postgres_database, query=query, now=NOW, read_timeout=0.3)
         assert readers() == []
 
     def test_missing_rows_are_detected(self, postgres_database: str) -> None:
-        """A query that fails in the middle gives no rows that could be taken for all."""
+        """A query that fails in the middle gives no partial result that looks complete."""
         failing = "SELECT 1 / (n - 150000) AS x FROM generate_series(1, 200000) AS n"
         with open_connection(postgres_database) as source:
             job = ReaderJob(str(source.connectorx_url), [], [failing], batch_size=1_000)
@@ -196,7 +196,7 @@ def work(before=lambda: None, after=lambda: None):
 """
 
     def lines(self, script: str, database: Database) -> list[list[str]]:
-        """What a script prints that works on jobs: their rows and their process."""
+        """The output of a script that runs jobs: their rows and their process."""
         with open_connection(database.url) as source:
             done = python(self.KEPT + script, str(source.connectorx_url))
         assert done.stderr == ""
@@ -208,7 +208,7 @@ def work(before=lambda: None, after=lambda: None):
         assert first == second
 
     def test_kept_reader_outlives_the_requesting_thread(self, sqlite_database: Database) -> None:
-        """The kernel ends it with the thread that started it, which is one that lives as long as the program."""
+        """The kernel ends it with the thread that started it, so that thread lives as long as the program."""
         script = """
 is_done, may_end = threading.Event(), threading.Event()
 thread = threading.Thread(target=work, kwargs={"after": lambda: (is_done.set(), may_end.wait())})
@@ -383,7 +383,7 @@ worker.join()
 
 
 class TestRanges:
-    """A window is cut into disjoint ranges that are the window."""
+    """A window is divided into disjoint ranges that cover it."""
 
     @given(
         counts=st.lists(st.integers(1, 50), max_size=20),
@@ -408,7 +408,7 @@ class TestRanges:
     def test_each_row_is_in_exactly_one_range(
         self, postgres_database: str, monkeypatch: pytest.MonkeyPatch, is_sampled: bool
     ) -> None:
-        """Also of a table of which only some pages were looked at, also rows without a time that can be read."""
+        """Also of a table of which only some pages were sampled, also with rows whose time is unreadable."""
         with opened(postgres_database) as database, database.engine.begin() as connection:
             connection.exec_driver_sql("SET session_replication_role = replica")
             connection.exec_driver_sql(

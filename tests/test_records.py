@@ -6,25 +6,15 @@ from typing import Any
 import pytest
 from databases import Database, opened
 from polars.testing import assert_frame_equal
-from reading import NOW, execute, read
+from reading import NOW, execute, read, record_separate_reads
 
 from feedback_etl.database import ages, batches, records
 
 
 @pytest.fixture
 def read_apart(monkeypatch: pytest.MonkeyPatch) -> list[records.RecordQuery]:
-    """Let a small window count as a large one; the list holds the queries whose recommendations were read apart."""
-    queries = []
-    collect_table = records.RecordTable.collect
-
-    def collect(frames: Any, query: records.RecordQuery) -> records.RecordTable:
-        queries.append(query)
-        return collect_table(frames, query)
-
-    for module in (ages, records):
-        monkeypatch.setattr(module, "estimate_rows", lambda *_: ages.MIN_ROWS)
-    monkeypatch.setattr(records.RecordTable, "collect", collect)
-    return queries
+    """Let a small window count as a large one; the list contains the queries of separately read recommendations."""
+    return record_separate_reads(monkeypatch, records.RecordTable, ages, records)
 
 
 def fill(database: Database, ids: list[int], used: list[int | None]) -> None:

@@ -64,7 +64,7 @@ max = 5
 
 @dataclass
 class Case:
-    """A folder with settings, and what a user does by hand where a remedy says so."""
+    """A folder with settings, and the manual steps that remedies require of a user."""
 
     app: Database
     here: Here
@@ -125,7 +125,7 @@ class Case:
         return {item["name"]: item for item in json.loads(self.here("check", "--json", *key_file).out)}
 
     def follow(self, remedy: str) -> None:
-        """Execute the commands of a remedy, and do by hand what it says beside them."""
+        """Execute the commands of a remedy and its manual steps."""
         for line in remedy.splitlines():
             words = shlex.split(line)
             if words[0] == "feedback-etl" and "FILE" in words:
@@ -342,7 +342,7 @@ def image_in_rated_item(case: Case) -> None:
 
 
 def id_in_recommendation_beside_rated_items(case: Case) -> None:
-    """Which exclude the pseudonymised item."""
+    """They exclude the pseudonymised item."""
     rate(case)
     case.sql("UPDATE recommendation_records SET recommendation_id = 'rec1000002'")
     case.export(items=ITEMS)
@@ -394,7 +394,7 @@ def edited_rows(case: Case) -> None:
 
 
 def collision(case: Case) -> None:
-    """Let pseudonyms of 16 digits be equal where their first digit is, since no two ids with one are known."""
+    """Make pseudonyms of 16 digits equal if their first digits are, since no real collision is known."""
 
     def hash_coarsely(analyses: Sequence[str], keys: Sequence[Key]) -> dict[str | None, pl.Series]:
         hashes = hash_by_key(analyses, keys).items()
@@ -534,7 +534,7 @@ FORMS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("options", FORMS, ids=lambda options: next(iter(options)))
 def test_export_is_repeated_with_its_options(case: Case, options: dict[str, Any]) -> None:
-    """Whatever the settings are: the manifests of both record the same, and the files have one form."""
+    """With any settings: the manifests of both record the same, and the files have one format."""
     case.export(**options, key=case.use_strong_key())
     before = list_manifests(FOLDER)[-1]
     case.path().unlink()
@@ -561,7 +561,7 @@ def test_every_recorded_option_is_in_the_remedy(case: Case) -> None:
 
 
 def test_remedy_keeps_rated_items(case: Case) -> None:
-    """Of an export that is made again with its options."""
+    """Of an export that is repeated with its options."""
     rate(case)
     case.export(items=ITEMS)
     rows = scan_items(FOLDER).collect()

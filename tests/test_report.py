@@ -22,7 +22,7 @@ from feedback_etl.exports.maintenance import prune
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import list_manifests
 from feedback_etl.report import write_report
-from feedback_etl.report.charts import Bar, Stack, bars, stacks
+from feedback_etl.report.charts import Bar, Stack, draw_bars, draw_stacks
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.schema.column_types import ExtraColumn
 from feedback_etl.schema.model import IMAGE_URL, SUBJECT_HASH
@@ -286,7 +286,7 @@ class TestAudit:
     """Verification of the audit log."""
 
     def test_unchanged_log_is_reported(self, sqlite_database: Database) -> None:
-        """The page shows its head and no problem."""
+        """The page shows the head of the log and no problem."""
         sqlite_database.fill(**people(8))
         head = exported(sqlite_database, FOLDER).audit_head
         page = render()
@@ -327,7 +327,7 @@ class TestAudit:
         log.write_text("".join(log.read_text().splitlines(keepends=True)[1:]))
         page = render(keys=())
         assert re.search(r'<dt>Audit log</dt><dd><span class="fault">\d</span><small>problem', page)
-        assert "stands where 1 should" in page
+        assert "is in the position of record 1" in page
         assert "1 signature cannot be checked without the key" in page
 
     @pytest.mark.parametrize("keys", [KEY, Key(KEY), [KEY], [Key(KEY)]], ids=["text", "key", "texts", "keys"])
@@ -398,12 +398,12 @@ class TestPage:
         assert [name for name in CLASSIC_SCHEMA.rating_names[:3] if f">{name}</text>" not in drawings] == []
         names = [*CLASSIC_SCHEMA.training_columns, SUBJECT_HASH.name, IMAGE_URL.name]
         assert [
-            name for name in names if f">{name}</text>" not in bars("", "", [Bar(name, 1, "") for name in names])
+            name for name in names if f">{name}</text>" not in draw_bars("", "", [Bar(name, 1, "") for name in names])
         ] == []
 
     def test_values_of_a_stacked_column_have_gaps(self) -> None:
         """Small values have gaps too, and the gaps do not change the height of the column."""
-        drawn = stacks("", "", [Stack("", [600, 1, 0, 300, 99]), Stack("", [1000, 0, 0, 0, 0])], list("abcde"))
+        drawn = draw_stacks("", "", [Stack("", [600, 1, 0, 300, 99]), Stack("", [1000, 0, 0, 0, 0])], list("abcde"))
         rectangles = re.findall(r'<rect class="(.)" x="(.*?)" y="(.*?)" width=".*?" height="(.*?)"/>', drawn)
         spans = [(tone, float(top), float(top) + float(height)) for tone, _, top, height in rectangles]
         *column, alone = spans

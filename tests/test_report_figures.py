@@ -1,4 +1,4 @@
-"""The figures of a report add up, its exports are told apart, and its drift is between comparable exports."""
+"""The figures of a report add up, its exports are distinguished, and its drift is between comparable exports."""
 
 import re
 from datetime import timedelta
@@ -16,7 +16,7 @@ from feedback_etl.exports.maintenance import prune
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import list_manifests
-from feedback_etl.report.charts import Stack, stacks
+from feedback_etl.report.charts import Stack, draw_stacks
 from feedback_etl.report.comparison import find_compared, is_comparable
 from feedback_etl.report.data import ReportData, collect_data, find_report_exports
 from feedback_etl.training.committed_export import CommittedExport
@@ -152,7 +152,7 @@ class TestComparison:
         return create
 
     def test_windows_of_different_length_are_not_compared(self, export: Any) -> None:
-        """Twice as long is allowed, since a night may be missed."""
+        """Twice the interval is allowed, since one night may fail."""
         short, double, long, everything = export(-4, -2), export(-8, -4), export(-13, -8), export(None, 0)
         assert is_comparable(short, double)
         assert is_comparable(double, long)
@@ -205,7 +205,7 @@ class TestComparison:
         assert "<dt>Greatest drift</dt><dd>\N{EN DASH}<small>too few rows to tell</small></dd>" in page
 
     def test_overlapping_windows_give_a_lower_bound(self, export: Any) -> None:
-        """Little drift between equal rows is no assurance."""
+        """Little drift between equal rows proves nothing."""
         export(None, 0)
         export(None, 0)
         page = render()
@@ -217,5 +217,5 @@ class TestComparison:
 
 def test_label_of_two_lines_makes_the_chart_higher() -> None:
     """A line does not."""
-    one, two = (stacks("", "", [Stack(label, [1])], ["main"]) for label in ("a", "a\nb"))
+    one, two = (draw_stacks("", "", [Stack(label, [1])], ["main"]) for label in ("a", "a\nb"))
     assert [re.findall(r'viewBox="0 0 360 (\d+)"', drawn) for drawn in (one, two)] == [["214"], ["229"]]

@@ -1,4 +1,4 @@
-"""The report's page as a real browser shows it: on a desk and on a phone, light and dark, and what it asks for."""
+"""The report's page as a real browser shows it: on a desk and on a phone, light and dark, and its network requests."""
 
 import re
 import threading
@@ -67,7 +67,7 @@ def page_of(database: Database, timeframe: str) -> str:
 @pytest.mark.parametrize("width", [1280, 375])
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_it_fits_and_can_be_read(sqlite_database: Database, width: int, scheme: Scheme) -> None:
-    """No text leads out of the page or of its drawing, however long, and each stands out from what is behind it."""
+    """No text, however long, leaves the page or its drawing, and each has enough contrast."""
     found = measured(page_of(sqlite_database, f"a_word_without_end_{'x' * 200}"), width=width, scheme=scheme)
     assert found["texts"] > 200
     assert found["needed"] <= width

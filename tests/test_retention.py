@@ -26,7 +26,7 @@ from feedback_etl.schema.classic import CLASSIC_SCHEMA
 from feedback_etl.storage.location import open_storage
 from feedback_etl.storage.posix import hash_file
 from feedback_etl.training import scan_training
-from feedback_etl.transform.row_schema import row_schema
+from feedback_etl.transform.row_schema import build_row_schema
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ class TestManifest:
     def test_invalid_manifest_is_refused(self, tmp_path: Path, content: str) -> None:
         """Nothing is guessed."""
         (tmp_path / "a.manifest.json").write_text(content, encoding="latin-1")
-        with pytest.raises(ExportFileError, match=r"a\.manifest\.json is no manifest"):
+        with pytest.raises(ExportFileError, match=r"a\.manifest\.json is not a manifest"):
             list_manifests(tmp_path)
 
 
@@ -122,7 +122,7 @@ class TestAdopt:
         (folder / "other.csv").write_text("a,b\n1,2\n")
         (folder / "link.csv").symlink_to(folder / "other.csv")
         for name, why in (
-            ("link.csv", "no CSV or Parquet file"),
+            ("link.csv", "not a CSV or Parquet file"),
             ("other.csv", "no column analysis_hash"),
             (visible(folder)[0], "" if visible(folder)[0].endswith("manifest.json") else "has a manifest"),
         ):
@@ -167,8 +167,8 @@ class TestPrune:
         assert (folder / "feedback_training_20200101_000000.csv").read_text() == "mine"
 
     def test_clock_that_went_back_prunes_nothing(self, folder: Path) -> None:
-        """An export from the future shows that the clock is wrong."""
-        with pytest.raises(ExportFileError, match="from the future of this machine's clock"):
+        """An export with a later time shows that the clock is wrong."""
+        with pytest.raises(ExportFileError, match="was created later than this machine's clock shows"):
             prune(folder, key=Key(KEY), keep_days=1, now=NOW)
         assert len(visible(folder)) == 9
 
@@ -226,7 +226,7 @@ def test_parquet_metadata_contain_contract_and_key_id(sqlite_database: Database,
     report = exported(sqlite_database, tmp_path, format="parquet")
     metadata = pq.read_metadata(report.export_filename)
     values = {name.decode(): value.decode() for name, value in metadata.metadata.items()}
-    assert json.loads(values["feedback_etl.contract"]) == row_schema()
+    assert json.loads(values["feedback_etl.contract"]) == build_row_schema()
     assert values["feedback_etl.key_id"] == Key(KEY).id
     assert metadata.row_group(0).column(0).compression == "ZSTD"
     frame = pl.read_parquet(report.export_filename)
@@ -264,7 +264,7 @@ def test_signed_log_is_not_continued_without_a_key(folder: Path) -> None:
     [(10, 0, ["old", "older"]), (10, 3, ["older"]), (40, 0, ["older"]), (0, 4, ["older"]), (100, 0, ["older"])],
 )
 def test_expired_exports_are_selected_by_age_and_number(keep_days: int, keep_last: int, expired: list[str]) -> None:
-    """An interrupted pruning ("older") is resumed, whatever is asked for."""
+    """An interrupted pruning ("older") is resumed by any later pruning."""
     exports = [
         replace(
             build_manifest(ManifestDetails(), ExportRun(stem, "run", NOW - timedelta(days=age), None), [], ""),

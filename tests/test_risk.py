@@ -68,7 +68,7 @@ class TestPeople:
         assert (measured.k, measured.share_unique, measured.small_rows, measured.small_people) == (1, 1.0, 20, 2)
 
     def test_person_in_two_small_classes_counts_in_both(self) -> None:
-        """The sum of sizes is no number of different people: here there is one."""
+        """The sum of sizes is not the number of different people: here there is one."""
         table = pl.DataFrame({"age": ["a", "b"], "user": [1, 1]})
         assert risk(table, quasi_identifiers=["age"], sensitive=[], person="user").small_people == 2
 
@@ -271,7 +271,7 @@ class TestCommand:
         assert "feedback-etl report out" in ended.err
 
     def test_exports_of_two_keys_are_not_combined(self, run_command: Here, sqlite_database: Database) -> None:
-        """A person has another pseudonym in each; files without a manifest are taken as they are."""
+        """A person has another pseudonym in each; files without a manifest are accepted."""
         sqlite_database.fill(**people(3))
         first, again = (exported(sqlite_database, Path(name)).export_filename for name in ("one", "two"))
         other = exported(sqlite_database, Path("other"), key=OTHER_KEY).export_filename
@@ -295,7 +295,7 @@ class TestCommand:
 
     @pytest.mark.parametrize("content", ["k3y-that-nobody-may-see\n", "anna@example.org,42\nbob@example.org,7\n"])
     def test_content_that_is_no_table_is_not_shown(self, run_command: Here, content: str) -> None:
-        """The first line of a key, or of a file without a header, is taken for names of columns."""
+        """The first line of a key, or of a file without a header, is read as names of columns."""
         Path("file").write_text(content)
         ended = run_command("risk", "file")
         assert ended.code == 2

@@ -49,7 +49,7 @@ def feedback(number: int, user: int) -> dict[str, Any]:
 
 @pytest.fixture
 def role(postgres_admin: sa.Engine) -> Iterator[str]:
-    """A role that can log in and is no superuser; superusers bypass row-level security."""
+    """A role that can log in and is not a superuser; superusers bypass row-level security."""
     with new_postgres_reader(postgres_admin) as name:
         yield name
 

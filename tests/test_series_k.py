@@ -1,4 +1,4 @@
-"""k over an incremental series: rows of small equivalence classes wait until k people of the series share them."""
+"""k over an incremental series: rows of small equivalence classes are pending until k people of it share them."""
 
 import csv
 from collections import defaultdict
@@ -93,7 +93,7 @@ def pending_files(folder: Path) -> list[Path]:
 
 
 def test_row_leaves_when_k_people_share_its_class(app: Database, folder: Path) -> None:
-    """A night in which all rows wait succeeds; later the rows leave together, and a fourth person at once."""
+    """An export with pending rows alone succeeds; later they are released together, and a fourth person at once."""
     add(app, 1, (1, "a"), (2, "a"))
     first = export_night(app, folder, 1)
     assert (first.pending_records, first.exported_records, first.export_filename) == (2, 0, "")
@@ -160,7 +160,7 @@ def test_erased_people_do_not_wait_and_are_not_counted(app: Database, folder: Pa
 
 
 def test_rows_without_consent_or_database_do_not_leave(app: Database, folder: Path) -> None:
-    """Whoever withdraws while a row waits is not exported by it, nor one whose row was deleted."""
+    """A pending row is not released if its user withdraws consent or the row is deleted."""
     add(app, 1, (1, "a"), (2, "a"), (3, "b"), (4, "b"))
     export_night(app, folder, 1)
     with app.engine.begin() as connection:
@@ -206,7 +206,7 @@ def test_rows_that_wait_too_long_can_be_refused(app: Database, folder: Path, opt
     """Nothing is published then, and they still wait."""
     add(app, 1, (1, "a"))
     assert export_night(app, folder, 1, **options).pending_records == 1
-    with pytest.raises(ValidationError, match="1 row waited longer than --max-pending for 3 people"):
+    with pytest.raises(ValidationError, match="--max-pending has passed for 1 row of fewer than 3 people"):
         export_night(app, folder, 12, max_pending="10d", **options)
     assert len(pending_files(folder)) == 1
 
@@ -227,7 +227,7 @@ def test_duration_must_be_one(folder: Path) -> None:
 
 
 def test_full_export_beside_a_series_repeats_no_pair(app: Database, folder: Path) -> None:
-    """A row that waited is older than the window of its export, and is in an older full export, too."""
+    """A pending row is older than the window of its export, and is in an older full export, too."""
     add(app, 1, (1, "a"))
     export_night(app, folder, 1)
     exported(app, folder, days_back=-1, now=NOW + DAY)
@@ -241,8 +241,9 @@ def test_summary_says_that_rows_wait(app: Database, folder: Path) -> None:
     """Also where all of them do."""
     add(app, 1, (1, "a"))
     lines = [*format_summary(export_night(app, folder, 1), 1)]
-    assert "Nothing exported: all new rows wait until k people of the series share their equivalence class." in lines
-    assert "pending    1 wait until k people of the series share their equivalence class" in lines
+    reason = "all new rows are pending until k people of the series share their equivalence class."
+    assert f"Nothing exported: {reason}" in lines
+    assert "pending    1 until k people of the series share their equivalence class" in lines
     add(app, 2, (2, "a"), (3, "a"))
     lines = [*format_summary(export_night(app, folder, 2), 1)]
     assert "           counted over all exports of the series: no file alone has this k" in lines
@@ -350,7 +351,7 @@ def test_row_pending_too_long_joins_a_class_that_was_released_before(app: Databa
 
 
 def test_row_pending_too_long_joins_a_class_that_is_released_now(app: Database, folder: Path) -> None:
-    """One that nobody has seen yet, so that all of its rows can be generalised; other classes stay as they are."""
+    """A class without released rows, so that all of its rows can be generalised; other classes are unchanged."""
     add(app, 1, (1, "a"))
     export_night(app, folder, 1, **GENERALIZE)
     add(app, 11, (2, "b"), (3, "b"), (4, "b"), *((person, "c") for person in range(5, 9)), (9, "d"))

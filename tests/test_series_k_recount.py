@@ -36,7 +36,7 @@ class Night(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """A random series: where it is, what it is exported with, and its nights."""
+    """A random series: its folder, its options and its nights."""
 
     place: str
     options: dict[str, Any]
@@ -115,7 +115,7 @@ class Model:
         self.people = defaultdict[Any, set[int]](set)
 
     def add(self, night: Night) -> int:
-        """Add the rows of a night; return how many of them have waited for too long."""
+        """Add the rows of a night; return how many are pending for too long."""
         for user, recommendation, timeframe in night.rows:
             age = AGES[20 if user % 2 else 30]
             self.waiting.append((night.day, user, (age, ",".join(CONDITIONS[recommendation]), timeframe)))
@@ -153,7 +153,7 @@ def test_no_class_of_a_series_has_fewer_people(
         for night in draw.nights:
             expired, way = model.add(night), draw.options["on_small_class"]
             if expired and way == "fail":
-                with pytest.raises(ValidationError, match="waited longer than --max-pending"):
+                with pytest.raises(ValidationError, match="--max-pending has passed"):
                     series.export(night)
                 return
             report = series.export(night)
@@ -195,7 +195,7 @@ def keep_k_over_a_series(app: Database, draw: Draw, folder: Path, bucket_url: st
     "seed", [0, 20, *(pytest.param(n, marks=pytest.mark.torture) for n in range(1, 60) if n != 20)]
 )
 def test_keep_k_holds_over_a_series(sqlite_database: Database, tmp_path: Path, seed: int) -> None:
-    """Whoever is erased, in whichever files of the series the others are."""
+    """For any erased person, and the others in any files of the series."""
     draw = draw_series(seed, has_erasures=True)
     place = "csv" if draw.place == "store" else draw.place
     keep_k_over_a_series(sqlite_database, draw._replace(place=place), tmp_path / "exports", "")

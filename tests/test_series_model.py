@@ -192,7 +192,7 @@ class SeriesMachine(RuleBasedStateMachine):
     @precondition(lambda self: any(each.watermark for each in self.series) and self.untried)
     @rule(data=st.data())
     def change_settings(self, data: st.DataObject) -> None:
-        """Run an export that would begin a series beside another one, which has to be said."""
+        """Run an export that would begin a series beside another one, which requires `new_series`."""
         number = data.draw(st.sampled_from(self.untried))
         with pytest.raises(UsageError, match=r"`(min_feedback_fields|cursor)` is .*, the series has .* `new_series`"):
             self._export(**SETTINGS[number], incremental=True)
@@ -352,7 +352,7 @@ class StoredSeriesMachine(SeriesMachine):
 
 @contextmanager
 def fail_once(calls: int, functions: Sequence[tuple[Any, str]]) -> Iterator[None]:
-    """Refuse one call that writes, the one after so many; later ones succeed, as after a disk was full."""
+    """Fail the nth writing call; later ones succeed, as after a disk was full."""
     attempts = 0
 
     def limit(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -373,7 +373,7 @@ def fail_once(calls: int, functions: Sequence[tuple[Any, str]]) -> Iterator[None
 
 @contextmanager
 def fail_statement(engine: sa.Engine, statements: int) -> Iterator[None]:
-    """Lose the connection at the statement after so many."""
+    """Lose the connection at the nth statement."""
     attempts = 0
 
     def count(connection: Any, cursor: Any, statement: str, *_: Any) -> None:

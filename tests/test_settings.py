@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from frames import all_said
@@ -295,6 +296,26 @@ def test_row_model_of_another_user_is_not_run(how: str) -> None:
     assert not Path("ran").exists()
 
 
+SOURCE = {"feedback_id": "id", "user_id": "user_id", "created_at": "created_at"}
+
+
+@only_root
+@pytest.mark.parametrize("how", ["owner", "mode"])
+@pytest.mark.parametrize("source", [{}, {"source": dict(SOURCE, query="q.sql")}], ids=["query", "source"])
+def test_query_file_of_another_user_is_not_used(how: str, source: dict[str, Any]) -> None:
+    """It decides which rows and columns are exported, and whose pseudonyms they have."""
+    write("q.sql", "SELECT 1")
+    settings = load_settings(**source or {"query": "q.sql"})
+    if how == "mode":
+        Path("q.sql").chmod(0o666)
+    else:
+        os.chown("q.sql", OTHERS, -1)
+    reason = "Other users can write to the query file q.sql" if how == "mode" else "query file q.sql belongs to another"
+    for read in (settings.to_options, settings.to_database_keywords):
+        with pytest.raises(UsageError, match=reason):
+            read()
+
+
 @only_root
 def test_project_file_of_another_user_without_settings_is_ignored() -> None:
     """It configures nothing."""
@@ -317,11 +338,11 @@ def test_project_table_that_is_no_table_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["key", "FEEDBACK_ETL_KEY", "password"])
 def test_unknown_setting_is_refused(name: str) -> None:
-    """Above all a key, which belongs in a separate file. The message is short, and what it says helps."""
+    """Above all a key, which belongs in a separate file. The message is short and helpful."""
     write("feedback-etl.toml", f'# it is here\n{name} = "{CANARY}"')
     assert refused() == (
         f"The settings are invalid: {name} is not a setting (feedback-etl.toml, line 2). "
-        "Remove what is not a setting: `feedback-etl config` then lists all settings."
+        "Remove unknown settings: `feedback-etl config` then lists all settings."
     )
     Path("feedback-etl.toml").write_text("")
     lines = CliRunner().invoke(app, ["config"]).stdout.splitlines()

@@ -1,4 +1,4 @@
-"""Shared data: recipients cannot join what they got, rows cannot be linked, and people are still erased from it."""
+"""Shared data: recipients cannot join their files, rows cannot be linked, and people are still erased from it."""
 
 import hashlib
 import hmac
@@ -108,7 +108,7 @@ class TestPseudonyms:
         assert frame["linked_hash"].to_list() == ["a", "a"]
 
     def test_two_recipients_and_the_organisation_share_no_value_of_ids(self, app: Database, folder: Path) -> None:
-        """So that no two of them can join what they got."""
+        """So that no two of them can join their files."""
         ids = ("analysis_hash", "recommendation_id")
         own = exported(app, folder / "own", key=OTHER_KEY, hash_recommendation_id=True)
         internal = rows_of(Path(own.export_filename))
@@ -153,7 +153,7 @@ class TestPseudonyms:
 
 @given(st.lists(st.integers(0, 16**8 - 1), max_size=60), st.integers(1, 7), st.integers(1, 9))
 def test_buckets_sort_as_one_frame_does(numbers: list[int], size: int, bucket: int) -> None:
-    """Whatever the frames and the size of the buckets."""
+    """For all frames and sizes of buckets."""
     frame = pl.DataFrame({"analysis_hash": [f"{n:08x}" for n in numbers]}, schema={"analysis_hash": pl.String})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sorting, "_BUCKET_ROWS", bucket)
@@ -162,7 +162,7 @@ def test_buckets_sort_as_one_frame_does(numbers: list[int], size: int, bucket: i
 
 
 class TestRefusals:
-    """What is not shared."""
+    """Exports that sharing refuses."""
 
     @pytest.mark.parametrize(
         "key", [DEMO_KEY, Key(KEY), Key("password" * 4, accept_weak=True)], ids=["demo", "documented", "weak"]
@@ -207,7 +207,7 @@ class TestRefusals:
             OutputOptions(recipient="acme", incremental=True)
 
     def test_quasi_identifiers_can_only_be_added(self) -> None:
-        """In settings they replaced the default ones."""
+        """Those of the settings replaced the default ones."""
         options = ExportOptions.from_keywords(recipient="acme", quasi_identifiers=["rules_applied"])
         assert options.privacy.quasi_identifiers == (
             "rules_applied",
@@ -277,7 +277,7 @@ class TestErasure:
     def test_interrupted_erasure_still_finds_the_rest(
         self, app: Database, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The links come last: they lose a row after the data have lost it."""
+        """The links come last: a row is removed from them after the data."""
         shared(app, folder)
         rewrite_files: Callable[..., Any] = rewrite._rewrite
         done = list[str]()
@@ -309,7 +309,7 @@ class TestErasure:
         assert rows_of(folder / result.damaged[0]).equals(rows)
 
     def test_k_is_kept(self, sqlite_database: Database, folder: Path) -> None:
-        """Five people are the least: without one of them the rows of the others have to go."""
+        """Five people are the minimum: without one of them the rows of the others must be removed."""
         sqlite_database.fill(**feedback(5))
         shared(sqlite_database, folder)
         settings = load_settings(output_dir=folder, database_url=sqlite_database.url)
@@ -330,7 +330,7 @@ class TestFolder:
     """The folder's other guarantees apply to shared exports."""
 
     def test_checklist_finds_who_has_withdrawn(self, app: Database, folder: Path) -> None:
-        """By the links: the pseudonyms in the file say nothing."""
+        """By the links: the pseudonyms in the file do not identify them."""
         with app.engine.begin() as connection:
             connection.exec_driver_sql("ALTER TABLE users ADD COLUMN training_data_opt_out BOOLEAN DEFAULT 0")
             for user in range(1, PEOPLE + 1):
@@ -462,13 +462,13 @@ class TestRepeatedReleases:
         assert [record.get("allow_overlap") for record in AuditLog(folder).records()] == [None, None, True, None]
 
     def test_failed_share_does_not_count(self, app: Database, folder: Path) -> None:
-        """Nothing of it was published."""
+        """None of its files was published."""
         with pytest.raises(ValidationError):
             shared(app, folder, k=50)
         assert shared(app, folder).height == PEOPLE * ROWS
 
     def test_pruned_share_counts(self, app: Database, folder: Path) -> None:
-        """The recipient has it still."""
+        """The recipient still has it."""
         shared(app, folder)
         prune(folder, keep_days=0, key=KEYS[0], now=NOW + timedelta(days=1))
         with pytest.raises(ValidationError, match=r"^acme got a part"):

@@ -52,7 +52,7 @@ EXAMPLES = settings(max_examples=settings().max_examples // 20, phases=[Phase.ex
 
 
 class Trouble(NamedTuple):
-    """How writing goes wrong: `at` is the number of the write, or of the bytes that a file may have."""
+    """A fault of writing: `at` is the number of the write, or the maximum size of a file in bytes."""
 
     kind: Literal["parts", "fails", "takes nothing", "lies", "limit"]
     at: int = 0
@@ -78,7 +78,7 @@ def limited(size: int) -> Iterator[None]:
 
 @contextmanager
 def troubled(trouble: Trouble) -> Iterator[None]:
-    """write(2) takes random parts, and its nth call fails, takes nothing, or says that it wrote what it did not."""
+    """write(2) takes random parts, and its nth call fails, writes nothing, or reports bytes that it did not write."""
     if trouble.kind == "limit":
         with limited(trouble.at):
             yield
@@ -219,7 +219,7 @@ def assert_sound(folder: Path) -> None:
 
 
 def steady(files: dict[str, bytes]) -> dict[str, bytes]:
-    """What is the same each time: neither manifests, with their times and runs, nor keys and erasures at random."""
+    """Files that are equal each time: not manifests, with times and runs, nor random keys and erasure ids."""
     at_random = (".manifest.json", "key", "tombstones.jsonl", ".md", ".html", "croissant.json")
     return {name: b"" if name.endswith(at_random) else content for name, content in files.items()}
 
@@ -293,7 +293,7 @@ class Pipe:
 
 @given(st.binary(), st.lists(st.integers(1, 9)))
 def test_short_writes_of_any_sizes_are_completed(content: bytes, counts: list[int]) -> None:
-    """In order, each byte once; also through what digests."""
+    """In order, each byte once; also by the writer that computes digests."""
     file, digested = Pipe(*counts), Pipe(*counts)
     assert write_whole(file.write, content) == len(content)
     assert file.taken == content
@@ -323,7 +323,7 @@ def test_write_of_zero_bytes_is_an_error(nothing: int | None) -> None:
 
 
 def test_large_writes_are_split() -> None:
-    """3 GiB go in calls of 1 GiB: Linux takes 2 GiB less a page at once, and macOS refuses more."""
+    """3 GiB are written in calls of 1 GiB: Linux accepts 2 GiB less a page at once, and macOS refuses more."""
     sizes = []
 
     def write(part: memoryview) -> int:
@@ -390,7 +390,7 @@ def test_export_above_a_file_size_limit_exits_with_5(here: Here, tmp_path: Path)
 
 
 def test_erasure_above_a_file_size_limit_keeps_other_rows(here: Here, tmp_path: Path) -> None:
-    """It said "1 row erased", and had cut everybody else's; run again without the limit, it erases one."""
+    """The command reported "1 row erased" but truncated all other rows; run again without the limit, it erases one."""
     create_sample_database(tmp_path / "app.db", rows=1_500, now=datetime.now())
     key, folder = write_key(tmp_path / "key"), tmp_path / "exports"
     with make_engine(f"sqlite:///{tmp_path}/app.db").connect() as connection:
@@ -437,7 +437,7 @@ with ExportTransaction(sys.argv[1], datetime(2025, 10, 25, 12), form=FileFormat(
 
 
 def test_command_line_ignores_sigxfsz(tmp_path: Path) -> None:
-    """Whatever was there before, and where it writes its output: an unbuffered one takes parts, too."""
+    """With any earlier content and any output: an unbuffered stream may take a part, too."""
     code = f"""{FATAL}
 from feedback_etl.cli.app import main
 from feedback_etl.cli.console import write_stdout

@@ -49,7 +49,7 @@ class TestParts:
         [{"train": 0.8, "test": 0.2}, {"train": 0.7, "val": 0.1, "test": 0.2}, {"fit": 0.5, "x": 0.3, "a": 0.2}],
     )
     def test_golden_test_part(self, shares: dict[str, float]) -> None:
-        """The last part is the same whatever precedes it and whatever it is called."""
+        """The last part is the same for any parts before it and any name."""
         frame = pl.DataFrame({"group": [f"{number:016x}" for number in range(12)]}).with_row_index("n")
         last = [*shares][-1]
         assert split_by_hash(frame, shares, by="group")[last]["n"].to_list() == [4, 7]

@@ -200,7 +200,7 @@ class TestOneBatch:
     def test_nothing_leaves_without_the_gate(
         self, sqlite_database: Database, monkeypatch: pytest.MonkeyPatch, face: Callable[..., Any]
     ) -> None:
-        """Neither into a file nor as a frame: what it refuses is nowhere."""
+        """Refused rows are neither in a file nor in a frame."""
 
         def refuse(_frame: pl.DataFrame, **_options: object) -> None:
             raise ValidationError("the gate")
@@ -281,7 +281,7 @@ class TestJudge:
     """Whether there may be an export."""
 
     def test_no_row_rejected(self) -> None:
-        """Nothing stands against it, also when strict and when there is nothing."""
+        """An export without rejected rows passes, also with strict and without rows."""
         judged(raw_frame({}), strict=True, max_rejected=0.0)
         judged(raw_frame(), strict=True, max_rejected=0.0)
         judged(raw_frame(UNRATED | {"rules_applied": "oops"}), strict=True, max_rejected=0.0)
@@ -312,7 +312,7 @@ class TestJudge:
         assert CANARY not in all_said(caught.value)
 
     def test_all_rows_rejected(self) -> None:
-        """An export of nothing is a failure, whatever share may be rejected."""
+        """An export without rows fails, whatever share may be rejected."""
         message = r"2 of 2 rows \(100\.0 %\) are rejected, so no valid row is left"
         with pytest.raises(AllRejectedError, match=message) as caught:
             judged(raw_frame({"timeframe": "\x1b1"}), raw_frame({"timeframe": "\x1b1"}, UNRATED), max_rejected=1.0)
@@ -321,7 +321,7 @@ class TestJudge:
 
     @pytest.mark.parametrize("limit", [{"strict": True}, {"max_rejected": 0.5}], ids=str)
     def test_a_limit_that_was_asked_for_comes_first(self, limit: dict[str, Any]) -> None:
-        """Who set a limit gets the error instead of figures."""
+        """With a limit, a caller gets the error instead of figures."""
         with pytest.raises(ValidationError) as caught:
             judged(raw_frame({"timeframe": "\x1b1"}), **limit)
         assert type(caught.value) is ValidationError
@@ -342,7 +342,7 @@ class TestJudge:
 
 
 class TestRules:
-    """What may be asked for."""
+    """Valid and invalid options."""
 
     @pytest.mark.parametrize("share", [-0.01, 1.01, float("nan"), 5])
     def test_a_share_lies_between_0_and_1(self, share: float) -> None:

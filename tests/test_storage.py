@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any, cast
 
 import obstore
@@ -348,6 +349,29 @@ class TestAppendOnlyFiles:
         assert folder.read_lines("log.jsonl") == b"one\ntor\nthree\n"
 
 
+class TestCreate:
+    """create and explain_write_errors."""
+
+    def test_created_storage_is_empty_and_can_be_created_again(self, storage: Storage) -> None:
+        """A folder is private; an object store gets no object."""
+        storage.create()
+        storage.create()
+        assert storage.list_files() == {}
+        if path := storage.local_path():
+            assert path.stat().st_mode & 0o777 == 0o700
+        put(storage, "file", b"content")
+
+    def test_message_names_the_place_that_is_full(self, storage: Storage) -> None:
+        """The folder; for an object store the temporary folder in which files are staged."""
+        path = storage.local_path("rejected")
+        place = path or gettempdir()
+        with (
+            pytest.raises(ExportFileError, match=f"^Nothing was written to {place}: the disk is full"),
+            storage.explain_write_errors("rejected"),
+        ):
+            raise OSError(errno.ENOSPC, "no space")
+
+
 class TestLocks:
     """lock and has_locks."""
 
@@ -456,7 +480,7 @@ class TestFaults:
     def test_a_put_whose_answer_is_lost_is_done_once(
         self, objects: ObjectStorage, monkeypatch: pytest.MonkeyPatch, write: Any
     ) -> None:
-        """It is no conflict with itself."""
+        """It does not conflict with itself."""
         expected = MemoryStorage()
         for storage in (objects, expected):
             put(storage, "name", b"content")
@@ -527,7 +551,7 @@ class TestFolders:
     """Modes and links, which only a folder has."""
 
     def test_files_and_folders_are_private(self, folder: LocalStorage) -> None:
-        """Whatever the umask."""
+        """With any umask."""
         folder.append_lines(".state/lines.jsonl", b"one\n")
         folder.put_new("new", b"content")
         folder.overwrite("derived", b"content")

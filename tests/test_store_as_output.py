@@ -4,16 +4,13 @@ import errno
 import json
 import os
 import pickle
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
 
 import polars as pl
 import pytest
-from clusters import EXECUTORS, NOW, ROWS, Watched, dask, exported, frame_of
+from clusters import EXECUTORS, NOW, ROWS, Watched, WorkerKiller, dask, exported, frame_of, kill_coordinator
 from databases import Database
 from object_store import Proxy, Trouble
 from processes import wait_for
@@ -130,17 +127,10 @@ def test_every_database_can_be_exported_there(database: Database, bucket_url: st
 def test_a_worker_that_is_killed_loses_nothing(url: str, bucket_url: str, tmp_path: Path) -> None:
     """A Dask worker, by SIGKILL while it has a task: parts are there whole or not at all."""
     alone = exported(url, tmp_path / "alone")
-    killed: list[int] = []
     with dask() as (executor, client):
-
-        def kill(rows: int, total: int) -> None:
-            busy = [address for address, tasks in client.processing().items() if tasks]
-            if busy and not killed:
-                killed.append(next(iter(client.run(os.getpid, workers=busy).values())))
-                os.kill(killed[0], signal.SIGKILL)
-
-        report = stored(url, bucket_url, executor=executor, workers=16, on_progress=kill)
-    assert killed
+        killer = WorkerKiller(client)
+        report = stored(url, bucket_url, executor=executor, workers=16, on_progress=killer)
+    assert killer.killed
     assert rows_of(report, bucket_url).equals(frame_of(alone))
 
 
@@ -150,7 +140,7 @@ def test_a_worker_that_is_killed_loses_nothing(url: str, bucket_url: str, tmp_pa
 def test_failing_and_slow_requests_change_nothing(
     url: str, proxy: Proxy, bucket_url: str, tmp_path: Path, how: str
 ) -> None:
-    """They are repeated; what was done already is taken for what it is."""
+    """They are repeated; a write that had succeeded counts once."""
     proxy.troubles += [Trouble(how, 2, "PUT", "part-")]
     proxy.troubles += [Trouble(how, 1, "PUT", "manifest"), Trouble(how, 1, "PUT", "audit")]
     report = stored(url, bucket_url)
@@ -160,7 +150,7 @@ def test_failing_and_slow_requests_change_nothing(
 
 
 def test_what_fails_leaves_nothing(url: str, bucket_url: str) -> None:
-    """No part, and no manifest of an export: those that are there fence off workers that come too late."""
+    """No part, and no manifest of an export: the existing markers stop late workers."""
 
     def lost(work: Any, task: Any) -> Any:
         if task.number == 3:
@@ -188,7 +178,7 @@ def test_an_empty_window_leaves_nothing_that_waits(url: str, bucket_url: str) ->
 def test_a_temporary_folder_that_is_full_is_named(
     url: str, bucket_url: str, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    """Parts are made there; what the bucket is called is no folder."""
+    """Parts are written there; no folder with the bucket's name is created."""
 
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -215,20 +205,9 @@ def test_tasks_hold_no_credentials(url: str, bucket_url: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.served_store
-def test_a_head_that_is_killed_leaves_no_export(url: str, bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SIGKILL while parts are put: without a manifest they are no export, and another run is not disturbed."""
-    code = (
-        "import sys, time, feedback_etl as fe\n"
-        "def show(rows, total):\n"
-        "    print(rows, flush=True)\n"
-        "    time.sleep(60)\n"
-        f"fe.export_feedback({url!r}, days_back=-1, now=__import__('datetime').datetime(2025, 10, 25, 12), key={KEY!r},"
-        f" output_dir={bucket_url!r}, workers=5, on_progress=show)\n"
-    )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as head:
-        assert head.stdout
-        assert head.stdout.readline()
-        head.kill()
+def test_a_killed_coordinator_leaves_no_export(url: str, bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGKILL while parts are put: without a manifest they are not an export, and another run is not disturbed."""
+    kill_coordinator(url, bucket_url)
     wait_for(lambda: bool(ObjectStorage(bucket_url).names(STEM)))
     assert read_manifest(ObjectStorage(bucket_url), STEM) is None
     report = stored(url, bucket_url)

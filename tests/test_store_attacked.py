@@ -1,4 +1,4 @@
-"""Who may put objects into the store, or comes too late to it, can neither leave nor remove what they should not."""
+"""Users who may put objects into the store, and late workers, can neither leave nor remove other objects."""
 
 import json
 from dataclasses import asdict
@@ -46,7 +46,7 @@ def published(url: str, local_parts: LocalParts) -> str:
 
 
 def put(url: str, name: str, content: bytes) -> None:
-    """Put an object, whatever is there."""
+    """Put an object, replacing an existing one."""
     ObjectStorage(url).overwrite(name, content)
 
 
@@ -105,7 +105,7 @@ def test_a_log_whose_tail_was_cut_with_its_tombstones_is_noticed(
 
 @pytest.mark.parametrize("change", ["moved", "beside", "empty"])
 def test_names_of_records_are_verified(bucket_url: str, local_parts: LocalParts, change: str) -> None:
-    """Eight digits, without gaps; what is called otherwise is no record, and hides none."""
+    """Eight digits, without gaps; an object with another name is not a record, and hides none."""
     published(bucket_url, local_parts)
     bucket, second = ObjectStorage(bucket_url), ".feedback_etl/audit/00000002.json"
     content = bucket.read(second)
@@ -168,14 +168,14 @@ def test_forged_record_removes_nothing(bucket_url: str, local_parts: LocalParts,
     "path", ["other.csv", ".feedback_etl/audit.jsonl", "rejected/other.csv", "../x", "/etc/passwd"]
 )
 def test_a_manifest_reaches_its_own_files_alone(bucket_url: str, local_parts: LocalParts, path: str) -> None:
-    """Not what lies beside them, by whatever name: it is no manifest then."""
+    """Not other objects beside them; a manifest that names such files is invalid."""
     stem = published(bucket_url, local_parts)
     (manifest,) = list_manifests(bucket_url)
     manifest.files[0].path = path
     content = asdict(manifest)
     content.pop("version", None)
     put(bucket_url, manifest_path(stem), json.dumps(content | {"settings_digest": ""}).encode())
-    with pytest.raises(ExportFileError, match="is no manifest"):
+    with pytest.raises(ExportFileError, match="is not a manifest"):
         fe.exports.prune(bucket_url, keep_days=0, key=SIGNER, now=NOW.replace(year=2026))
 
 
@@ -191,13 +191,13 @@ def test_prefixes_that_could_be_read_in_two_ways_are_refused(url: str) -> None:
 
 
 def test_a_scheme_may_be_written_in_capitals(bucket_url: str) -> None:
-    """It is no folder of that name."""
+    """It is not a folder of that name."""
     assert str(open_storage(bucket_url.replace("s3:", "S3:"))) == bucket_url
 
 
 @pytest.mark.served_store
 def test_invalid_endpoint_is_reported(bucket_url: str) -> None:
-    """In a sentence, after whatever the client prints."""
+    """In one sentence, after the client's own output."""
     done = feedback_etl("list", "--output", bucket_url, env={"AWS_ENDPOINT_URL": "garbage"})
     assert done.returncode == 5
     assert done.stderr.splitlines()[-1].startswith("error: The client for")
@@ -206,7 +206,7 @@ def test_invalid_endpoint_is_reported(bucket_url: str) -> None:
 
 @pytest.mark.slow
 def test_lost_scheduler_is_reported(shared_url: str, tmp_path: Path) -> None:
-    """Dask's futures never end then, and never say so."""
+    """Dask's futures never complete then, and report nothing."""
     with dask(1) as (executor, client):
 
         def gone(rows: int, total: int) -> None:
@@ -220,7 +220,7 @@ def test_lost_scheduler_is_reported(shared_url: str, tmp_path: Path) -> None:
 def test_missing_settings_of_a_worker_are_reported_as_the_workers(
     shared_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not as if the head had no key."""
+    """Not as if the coordinator had no key."""
     monkeypatch.delenv("FEEDBACK_ETL_KEY")
     with pytest.raises(UsageError, match=r"^On a worker: No pseudonym key is configured"):
         exported(shared_url, tmp_path, executor=Watched())

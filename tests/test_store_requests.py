@@ -1,4 +1,4 @@
-"""Exports of an object store that are asked for under one id by several at once: one of them is published."""
+"""Concurrent exports to an object store with one idempotency key: one of them is published."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -13,7 +13,7 @@ from object_store import Proxy
 from pseudonym_keys import KEY
 
 from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.idempotency import request_details
+from feedback_etl.exports.idempotency import build_request_details
 from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.privacy.keys import Key
@@ -69,11 +69,11 @@ def test_what_was_begun_since_it_looked_is_given_up(
 ) -> None:
     """Another has begun, and can publish no more when this one has been recorded."""
     local_parts, bucket = LocalParts(application, tmp_path / "made"), ObjectStorage(bucket_url)
-    first = ExportTransaction(bucket, NOW, TransactionOptions(key=Key(KEY), audit_details=request_details("one")))
+    first = ExportTransaction(bucket, NOW, TransactionOptions(key=Key(KEY), audit_details=build_request_details("one")))
     with ExitStack() as stack:
         first_put_of_the_log(proxy, lambda: stack.enter_context(first))
         second = asked(application, bucket_url)
-        with pytest.raises(ExportFileError, match="taken for dead"):
+        with pytest.raises(ExportFileError, match="considered this run dead"):
             first.commit(local_parts.put(bucket, first.stem), local_parts.details)
     assert [f"{bucket_url}/{export.stem}" for export in list_manifests(bucket_url)] == [second.export_filename]
     assert bucket.names(first.stem) == []

@@ -83,7 +83,7 @@ class TestErase:
         assert_true(bucket_url)
 
     def test_a_second_one_changes_nothing(self, url: str) -> None:
-        """Who was forgotten is known."""
+        """The tombstones name the erased people."""
         fe.privacy.erase(url, analysis_ids=[202], keys=KEYS)
         objects = {name: entry for name, entry in ObjectStorage(url).list_files().items() if "audit" not in name}
         again = fe.privacy.erase(url, analysis_ids=[202, 777], keys=KEYS)
@@ -129,7 +129,7 @@ class TestErase:
 
     @pytest.mark.slow
     def test_manifest_announces_many_parts_at_once(self, bucket_url: str, database: Database, proxy: Proxy) -> None:
-        """What they become, and what they have become: it is not put twice for each."""
+        """Before and after the replacement: not twice for each file."""
         fill_more(database)
         export_parts(database, bucket_url)
         proxy.requests.clear()
@@ -170,7 +170,7 @@ class TestErase:
         assert_true(url)
 
     def test_many_at_once_erase_all(self, bucket_url: str, database: Database) -> None:
-        """An erasure begins again after a conflict; each row counts once, whichever erasure removes it."""
+        """An erasure is retried after a conflict; each row counts once, whichever erasure removes it."""
         for _ in range(2):
             export_parts(database, bucket_url)
         erased: list[int] = []
@@ -248,7 +248,7 @@ class TestScan:
     def test_it_is_the_same_as_from_a_folder(
         self, bucket_url: str, database: Database, tmp_path: Path, form: dict[str, str]
     ) -> None:
-        """Row by row, whatever the form."""
+        """Row by row, in every format."""
         export_parts(database, bucket_url, **form)
         exported(database, tmp_path / "local", **form)
         here = fe.scan_training(tmp_path / "local").collect()
@@ -338,9 +338,9 @@ class TestFaces:
         assert "is a folder" in here("risk", url).err
 
     def test_an_object_is_not_adopted(self, url: str, here: Here) -> None:
-        """It says so."""
+        """The message names the remedy."""
         ended = here("adopt", f"{url}/copy.csv")
-        assert (ended.code, "not adopted" in ended.err) == (2, True)
+        assert (ended.code, "adopt requires a local folder" in ended.err) == (2, True)
 
     def test_the_checklist_is_gone_through(self, url: str, database: Database) -> None:
         """Modes cannot be tested there; all other items pass."""

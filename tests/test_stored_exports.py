@@ -24,9 +24,8 @@ import feedback_etl as fe
 from feedback_etl.data_files.file_formats import FileFormat
 from feedback_etl.errors import ExportFileError, UsageError, ValidationError
 from feedback_etl.exports import recovery
-from feedback_etl.exports.guards import require_consent
 from feedback_etl.exports.part_writer import PartWriter
-from feedback_etl.exports.preconditions import TransactionOptions
+from feedback_etl.exports.preconditions import TransactionOptions, require_consent
 from feedback_etl.exports.transaction import ExportTransaction
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit import AuditLog
@@ -68,7 +67,7 @@ def attempt(
 
 
 def announce_sweep(url: str) -> None:
-    """What `erase --not-in-database` does before it looks at the exports."""
+    """Record the start of `erase --not-in-database`, before it inspects the exports."""
     with AuditLog(ObjectStorage(url)).lock() as log:
         log.append("erasing", SIGNER, swept=True)
 
@@ -82,7 +81,7 @@ def pseudonym(analysis: int) -> str:
 
 
 def forget(url: str, *analyses: int, key: Key = SIGNER) -> None:
-    """What an eraser does first."""
+    """Write tombstones, the first step of an erasure."""
     log = AuditLog(ObjectStorage(url))
     if not log.records():
         with log.lock() as opened:
@@ -106,7 +105,7 @@ def assert_whole(url: str) -> None:
 
 
 class TestPublishing:
-    """What becomes an export, and what does not."""
+    """Parts that are published, and parts that are not."""
 
     def test_parts_and_a_manifest_are_an_export(self, bucket_url: str, local_parts: LocalParts) -> None:
         """In the order of the parts, with the digests and ETags of all."""
@@ -131,7 +130,7 @@ class TestPublishing:
         assert events(bucket_url) == ["started", "committed"]
 
     def test_what_was_not_published_is_removed(self, bucket_url: str, local_parts: LocalParts) -> None:
-        """Whatever stopped it."""
+        """After any kind of failure."""
 
         def stop(*_: object) -> None:
             raise RuntimeError
@@ -172,7 +171,7 @@ class TestPublishing:
         assert_whole(bucket_url)
 
     def test_part_put_after_an_empty_export_is_removed(self, bucket_url: str) -> None:
-        """And what waited is removed, as where all classes are too small."""
+        """And pending rows are removed, as if all classes were too small."""
         with begun(bucket_url) as export:
             waiting, late = (state_part_path(export.stem, "arrow", number) for number in (0, 1))
             ObjectStorage(bucket_url).put_new(waiting, b"rows")
@@ -234,7 +233,7 @@ class TestPublishing:
     def test_of_two_keys_that_publish_at_once_no_two_stay(
         self, bucket_url: str, local_parts: LocalParts, proxy: Proxy
     ) -> None:
-        """Both have looked before either manifest is there: who then sees that of another key takes its own back."""
+        """Both check before either manifest exists; one that then finds a manifest of another key withdraws its own."""
         both, met, errors = threading.Barrier(2, timeout=30), set[str](), list[UsageError]()
 
         def meet(method: str, path: str) -> None:
@@ -258,7 +257,7 @@ class TestPublishing:
     @pytest.mark.sample("if-match")
     @pytest.mark.parametrize("header", ["if-none-match", "if-match"])
     def test_a_store_without_conditional_puts_is_refused(self, bucket_url: str, proxy: Proxy, header: str) -> None:
-        """Exports and records would overwrite each other; it is asked once, before the log begins."""
+        """Exports and records would overwrite each other; it is tested once, before the log begins."""
         proxy.dropped = {header}
         with pytest.raises(ExportFileError, match=f"(?i){header}.*nothing was written"), begun(bucket_url):
             pass
@@ -271,7 +270,7 @@ class TestPublishing:
 
 
 class TestErasuresMeanwhile:
-    """Who was forgotten while an export was made is not in it."""
+    """A person erased while an export runs is not in it."""
 
     def test_before_the_manifest_is_put(self, bucket_url: str, local_parts: LocalParts) -> None:
         """Parts are replaced without them, before they are an export."""
@@ -304,7 +303,7 @@ class TestErasuresMeanwhile:
     def test_when_the_answer_is_lost_and_the_eraser_is_quick(
         self, bucket_url: str, local_parts: LocalParts, proxy: Proxy, object_store: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """What is there is not what was put, and still of this run."""
+        """The existing manifest differs from the one that was put, and is still of this run."""
         proxy.troubles = [Trouble("lost", holding=".manifest.json")]
 
         def erase_at(method: str, path: str) -> None:
@@ -321,7 +320,7 @@ class TestErasuresMeanwhile:
         assert_forgotten(bucket_url, 202)
 
     def test_a_sweep_meanwhile_fails_it(self, bucket_url: str, local_parts: LocalParts) -> None:
-        """It has compared with the database what was published, and not this."""
+        """It compared published exports with the database, and not this one."""
         with pytest.raises(ExportFileError, match="swept"):
             attempt(bucket_url, local_parts, lambda *_: announce_sweep(bucket_url))
         assert list_manifests(bucket_url) == []
@@ -358,7 +357,7 @@ class TestErasuresMeanwhile:
         assert list_manifests(bucket_url) == []
 
     def test_erased_people_are_known_to_the_transaction(self, bucket_url: str, local_parts: LocalParts) -> None:
-        """So that their rows are left out where they are read."""
+        """So that readers leave out their rows."""
         forget(bucket_url, 201)
         with begun(bucket_url) as export:
             assert [len(tombstones.pseudonyms) for tombstones in export.tombstones] == [1]
@@ -410,7 +409,7 @@ class TestKilledRuns:
         return Killed(bucket_url, local_parts.folder / local_parts.manifest.all("pairs")[0].path)
 
     def test_one_that_has_put_its_manifest_is_finished(self, bucket_url: str, killed: "Killed") -> None:
-        """And who was forgotten since is forgotten in it."""
+        """And people erased since are erased from it."""
         stem = killed("after")
         forget(bucket_url, 202)
         with begun(bucket_url) as export:
@@ -421,7 +420,7 @@ class TestKilledRuns:
         assert_forgotten(bucket_url, 202)
 
     def test_what_it_had_not_removed_yet_is_removed(self, bucket_url: str, killed: "Killed") -> None:
-        """The manifest comes first, and then all goes that it does not list."""
+        """The manifest is put first, and then everything that it does not list is deleted."""
         stem = killed("after")
         ObjectStorage(bucket_url).put_new(state_part_path(stem, "arrow", 7), b"rows")
         with begun(bucket_url) as export:
@@ -431,7 +430,7 @@ class TestKilledRuns:
         assert_whole(bucket_url)
 
     def test_one_without_a_manifest_is_left_alone_for_a_day(self, bucket_url: str, killed: "Killed") -> None:
-        """It may live, on another machine."""
+        """It may be alive, on another machine."""
         stem = killed("before")
         with begun(bucket_url) as export:
             export.commit([])
@@ -441,7 +440,7 @@ class TestKilledRuns:
     def test_then_it_is_removed(
         self, bucket_url: str, killed: "Killed", monkeypatch: pytest.MonkeyPatch, local_parts: LocalParts
     ) -> None:
-        """And its name is not taken again."""
+        """And its name is not used again."""
         stem = killed("before")
         monkeypatch.setattr(recovery, "STALE_AFTER", timedelta(0))
         with begun(bucket_url) as export:
@@ -453,7 +452,7 @@ class TestKilledRuns:
     def test_one_that_a_sweep_may_have_passed_by_is_removed(
         self, bucket_url: str, killed: "Killed", monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """After a day, since until then it may see for itself."""
+        """After a day, since until then it may finish by itself."""
         stem = killed("after")
         announce_sweep(bucket_url)
         for patience, left in ((timedelta(days=1), [stem]), (timedelta(0), [])):
@@ -466,7 +465,7 @@ class TestKilledRuns:
     def test_aborted_run_cannot_publish(
         self, bucket_url: str, local_parts: LocalParts, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """It was only slow; nothing of it stays."""
+        """It was only slow; none of its objects remains."""
 
         def recover(slow: ExportTransaction, _: object) -> None:
             with monkeypatch.context() as patch:
@@ -477,7 +476,7 @@ class TestKilledRuns:
             stems.append(slow.stem)
 
         stems: list[str] = []
-        with pytest.raises(ExportFileError, match="taken for dead"):
+        with pytest.raises(ExportFileError, match="considered this run dead"):
             attempt(bucket_url, local_parts, recover)
         (stem,) = stems
         assert list_manifests(bucket_url) == []
@@ -489,7 +488,7 @@ class TestKilledRuns:
     def test_killed_recovery_is_completed(
         self, bucket_url: str, killed: "Killed", monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The name was taken, and parts are still there."""
+        """The name is reserved, and parts still exist."""
         stem = killed("before")
         monkeypatch.setattr(recovery, "STALE_AFTER", timedelta(0))
         with monkeypatch.context() as patch:
@@ -503,13 +502,13 @@ class TestKilledRuns:
 
 
 class Killed:
-    """Runs that are killed."""
+    """Start runs that are killed."""
 
     def __init__(self, url: str, part: Path) -> None:
         self.url, self.part = url, part
 
     def __call__(self, moment: str) -> str:
-        """One; its stem."""
+        """Kill a run at a moment, and return its stem."""
         command = [sys.executable, "-c", KILLED, self.url, str(self.part), moment]
         ended = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=60)
         assert (ended.returncode, ended.stderr) == (-signal.SIGKILL, "")
@@ -517,7 +516,7 @@ class Killed:
 
     @staticmethod
     def dies(*_: object) -> None:
-        """What is interrupted."""
+        """Interrupt a call."""
         raise KeyboardInterrupt
 
 
@@ -540,7 +539,7 @@ def test_stem_reserved_concurrently_is_not_reused(
 
 
 def test_many_who_record_at_once_make_one_chain(bucket_url: str, sqlite_database: Database) -> None:
-    """Eight exports side by side: each has its name, and the log is whole."""
+    """Eight concurrent exports: each has its own name, and the log is complete."""
     sqlite_database.fill(**people(2, each=2))
     with ThreadPoolExecutor(8) as pool:
         stems = set(pool.map(lambda _: export_parts(sqlite_database, bucket_url), range(8)))
@@ -551,7 +550,7 @@ def test_many_who_record_at_once_make_one_chain(bucket_url: str, sqlite_database
 def test_what_was_read_of_the_log_is_not_read_again(
     bucket_url: str, sqlite_database: Database, tmp_path: Path, proxy: Proxy
 ) -> None:
-    """Nor of whom the bucket has forgotten: each object once in an export, which looks at them again and again."""
+    """Nor are tombstones: an export, which checks them repeatedly, reads each object once."""
     sqlite_database.fill(**people(3, each=4))
     local_parts = LocalParts(sqlite_database, tmp_path / "made")
     for analysis in range(5):

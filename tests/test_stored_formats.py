@@ -18,7 +18,7 @@ from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.audit_verification import verify_folder
-from feedback_etl.records.key_binding import bind_keys
+from feedback_etl.records.legacy_key_ids import bind_keys
 from feedback_etl.records.tombstones import TombstoneFile
 from feedback_etl.training.dataset import scan_training
 

@@ -382,11 +382,11 @@ def test_repeated_names_are_refused(folder: Path) -> None:
     assert verify_folder(folder, KEYS).problems
     tombstones = folder / TOMBSTONES
     tombstones.write_text(tombstones.read_text().replace("{", '{"kind": "user", ', 1))
-    with pytest.raises(ExportFileError, match="no tombstone"):
+    with pytest.raises(ExportFileError, match="not a tombstone"):
         _ = TombstoneFile(folder).erasures
     manifest = find_manifests(folder)[0]
     manifest.write_text(repeat_name(manifest.read_text(), rng))
-    with pytest.raises(ExportFileError, match="no manifest"):
+    with pytest.raises(ExportFileError, match="not a manifest"):
         list_manifests(folder)
 
 
@@ -438,7 +438,7 @@ def test_moved_folder_keeps_its_tombstones(folder: Path, sqlite_database: Databa
 
 
 def test_user_of_a_record_is_the_real_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment is a claim of its own."""
+    """The environment is a separate source."""
     monkeypatch.setenv("LOGNAME", "somebody.else")
     with AuditLog(tmp_path).lock() as log:
         log.append("started", KEYS[0])
@@ -448,7 +448,7 @@ def test_user_of_a_record_is_the_real_user(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_unkeyed_folder_is_not_protected(tmp_path: Path, sqlite_database: Database) -> None:
-    """Its log verifies, which proves nothing."""
+    """Its log verifies, but that proves nothing."""
     sqlite_database.fill(**people(2))
     exported(sqlite_database, tmp_path, key=None, unkeyed=True)
     result = verify_folder(tmp_path, KEYS, data=True)

@@ -52,7 +52,7 @@ class TestAnonymize:
         assert_frame_equal(pairs_of(raw_frame({}, bare)), pair_frame({}, expected_bare))
 
     def test_keyed_pseudonyms_are_hmac_with_the_domain_of_their_column(self) -> None:
-        """The key may be a text or a Key; white space around it is no part of it."""
+        """The key may be a text or a Key; white space around it is not part of it."""
         expected = hmac.new(KEY.encode(), b"analysis_id:42", hashlib.sha256).hexdigest()[:16]
         for key in (KEY, Key(KEY), f"{KEY}\n"):
             pairs = anonymize(raw_frame({}), now=NOW, key=key)
@@ -97,7 +97,7 @@ class TestAnonymize:
         assert pairs.select("conditions_detected", "rules_applied").rows() == [(text, text) for text in joined]
 
     def test_nothing_but_the_columns_of_the_contract_comes_out(self) -> None:
-        """Free text least of all, whatever its column is called."""
+        """Above all no free text, whatever its column is called."""
         frame = raw_frame({"user_id": 471147114711})
         names = [
             "feedback_text",
@@ -137,7 +137,7 @@ class TestAnonymize:
         ],
     )
     def test_now_is_cut_to_seconds_in_utc(self, now: datetime) -> None:
-        """A naive time is taken as UTC, one with an offset becomes it."""
+        """A naive time is UTC; one with an offset is converted to UTC."""
         assert pairs_of(raw_frame({}), now=now)["export_date"].to_list() == [datetime(2025, 10, 25, 12, tzinfo=UTC)]
 
     @pytest.mark.parametrize("unit", ["ms", "us", "ns"])

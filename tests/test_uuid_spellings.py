@@ -36,7 +36,7 @@ stored_so = pytest.mark.parametrize("stored", list(SPELLINGS.values())[:4], ids=
 
 
 def fill(database: Database, stored: Spelling) -> None:
-    """Store the feedback of two users; on SQLite a column takes text whatever its type."""
+    """Store the feedback of two users; on SQLite a column of any type accepts text."""
     database.fill(
         records=[{"id": 1, "recommendation_id": "rec_1"}],
         feedbacks=[

@@ -18,7 +18,7 @@ ZONES = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(mi
 
 @pytest.mark.parametrize("days_back", [0, -2, -10, 1.5, 1.0, True, False, "3", None, 10**12, 10**30, float("nan")])
 def test_invalid_days_back_is_refused_with_allowed_values(days_back: Any) -> None:
-    """Neither a bool nor a float nor a text is taken for a number of days."""
+    """Neither a bool nor a float nor a text is accepted as a number of days."""
     message = r"^`days_back` must be a whole number of days, 1 or more, or -1 for everything"
     with pytest.raises(UsageError, match=message):
         window_of_days(days_back, now=NOW)
@@ -26,7 +26,7 @@ def test_invalid_days_back_is_refused_with_allowed_values(days_back: Any) -> Non
 
 @given(now=st.datetimes(min_value=datetime(2000, 1, 1)), days_back=st.integers(1, 700_000))
 def test_day_is_24_hours(now: datetime, days_back: int) -> None:
-    """The window reaches back the number of days times 24 hours, whatever the clocks do."""
+    """The window reaches back the number of days times 24 hours, even across changes of local time."""
     assert window_of_days(days_back, now=now) == (now - timedelta(hours=24 * days_back), now)
 
 

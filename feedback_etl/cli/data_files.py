@@ -60,11 +60,11 @@ def read_files(files: list[Path], *, numeric: Iterable[str], schema: "FeedbackSc
     is_found = all({*key} <= {*frame.columns} for frame in frames) and all(own.has_whole_key for own in schemas)
     table = _join_exports(frames, exports, key if is_found else ())
     repeated = sum(frame.height for frame in frames) - table.height if is_found or len({*exports}) == 1 else None
-    links_rows = _links_rows(frames, exports, manifests.values())
+    links_rows = _has_linked_rows(frames, exports, manifests.values())
     return JoinedFiles(_convert_numbers(table, numeric), repeated, links_rows, [*names])
 
 
-def _links_rows(frames: "list[pl.DataFrame]", exports: list[str], manifests: "Iterable[Manifest | None]") -> bool:
+def _has_linked_rows(frames: "list[pl.DataFrame]", exports: list[str], manifests: "Iterable[Manifest | None]") -> bool:
     """Return whether pseudonyms link rows: some occur twice in an export, or the manifests are of analyses."""
     import polars as pl
 
@@ -93,9 +93,9 @@ def _require_comparable(manifests: "Iterable[Manifest]") -> None:
             "pseudonyms and would be counted several times: measure the files of each key separately."
         )
     shared = [manifest.window for manifest in exports.values() if manifest.recipient]
-    from feedback_etl.exports.overlaps import overlap
+    from feedback_etl.exports.overlaps import has_overlap
 
-    if any(overlap(*pair) for pair in combinations(shared, 2)):
+    if any(has_overlap(*pair) for pair in combinations(shared, 2)):
         raise UsageError(
             "The shared files have overlapping windows, and a row has a different pseudonym in each, so it would be "
             "counted several times: measure them separately."
@@ -169,7 +169,7 @@ def _read_file(path: str) -> "pl.DataFrame":
     """Read a local file or an object as strings."""
     import polars as pl
 
-    from feedback_etl.data_files.csv_files import escaped_columns, scan_csv_text, without_empty_lines
+    from feedback_etl.data_files.csv_files import list_escaped, scan_csv_text, without_empty_lines
     from feedback_etl.storage.location import open_storage
     from feedback_etl.transform.expressions import iso_timestamp
     from feedback_etl.transform.json_lists import encode_list
@@ -179,7 +179,7 @@ def _read_file(path: str) -> "pl.DataFrame":
         if path.endswith(".parquet"):
             frame = pl.scan_parquet(file, glob=False)
         else:
-            escaped = {column for manifest in _read_manifests(path) for column in escaped_columns(manifest)}
+            escaped = {column for manifest in _read_manifests(path) for column in list_escaped(manifest)}
             frame = scan_csv_text(without_empty_lines(file), sorted(escaped))
         table = frame.collect()
         times = [name for name, dtype in table.schema.items() if dtype == pl.Datetime]

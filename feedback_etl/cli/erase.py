@@ -148,7 +148,7 @@ def _print_result(result: "ErasureResult", *, dry_run: bool) -> None:
         echo_err(f"not inspected: the other hard links of {', '.join(result.hard_links)}, which keep the rows")
     if result.not_inspected:
         files = pluralize(len(result.not_inspected), "file")
-        echo_err(f"not inspected, of no export: {files}: {result.summarize_not_inspected()}")
+        echo_err(f"not inspected, outside all exports: {files}: {result.summarize_not_inspected()}")
 
 
 def _require_complete(result: "ErasureResult", settings: "Settings") -> None:

@@ -194,7 +194,7 @@ def _connect_executor(name: str | None) -> "Iterator[Executor | None]":
     if name is None:
         yield None
         return
-    from feedback_etl.pipeline.executors import connect_executor
+    from feedback_etl.pipeline.dask_executor import connect_executor
 
     with connect_executor(name) as executor:
         yield executor

@@ -95,7 +95,7 @@ Lookback = Annotated[
 MaxPending = Annotated[
     str,
     series_option(
-        "--max-pending", "How long rows of an incremental series may wait for k people, for example 90d.", "DURATION"
+        "--max-pending", "How long rows of an incremental series may be pending, for example 90d.", "DURATION"
     ),
 ]
 NewSeries = Annotated[

@@ -116,7 +116,7 @@ def _print_pruned(result: "PruneResult", *, dry_run: bool) -> None:
     echo_err(f"{pruned} {'would be ' if dry_run else ''}pruned, {len(result.kept):,} kept")
     if result.pending_rows:
         rows = pluralize(result.pending_rows, "row")
-        echo_err(f"{rows} waiting for k people {'would be ' if dry_run else ''}removed")
+        echo_err(f"{rows} pending for k people {'would be ' if dry_run else ''}removed")
     if result.unmanaged:
         files = pluralize(len(result.unmanaged), "file")
         echo_err(f"not touched, without a manifest: {files} (`feedback-etl list` shows them)")

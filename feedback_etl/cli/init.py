@@ -40,7 +40,7 @@ def init(
     from feedback_etl.settings.template import render_declaration
 
     if output.exists() or output.is_symlink():
-        raise _exists_error(output)
+        raise _build_exists_error(output)
     asks = not yes
     if asks and not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError("`init` asks its questions on a terminal: pass --yes to accept its proposals elsewhere.")
@@ -58,7 +58,7 @@ def init(
         echo_err(line)
 
 
-def _exists_error(path: Path) -> UsageError:
+def _build_exists_error(path: Path) -> UsageError:
     return UsageError(f"{path} exists, and `init` never overwrites a file: name another one with --output.")
 
 
@@ -152,7 +152,7 @@ def _write_new(path: Path, text: str) -> None:
     try:
         write_private_file(path, text.encode())
     except FileExistsError:
-        raise _exists_error(path) from None
+        raise _build_exists_error(path) from None
     except OSError as error:
         raise ExportFileError(f"{path} cannot be written: {error.strerror}.") from None
 
@@ -174,7 +174,7 @@ def _summarize(proposal: "Proposal", output: Path) -> Iterator[str]:
         yield f"undecided  {', '.join(undecided)}: left out until you declare them"
     if not proposal.has_consent:
         found = "is used" if proposal.unused_consent else "was found"
-        yield f"consent    no column of consent {found}: the feedback of everybody would be exported"
+        yield f"consent    no column of consent {found}: the feedback of all users would be exported"
     if proposal.unused_consent:
         yield f"not used   {', '.join(proposal.unused_consent)}: for consent to this use, write a query"
         yield f"           {output} says how: a declaration names only a boolean that is true for a yes, one join away"

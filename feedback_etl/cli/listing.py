@@ -67,7 +67,7 @@ def _print_exports(exports: "Sequence[Manifest]", existing: Collection[str]) -> 
     for manifest in exports:
         erased = [f"{manifest.erased_rows:,}"] * has_erased
         window = str(parse_window(manifest.window) or "unknown").removesuffix(" UTC")
-        rows.append([_name(manifest), _count_rows(manifest, existing), *erased, manifest.mode, window])
+        rows.append([_get_name(manifest), _count_rows(manifest, existing), *erased, manifest.mode, window])
         for file in manifest.all("items"):
             rows.append([file.path, _count_rows(manifest, existing, file), *[""] * has_erased, manifest.items, window])
     print_table(["Export", "Rows", *["Erased"] * has_erased, "Mode", "Window (UTC)"], rows, right={"Rows", "Erased"})
@@ -78,7 +78,7 @@ def _list_files(manifest: "Manifest") -> "list[DataFile]":
     return manifest.all("pairs") + manifest.all("items")
 
 
-def _name(manifest: "Manifest") -> str:
+def _get_name(manifest: "Manifest") -> str:
     """Return the name of the data file, or of the folder of parts."""
     files = manifest.all("pairs")
     is_parted = any("/" in file.path for file in files)

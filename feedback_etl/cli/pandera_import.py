@@ -13,11 +13,11 @@ class _PandasHider(MetaPathFinder):
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:  # noqa: ARG002
         """Raise if pandera imports pandas; leave every other import to the finders that follow."""
-        if fullname == "pandas" and _importer().startswith("pandera"):
+        if fullname == "pandas" and _find_importer().startswith("pandera"):
             raise ModuleNotFoundError("No module named 'pandas'", name="pandas")
 
 
-def _importer() -> str:
+def _find_importer() -> str:
     """Return the name of the module whose import statement is being executed."""
     frame = sys._getframe(2)  # of the import system
     while frame.f_back and frame.f_globals.get("__name__", "").startswith("importlib"):

@@ -19,7 +19,7 @@ def print_status(
     fail_if_older: Annotated[
         str | None,
         typer.Option(
-            help="Exit with code 1 if a series has not been exported for so long, for example 36h.", metavar="DURATION"
+            help="Exit with code 1 if a series was last exported longer ago, for example 36h.", metavar="DURATION"
         ),
     ] = None,
     as_json: JsonOutput = False,

@@ -67,7 +67,7 @@ def format_outcomes(report: "ExportReport", min_fields: int) -> Iterator[str]:
         ("ages", report.implausible_ages, "below 0 or above 130; age_range is empty"),
         ("times", report.unreadable_times, "unreadable in declared time columns; null in the export"),
         ("suppressed", report.suppressed_records, "in equivalence classes smaller than k"),
-        ("pending", report.pending_records, "wait until k people of the series share their equivalence class"),
+        ("pending", report.pending_records, "until k people of the series share their equivalence class"),
     )
 
 
@@ -109,7 +109,7 @@ def explain_empty(report: "ExportReport", min_fields: int) -> str:
         (total and report.skipped_records == total, few_ratings),
         (
             total and report.pending_records == total,
-            "all new rows wait until k people of the series share their equivalence class.",
+            "all new rows are pending until k people of the series share their equivalence class.",
         ),
         (total, "all new rows were dropped, as listed below."),
         (report.mode == "backfill", "the exports contain every row of the earlier windows that can be exported."),

@@ -46,7 +46,7 @@ def exit_on_signals() -> Iterator[None]:
     try:
         yield
     except Exception:
-        if received:  # DuckDB turns what a handler raises into an error of its own
+        if received:  # DuckDB turns an exception of a handler into an error of its own
             sys.exit(128 + received[0])
         raise
     finally:

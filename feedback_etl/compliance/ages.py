@@ -14,7 +14,7 @@ from feedback_etl.schema.feedback_columns import find_narrow_ranges
 from feedback_etl.transform.age_hierarchy import exported_age_ranges
 
 MIN_DISTINCT_AGES = 20
-"""Whole numbers from which a column may be ages, whatever it is called."""
+"""Whole numbers from which a column of any name may be ages."""
 
 _MIN_POSSIBLE_SHARE = 0.8
 """Share of the distinct values of a column from which numbers may be ages."""
@@ -90,7 +90,7 @@ def _find_age_columns(export: ExportContents) -> _AgeColumns:
 
 
 def _may_be_ages(numbers: pl.Series, year: int, values: int) -> bool:
-    """Return whether most of so many distinct values are whole numbers that are all possible ages or years of birth."""
+    """Return whether most of a number of distinct values are whole, and all possible ages or years of birth."""
     whole = numbers.filter(numbers == numbers.round())
     median = whole.median()
     if len(whole) < MIN_DISTINCT_AGES or not isinstance(median, float):

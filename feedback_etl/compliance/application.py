@@ -185,7 +185,7 @@ def _list_erasure_problems(
     ]
     problems += [Finding(f"Unmanaged file: {path.name}", _adopt_or_remove(path, remedies)) for path in result.unmanaged]
     problems += [
-        Finding(f"File of no export: {name}", _move_or_remove(name, remedies)) for name in result.not_inspected
+        Finding(f"File outside all exports: {name}", _move_or_remove(name, remedies)) for name in result.not_inspected
     ]
     problems += [
         Finding(f"{name} has another hard link", f"find it, and remove it:\n{_find_links(name, remedies)}")

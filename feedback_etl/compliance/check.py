@@ -27,7 +27,7 @@ from feedback_etl.compliance.rows import (
 )
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.privacy.keys import Key
-from feedback_etl.records.key_binding import bind_keys
+from feedback_etl.records.legacy_key_ids import bind_keys
 from feedback_etl.settings.model import Settings
 from feedback_etl.storage.location import open_storage
 

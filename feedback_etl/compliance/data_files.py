@@ -118,7 +118,7 @@ def read_contents(storage: Storage, manifest: Manifest) -> ExportContents | None
 
 
 def _read_unhashed(manifest: Manifest, values: Mapping[str, pl.Series]) -> dict[str, pl.Series]:
-    """Return the items that are no pseudonyms, by column; none of an export that keeps items."""
+    """Return the items that are not pseudonyms, by column; none of an export that keeps items."""
     if manifest.settings.get("recommendation_id") != "hash":
         return {}
     items = {name: values[name] for name in manifest.schema.item_columns if name in values}

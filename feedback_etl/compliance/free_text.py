@@ -84,7 +84,7 @@ def _count(export: ExportContents, name: str) -> int:
 
 
 def _is_free_text(texts: pl.Series, rows: int) -> bool:
-    """Return whether distinct texts of so many rows are free text."""
+    """Return whether distinct texts of this number of rows are free text."""
     if rows >= MIN_VALUES and len(texts) > rows * MAX_DISTINCT:
         return True
     return bool((texts.str.len_chars() > MAX_LABEL_LENGTH).any())

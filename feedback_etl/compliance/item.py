@@ -50,7 +50,7 @@ def build_item(
     Args:
         name: Name of the test.
         problems: Problems; the detail lists at most five, the remedy covers all.
-        passed: Detail if there are none: what was tested.
+        passed: Detail if there are none: the tests that passed.
         untested: What could not be tested, with the reason; the detail lists at most five.
     """
     if problems:

@@ -12,7 +12,6 @@ from feedback_etl.settings.model import Settings
 from feedback_etl.storage.base import Storage
 from feedback_etl.storage.errors import explain_read_errors, explain_write_errors
 from feedback_etl.storage.location import open_storage
-from feedback_etl.storage.posix import make_private_folder
 
 RECORD = "processing_record.md"
 
@@ -62,8 +61,7 @@ def write_record(settings: Settings) -> str:
     """
     storage = open_storage(settings.output_dir)
     with explain_write_errors(storage):
-        if folder := storage.local_path():
-            make_private_folder(folder)
+        storage.create()
         storage.overwrite(RECORD, render_record(settings, list_current_exports(storage)).encode())
     return storage.uri(RECORD)
 

@@ -117,12 +117,12 @@ def _describe_k(manifest: Manifest, remaining: Mapping[str, int] = MappingProxyT
         return f"k of {manifest.stem} was not measured"
     if manifest.stem in remaining:
         names = ", ".join(risk["quasi_identifiers"])
-        return f"k of {_name(manifest)} is {remaining[manifest.stem]} for {names} {_since(manifest)}"
+        return f"k of {_name(manifest)} is {remaining[manifest.stem]} for {names} {_get_cause(manifest)}"
     k = f"{'at least ' if risk['at_least'] else ''}{risk['k']} for {', '.join(risk['quasi_identifiers'])}"
     return f"k of {_name(manifest)} is {k}" + (", measured before people were erased" if risk["stale"] else "")
 
 
-def _since(manifest: Manifest) -> str:
+def _get_cause(manifest: Manifest) -> str:
     """Return what happened to an export, or to its series, after its k was measured."""
     if manifest.settings.get("cursor"):
         return "counted over all versions of its rows, and over the newest ones"
@@ -160,7 +160,7 @@ def _find_uncounted_diversity(manifest: Manifest, name: str, remedies: Remedies)
 def _describe_remaining_k(manifest: Manifest, measured: int, required: int, remedies: Remedies) -> Finding:
     """Describe the k that an erasure left; the small classes are removed, if the export was made with that k."""
     names = ", ".join(manifest.risk["quasi_identifiers"])
-    clause = f"k of {_name(manifest)} is {measured} for {names} {_since(manifest)}, and {required} is required"
+    clause = f"k of {_name(manifest)} is {measured} for {names} {_get_cause(manifest)}, and {required} is required"
     if manifest.settings.get("k") == required:
         return Finding(clause, remedies.keep_k())
     return Finding(clause, remedies.replace(manifest, k=required))

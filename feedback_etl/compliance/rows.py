@@ -30,7 +30,7 @@ def check_columns(context: CheckContext) -> ChecklistItem:
     exports, remedies = context.files, context.remedies
 
     def find_problem(export: ExportContents) -> str:
-        unknown = [name for name in export.columns if name not in _contract_columns(export.manifest)]
+        unknown = [name for name in export.columns if name not in _list_contract_columns(export.manifest)]
         return f"has unknown columns {', '.join(unknown)}" if unknown else ""
 
     problems = find_problems(exports, find_problem, remedies)
@@ -88,7 +88,7 @@ def check_images(context: CheckContext) -> ChecklistItem:
     agreed = hash_by_key(context.application.imaged, context.keys)
 
     def find_unrequested(export: ExportContents) -> list[Finding]:
-        requested = {IMAGE_URL.name}.intersection(_contract_columns(export.manifest))
+        requested = {IMAGE_URL.name}.intersection(_list_contract_columns(export.manifest))
         names = [n for n, values in export.texts.items() if n not in requested and values.str.contains(_IMAGE).any()]
         remedy = remedies.replace_texts(export.manifest, names)
         clause = "contains URLs or names of images in"
@@ -158,5 +158,5 @@ def check_duplicates(context: CheckContext) -> ChecklistItem:
     return build_item("duplicates", problems, passed=passed, untested=untested)
 
 
-def _contract_columns(manifest: Manifest) -> Sequence[str]:
+def _list_contract_columns(manifest: Manifest) -> Sequence[str]:
     return manifest.schema.training_columns

@@ -3,10 +3,9 @@
 Exports are UTF-8 with `\\n`, quoting by RFC 4180, and null as an empty field. Files are read as records by one rule:
 
 - A record ends at a line end outside quotes, `\\n` or `\\r\\n`; the last one may lack it.
-- An empty line is no record, before the header, between records, at the end, and in a file of one column too: an empty
-  value there is written `""`.
+- An empty line is not a record, wherever it is; in a file of one column an empty value is written `""`.
 - A line of separators alone is a record of empty values. A record may have fewer fields than the header.
-- A byte order mark is no part of the header. Compression (gzip, zstd) is recognised by the content.
+- A byte order mark is not part of the header. Compression (gzip, zstd) is recognised by the content.
 
 Polars reads an empty line as a row of nulls, so it is given `without_empty_lines(path)`.
 """
@@ -64,7 +63,7 @@ def translate_read_errors(path: Path) -> Iterator[None]:
 
 def iter_lines(path: Path) -> Iterator[bytes]:
     """Iterate over the records of a file and the empty lines between them, with their line ends: all of its bytes."""
-    with _decompressed(path) as file:
+    with _open_decompressed(path) as file:
         record = b""
         for line in iter(partial(file.readline, MAX_RECORD_BYTES), b""):
             record += line
@@ -83,7 +82,7 @@ def iter_records(path: Path) -> Iterator[bytes]:
 
 
 def is_empty(line: bytes) -> bool:
-    """Return whether a line is empty, so that it is no record.
+    """Return whether a line is empty, so that it is not a record.
 
     >>> [is_empty(line) for line in (b"\\n", b"\\r\\n", b",\\n", b" \\n", b'""\\n')]
     [True, True, False, False, False]
@@ -115,9 +114,9 @@ def without_empty_lines(path: Path) -> Path | bytes:
 
 
 def _may_have_empty_lines(path: Path) -> bool:
-    """Look for line ends that follow each other, within quotes or not; those before the header are no harm."""
+    """Look for line ends that follow each other, within quotes or not; those before the header are harmless."""
     end = b""
-    with _decompressed(path) as file:
+    with _open_decompressed(path) as file:
         while block := file.read(_BLOCK_BYTES):
             content = end + block
             if b"\n\n" in content or b"\n\r\n" in content:
@@ -127,7 +126,7 @@ def _may_have_empty_lines(path: Path) -> bool:
 
 
 @contextmanager
-def _decompressed(path: Path) -> Iterator[IO[bytes]]:
+def _open_decompressed(path: Path) -> Iterator[IO[bytes]]:
     with open(open_regular_file(path), "rb") as file:
         if (codec := _detect_codec(file)) is None:
             yield file
@@ -209,7 +208,7 @@ def scan_text(storage: Storage, manifest: Manifest) -> pl.LazyFrame:
     names = [file.path for file in manifest.all("pairs")]
     options = storage.polars_options
     if not names[0].endswith(".parquet"):
-        return scan_csv_text(csv_sources(storage, manifest, names), escaped_columns(manifest), storage_options=options)
+        return scan_csv_text(get_csv_sources(storage, manifest, names), list_escaped(manifest), storage_options=options)
     frame = pl.scan_parquet([storage.uri(name) for name in names], glob=False, storage_options=options)
     schema = frame.collect_schema()
     times = [iso_timestamp(name) for name in cs.expand_selector(schema, cs.datetime())]
@@ -222,13 +221,13 @@ def scan_csv_text(sources: Any, escaped: Iterable[str], **options: Any) -> pl.La
     return pl.scan_csv(sources, infer_schema=False, glob=False, **options).with_columns(map(unescape, escaped))
 
 
-def escaped_columns(manifest: Manifest) -> list[str]:
+def list_escaped(manifest: Manifest) -> list[str]:
     """Return the columns whose texts are escaped in the CSV files of an export."""
     escaped = manifest.statistics.get("escaped_texts")
     return [name for name in manifest.columns if isinstance(escaped, dict) and name in escaped]
 
 
-def csv_sources(storage: Storage, manifest: Manifest, names: Sequence[str]) -> list[Any]:
+def get_csv_sources(storage: Storage, manifest: Manifest, names: Sequence[str]) -> list[Any]:
     """Return the sources of CSV files for Polars: their locations, or the records of an adopted file.
 
     Raises:
@@ -245,6 +244,6 @@ def csv_sources(storage: Storage, manifest: Manifest, names: Sequence[str]) -> l
 
 def _require_bounded(path: Path) -> None:
     """Decompress a compressed file, to raise one of `READ_ERRORS` before Polars decompresses all of it in memory."""
-    with _decompressed(path) as content:
+    with _open_decompressed(path) as content:
         while isinstance(getattr(content, "raw", None), _Readable) and content.read(_BLOCK_BYTES):
             pass  # other files are not read: they are not compressed

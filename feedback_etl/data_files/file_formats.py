@@ -1,4 +1,4 @@
-"""Rows into a file as CSV (plain, gzip, zstd) or Parquet, with the size and the digest of what was written."""
+"""Writers of rows as CSV (plain, gzip, zstd) or Parquet, with the size and the digest of the written bytes."""
 
 import hashlib
 import io

@@ -4,7 +4,7 @@ from typing import Any
 
 import polars as pl
 
-from feedback_etl.data_files.csv_files import csv_sources
+from feedback_etl.data_files.csv_files import get_csv_sources
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.schema.feedback_columns import Rating
 from feedback_etl.schema.model import TIME
@@ -26,6 +26,6 @@ def scan_item_rows(storage: Storage, manifest: Manifest) -> pl.LazyFrame:
         return pl.scan_parquet(list(map(storage.uri, names)), **options)
     texts = dict.fromkeys(list_item_columns(manifest.columns), pl.String())
     types = texts | {RATING: Rating(**manifest.settings["items"]).dtype}
-    rows = pl.scan_csv(csv_sources(storage, manifest, names), schema=pl.Schema(types), **options)
+    rows = pl.scan_csv(get_csv_sources(storage, manifest, names), schema=pl.Schema(types), **options)
     time = pl.col(TIME).str.to_datetime(ISO_FORMAT, time_unit="us", time_zone="UTC")
     return rows.with_columns(time, *([unescape(ITEM)] if manifest.statistics.get("escaped_items") else []))

@@ -65,7 +65,7 @@ def _iter_subjects(path: Path, name: str) -> Iterator[tuple[str, str]]:
     header = split_record(next(records, b""))
     indexes = [header.index(name) for name in names]
     for fields in map(split_record, records):
-        yield _field(fields, indexes[0]), _field(fields, indexes[1])
+        yield _get_field(fields, indexes[0]), _get_field(fields, indexes[1])
 
 
 def read_columns(path: Path) -> list[str]:
@@ -99,14 +99,14 @@ def count_rows(path: Path) -> int:
 def write_without(path: Path, name: str, unwanted: Set[str], target: IO[bytes]) -> tuple[HashingWriter, int]:
     """Rewrite a file without the rows of these pseudonyms; return its writer and its number of rows.
 
-    Empty lines, which are no rows, stay where they are.
+    Empty lines, which are not rows, stay where they are.
     """
     written = HashingWriter(target)
     if name.endswith(_PARQUET):
-        return written, _parquet_without(path, unwanted, written)
+        return written, _filter_parquet(path, unwanted, written)
     sink, lines, rows = open_compressed(written, _CODECS.get(Path(name).suffix, "none")), iter_lines(path), 0
     try:
-        with _abandoned_on_failure(written):
+        with _abandon_on_failure(written):
             head = read_header(lines)
             identity = _build_identity(head)
             sink.write(head)
@@ -120,7 +120,7 @@ def write_without(path: Path, name: str, unwanted: Set[str], target: IO[bytes]) 
 
 
 @contextmanager
-def _abandoned_on_failure(written: HashingWriter) -> Iterator[None]:
+def _abandon_on_failure(written: HashingWriter) -> Iterator[None]:
     """Abort the writer after an error, so that closing it writes nothing."""
     try:
         yield
@@ -156,20 +156,20 @@ def _build_identity(header: bytes) -> Callable[[bytes], str]:
 
     def identity(record: bytes) -> str:
         fields = split_record(record)
-        pseudonym = _field(fields, index).lower()
+        pseudonym = _get_field(fields, index).lower()
         if pseudonym or feedback is None:
             return pseudonym
-        return NO_ANALYSIS + _field(fields, feedback)
+        return NO_ANALYSIS + _get_field(fields, feedback)
 
     return identity
 
 
-def _field(fields: list[str], number: int) -> str:
+def _get_field(fields: list[str], number: int) -> str:
     """Return a field of a record; one that a short record lacks is empty."""
     return fields[number] if number < len(fields) else ""
 
 
-def _parquet_without(path: Path, unwanted: Set[str], written: HashingWriter) -> int:
+def _filter_parquet(path: Path, unwanted: Set[str], written: HashingWriter) -> int:
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -178,7 +178,7 @@ def _parquet_without(path: Path, unwanted: Set[str], written: HashingWriter) -> 
     with pq.ParquetFile(path) as file:
         schema = file.schema_arrow
         sink = pa.PythonFile(written, "w")
-        with pq.ParquetWriter(sink, schema, compression="zstd") as writer, _abandoned_on_failure(written):
+        with pq.ParquetWriter(sink, schema, compression="zstd") as writer, _abandon_on_failure(written):
             for number in range(file.num_row_groups):
                 group = file.read_row_group(number)
                 pseudonyms = pc.utf8_lower(group[PSEUDONYM].cast(pa.string()))

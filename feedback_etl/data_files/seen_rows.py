@@ -40,7 +40,7 @@ Kind = Literal["row", "pair"]
 class SeenRows:
     """Identify the rows that were read before, and remember those that are read now.
 
-    Digests are made with a key of their own: they are no pseudonyms.
+    Digests are made with a key of their own: they are not pseudonyms.
 
     Args:
         seen: The lines that the last export of the series has stored; see `read_seen_rows`.
@@ -61,7 +61,7 @@ class SeenRows:
         self._schema, self._cursor, self._time, self._changed = schema, cursor, cursor.time(), 0
         self._seen = seen.filter(pl.col("version") == _VERSION)["digest"].implode()
         self._seen_in_version_1 = seen.filter(pl.col("version") == 1)
-        dated = seen.filter(pl.col("minute") <= _minute_of(datetime.max))
+        dated = seen.filter(pl.col("minute") <= _get_minute(datetime.max))
         last: int | None = dated.select(pl.col("minute").max()).item()
         self._until = datetime.min if last is None else datetime(1970, 1, 1) + (last + 1) * _MINUTE
         self._has_seen = seen.height > 0
@@ -168,7 +168,7 @@ def read_seen_rows(storage: Storage, files: Iterable[DataFile], since: datetime 
 
 
 def _select_recent(lines: pl.DataFrame, since: datetime | None) -> pl.DataFrame:
-    return lines if since is None else lines.filter(pl.col("minute") >= _minute_of(since))
+    return lines if since is None else lines.filter(pl.col("minute") >= _get_minute(since))
 
 
 def _read(storage: Storage, file: DataFile) -> pl.DataFrame:
@@ -204,5 +204,5 @@ def _digest_of_version_1(kind: Kind, key: Key | None) -> pl.Expr:
     return sign_column(row if kind == "row" else pair, f"incremental {kind}", key).str.slice(0, 32)
 
 
-def _minute_of(time: datetime) -> int:
+def _get_minute(time: datetime) -> int:
     return (time - datetime(1970, 1, 1)) // _MINUTE

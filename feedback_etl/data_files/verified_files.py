@@ -19,7 +19,7 @@ def open_verified(storage: Storage, file: DataFile, consequence: str) -> Iterato
         consequence: The end of the message: what the file is needed for, and what to do.
 
     Raises:
-        ExportFileError: The file is missing or was changed.
+        ExportFileError: The file is missing, was changed or cannot be read.
     """
     with ExitStack() as stack:
         try:
@@ -27,6 +27,8 @@ def open_verified(storage: Storage, file: DataFile, consequence: str) -> Iterato
             is_intact = hash_file(path) in {file.sha256, file.becoming.get("sha256")}
         except FileNotFoundError:
             is_intact = False
+        except OSError as error:  # such as a symbolic link to itself
+            raise ExportFileError(f"{storage.uri(file.path)} cannot be read: {error.strerror}; {consequence}") from None
         if not is_intact:
             raise ExportFileError(f"{storage.uri(file.path)} is missing or was changed: {consequence}")
         yield path

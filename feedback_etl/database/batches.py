@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from feedback_etl.database.ages import AgeQuery, AgeTable, plan_ages
 from feedback_etl.database.connect import DatabaseConnection
-from feedback_etl.database.driver_errors import query_error, query_reason
+from feedback_etl.database.driver_errors import build_query_error, get_query_reason
 from feedback_etl.database.plain_times import are_in_order
 from feedback_etl.database.ranges import PARALLEL_RANGE_ROWS, plan_ranges
 from feedback_etl.database.raw_types import TIME, filter_window, to_raw
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 class ReadAgainError(SourceError):
     """The rows of an SQLite file have to be read again, with SQLAlchemy and by their instants.
 
-    ConnectorX cannot read a value that does not fit the type of its column, or times were not plain any more.
+    ConnectorX cannot read a value that does not fit the type of its column, or times were no longer plain.
     """
 
 
@@ -85,7 +85,7 @@ def _start_readers(
 
     The first reader reads the lookups before its rows.
     """
-    prepare = session_statements(source)
+    prepare = list_session_statements(source)
     processes = min(options.processes or 1, len(queries))
     shares = [list(queries[n::processes]) for n in range(processes)]
     shares[0] = [*(lookup.sql for lookup in lookups if lookup is not None), *shares[0]]
@@ -126,7 +126,7 @@ def _read_with_connectorx(readers: list[Reader], relation: SourceRelation, looku
         raise ReadAgainError(str(error)) from None
 
 
-def session_statements(source: DatabaseConnection) -> list[str]:
+def list_session_statements(source: DatabaseConnection) -> list[str]:
     """Return the statements that begin each connection of the readers.
 
     On PostgreSQL, readers share the snapshot of `source`. MySQL cannot share one: a reader sees the state at the
@@ -174,7 +174,7 @@ def _iterate_duckdb(source: DatabaseConnection, sql: str, batch_size: int) -> Ge
             yield pl.DataFrame(batch if batch is not None else reader.schema.empty_table())
             yield from map(pl.DataFrame, reader)
     except (Error, OSError, pa.ArrowException) as error:  # the reader raises DuckDB's errors as OSError
-        raise query_error(query_reason(error)) from None
+        raise build_query_error(get_query_reason(error)) from None
 
 
 def _iterate_sqlalchemy(source: DatabaseConnection, sql: str, batch_size: int) -> Generator[pl.DataFrame, None, None]:
@@ -187,7 +187,7 @@ def _iterate_sqlalchemy(source: DatabaseConnection, sql: str, batch_size: int) -
             while rows := result.fetchmany(batch_size):
                 yield _to_frame(names, rows)
     except SQLAlchemyError as error:
-        raise query_error(query_reason(error)) from None
+        raise build_query_error(get_query_reason(error)) from None
 
 
 def _to_frame(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> pl.DataFrame:

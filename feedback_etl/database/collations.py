@@ -72,7 +72,7 @@ def describe_remedy(name: str, collation: str, dialect: str, query_option: str) 
     return f"Give the column the collation {binary}, or let {query_option} yield {name} COLLATE {binary}."
 
 
-def unknown_rules_error(name: str, dialect: str, query_option: str, collation: str) -> SourceError:
+def build_unknown_rules_error(name: str, dialect: str, query_option: str, collation: str) -> SourceError:
     """Return the error for ids that are compared by rules that are not known here."""
     return SourceError(
         f"{name} has {f'the collation {collation}' if collation else 'a collation'} whose rules are not known here, so "

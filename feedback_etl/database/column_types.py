@@ -56,12 +56,12 @@ _NUMBER = re.compile("(tiny|small|medium|big|u?huge)?int[248]?|float[48]?|numeri
 _FROM_EPOCH = {"postgresql": "to_timestamp", "mysql": "from_unixtime", "duckdb": "to_timestamp"}
 
 
-def type_name(dialect: str, code: Any, length: int | None = None) -> str:
+def get_type_name(dialect: str, code: Any, length: int | None = None) -> str:
     """Return PostgreSQL's or MySQL's name of a type in a cursor's description; DuckDB's have PostgreSQL's names.
 
     A NULL without a type is "null", which MariaDB describes as text of the length 0.
 
-    >>> type_name("mysql", 253), type_name("duckdb", "DECIMAL(3,1)")
+    >>> get_type_name("mysql", 253), get_type_name("duckdb", "DECIMAL(3,1)")
     ('varchar', 'numeric')
     """
     if dialect == "mysql":
@@ -90,7 +90,7 @@ def _describe_columns(inspector: sa.Inspector, table: str, db_schema: str | None
     empty: sa.Select[Any] = sa.select(sa.literal_column("*")).select_from(sa.table(table, schema=db_schema)).limit(0)
     connection: Any = inspector.bind
     with connection.execute(empty) as result:
-        names = {str(name): type_name("duckdb", code) for name, code, *_ in result.cursor.description}
+        names = {str(name): get_type_name("duckdb", code) for name, code, *_ in result.cursor.description}
     return {
         column: sa.Boolean() if name == "bool" else sa.Integer() if name.startswith("int") else sa.Text()
         for column, name in names.items()

@@ -124,7 +124,7 @@ def find_reference(table: ReflectedTable, words: Iterable[str], others: frozense
     """Return the first column that identifies something with one of these names, and with none of `others`."""
     for column in (column for column in table.columns if column.name not in table.key):
         own = split_words(column.name)
-        is_whole_name = own <= {*words} and (column.kind != "text" or words is USER_WORDS)  # a long text is no item
+        is_whole_name = own <= {*words} and (column.kind != "text" or words is USER_WORDS)  # a long text is not an item
         is_id = own & ID_WORDS or is_whole_name or column.references or column.kind == "uuid"
         about = own | (split_words(column.references) if column.references else set())
         about |= {word.removesuffix("s") for word in about}

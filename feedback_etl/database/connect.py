@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session
 
-from feedback_etl.database.connection_errors import connection_error
+from feedback_etl.database.connection_errors import build_connection_error
 from feedback_etl.database.files import find_pattern, view_files
 from feedback_etl.database.read_only import EVERY_ROW, MYSQL_SESSION, SNAPSHOT, read_only_session
 from feedback_etl.database.session_view import (
@@ -174,7 +174,7 @@ def _create_engine(url: sa.URL, connect_timeout: float) -> sa.Engine:
     """Create an engine that pools no connection and whose errors show no values."""
     if not 0 < connect_timeout < math.inf:
         raise UsageError("`connect_timeout` must be a number of seconds above 0.")
-    options = _engine_options(url, connect_timeout)
+    options = _build_engine_options(url, connect_timeout)
     if find_pattern(url) is not None:
         url = url.set(query={})
     try:
@@ -185,14 +185,14 @@ def _create_engine(url: sa.URL, connect_timeout: float) -> sa.Engine:
             f'{find_product(url)} needs a driver that is not installed: pip install "feedback-etl[{extra}]".'
         ) from None
     except (ArgumentError, TypeError, ValueError) as error:
-        raise connection_error(url, error) from None
+        raise build_connection_error(url, error) from None
     prepare = {"sqlite": _prepare_sqlite, "mysql": _prepare_mysql, "duckdb": _prepare_duckdb}
     if (dialect := normalize_dialect(url.get_backend_name())) in prepare:
         sa.event.listen(engine, "connect", prepare[dialect])
     return engine
 
 
-def _engine_options(url: sa.URL, connect_timeout: float) -> dict[str, Any]:
+def _build_engine_options(url: sa.URL, connect_timeout: float) -> dict[str, Any]:
     """Return the options of an engine that depend on the database."""
     seconds = math.ceil(connect_timeout)
     options: dict[str, dict[str, Any]] = {
@@ -239,7 +239,7 @@ def _open_connection(bind: sa.Engine | sa.Connection) -> Iterator[sa.Connection]
     try:
         connection = bind.connect()
     except (SQLAlchemyError, AttributeError, OSError, TypeError, ValueError) as error:
-        raise connection_error(bind.url, error) from None
+        raise build_connection_error(bind.url, error) from None
     try:
         yield connection
     finally:

@@ -4,7 +4,7 @@ import re
 
 import sqlalchemy as sa
 
-from feedback_etl.database.driver_errors import connection_reason, unwrap_error
+from feedback_etl.database.driver_errors import get_connection_reason, unwrap_error
 from feedback_etl.database.url_options import explain_option
 from feedback_etl.database.urls import describe_url, find_product, is_in_wal_mode
 from feedback_etl.errors import SourceError, UsageError
@@ -15,7 +15,7 @@ _WAL_REASON = (
 )
 
 
-def connection_error(url: sa.URL, error: BaseException) -> SourceError | UsageError:
+def build_connection_error(url: sa.URL, error: BaseException) -> SourceError | UsageError:
     """Return the error for a database that cannot be reached."""
     if explained := explain_option(url, error):
         return explained
@@ -25,5 +25,5 @@ def connection_error(url: sa.URL, error: BaseException) -> SourceError | UsageEr
     elif url.get_backend_name() == "sqlite" and is_unwritable and is_in_wal_mode(url):
         reason = _WAL_REASON
     else:
-        reason = connection_reason(error, find_product(url))
+        reason = get_connection_reason(error, find_product(url))
     return SourceError(f"Cannot connect to {describe_url(url)}: {reason}.")

@@ -82,13 +82,13 @@ def extract_select(dialect: str, sql: str) -> str:
         UsageError: The query is empty, contains a second statement, has brackets, quotes or comments that are not
             closed, or would lock rows of MySQL. The message points into the text.
     """
-    dialect = _lexer(dialect)
+    dialect = _choose_lexer(dialect)
     end = _find_end(dialect, sql)
     if _NOTHING[dialect].fullmatch(sql[:end]):
-        raise _not_one_select(sql, None)
+        raise _build_syntax_error(sql, None)
     rest = _NOTHING[dialect].match(sql, end)
     if rest is not None and rest.end() < len(sql):
-        raise _not_one_select(sql, rest.end())
+        raise _build_syntax_error(sql, rest.end())
     if dialect == "mysql" and (lock := _LOCKS.search(blank_quoted(dialect, sql[:end]))):
         raise UsageError(
             "The query must not lock rows (FOR UPDATE, LOCK IN SHARE MODE): others could not write them"
@@ -99,16 +99,16 @@ def extract_select(dialect: str, sql: str) -> str:
 
 def blank_quoted(dialect: str, sql: str) -> str:
     """Return a query of the same length with blanks for what is quoted and for comments."""
-    return _TOKEN[_lexer(dialect)].sub(
+    return _TOKEN[_choose_lexer(dialect)].sub(
         lambda token: token[0] if token["open"] or token["close"] else " " * len(token[0]), sql
     )
 
 
-def _lexer(dialect: str) -> str:
+def _choose_lexer(dialect: str) -> str:
     return "postgresql" if dialect == "duckdb" else dialect  # DuckDB has PostgreSQL's lexer
 
 
-def _not_one_select(sql: str, offset: int | None) -> UsageError:
+def _build_syntax_error(sql: str, offset: int | None) -> UsageError:
     return UsageError(
         "The query must be one SELECT: no semicolon inside, every bracket, quote and comment closed"
         f"{describe_position(sql, offset)}."
@@ -138,7 +138,7 @@ def normalize_query(dialect: str, sql: str) -> str:
         quoted.append(token[0])
         return f"\0{len(quoted) - 1}\0"  # no query contains this character
 
-    text = _TOKEN[_lexer(dialect)].sub(set_aside, select)
+    text = _TOKEN[_choose_lexer(dialect)].sub(set_aside, select)
     text = re.sub(" ?([(),]) ?", r"\1", re.sub(r"[ \t\n\r\f\v]+", " ", text)).strip()
     return re.sub("\0([0-9]+)\0", lambda number: quoted[int(number[1])], text)
 
@@ -154,7 +154,7 @@ def _find_end(dialect: str, sql: str) -> int:
         if token["open"]:
             brackets.append(token.start())
         elif token["bad"] or (token["close"] and not brackets):
-            raise _not_one_select(sql, token.start())
+            raise _build_syntax_error(sql, token.start())
         elif token["close"]:
             brackets.pop()
         elif token["end"]:
@@ -162,7 +162,7 @@ def _find_end(dialect: str, sql: str) -> int:
                 break
             return token.start()
     if brackets:
-        raise _not_one_select(sql, brackets[-1])
+        raise _build_syntax_error(sql, brackets[-1])
     return len(sql)
 
 

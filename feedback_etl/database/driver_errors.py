@@ -86,13 +86,13 @@ def unwrap_error(error: BaseException) -> BaseException:
     return getattr(error, "orig", None) or error
 
 
-def connection_reason(error: BaseException, product: str) -> str:
+def get_connection_reason(error: BaseException, product: str) -> str:
     """Return why a connection failed; `product` is the database's name, such as PostgreSQL."""
     reason = _find_reason(CONNECTION_REASONS, unwrap_error(error), name=product)
     return reason or f"the driver reports {type(error).__name__}"
 
 
-def query_reason(error: BaseException) -> str:
+def get_query_reason(error: BaseException) -> str:
     """Return why a statement failed while it read rows."""
     error = unwrap_error(error)
     state = getattr(error, "sqlstate", None)
@@ -106,12 +106,12 @@ def _find_reason(reasons: dict[str, str], error: BaseException, **names: str) ->
     return next((reason.format(*match.groups(), **names) for match, reason in matches if match), None)
 
 
-def query_error(reason: str) -> SourceError:
+def build_query_error(reason: str) -> SourceError:
     """Return the error for a statement that failed while it read rows."""
     return SourceError(f"The database stopped the query: {reason}. Nothing was exported.")
 
 
-def invalid_query_error(error: BaseException, role: str = "", position: str = "") -> SourceError:
+def build_invalid_query_error(error: BaseException, role: str = "", position: str = "") -> SourceError:
     """Return the error for a statement that the database rejects, in the database's words if they contain no value.
 
     Args:
@@ -121,10 +121,10 @@ def invalid_query_error(error: BaseException, role: str = "", position: str = ""
     """
     error = unwrap_error(error)
     if is_row_security_error(error):
-        return _row_security_error(error, role)
+        return _build_row_security_error(error, role)
     message = _quote_message(error)
     if not message:
-        return query_error(query_reason(error))
+        return build_query_error(get_query_reason(error))
     return SourceError(f"The database refuses the query: {message.rstrip('.')}{position}.")
 
 
@@ -135,7 +135,7 @@ def is_row_security_error(error: BaseException) -> bool:
     return routine == "check_enable_rls" or "row-level security policy" in str(error)
 
 
-def _row_security_error(error: BaseException, role: str) -> SourceError:
+def _build_row_security_error(error: BaseException, role: str) -> SourceError:
     table = re.search(r"""["«»„“]\s*(.+?)\s*["«»”“]""", str(error))
     return SourceError(
         f"Row-level security hides rows of {table[1] if table else 'a table'} from the role {role}: an export could "

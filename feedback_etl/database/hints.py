@@ -33,7 +33,7 @@ def suggest_index(source: DatabaseConnection, relation: SourceRelation, window: 
         return ""
     with suppress(SQLAlchemyError, SourceError):  # a hint must not fail an export
         columns = dict.fromkeys(("created_at", relation.cursor if relation.changed_since else "created_at"))
-        statements = (missing_index_statement(source, relation, column) for column in columns)
+        statements = (build_index_statement(source, relation, column) for column in columns)
         if statement := next(filter(None, statements), ""):
             everything = replace(relation, changed_since=None)
             table_rows = fetch_count(source, count_rows(everything, Window(None, window.end)))
@@ -42,9 +42,7 @@ def suggest_index(source: DatabaseConnection, relation: SourceRelation, window: 
     return ""
 
 
-def missing_index_statement(
-    source: DatabaseConnection, relation: SourceRelation, name: str = "created_at"
-) -> str | None:
+def build_index_statement(source: DatabaseConnection, relation: SourceRelation, name: str = "created_at") -> str | None:
     """Return the statement that creates the index on a raw column; "" if it exists, None if rows are not in a table.
 
     Raises:

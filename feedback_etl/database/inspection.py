@@ -8,15 +8,15 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from feedback_etl.database import plain_times, text_times
-from feedback_etl.database.collations import find_id_comparison, unknown_rules_error
+from feedback_etl.database.collations import build_unknown_rules_error, find_id_comparison
 from feedback_etl.database.column_conversions import convert_columns
-from feedback_etl.database.column_types import check_types, reflect_columns, type_name
+from feedback_etl.database.column_types import check_types, get_type_name, reflect_columns
 from feedback_etl.database.connect import DatabaseConnection
 from feedback_etl.database.consent import ConsentColumnNames, find_consent_columns, find_image_consent_columns
 from feedback_etl.database.cursor import with_cursor
 from feedback_etl.database.cursor_name import CREATED_AT
 from feedback_etl.database.declared import build_declared_relation
-from feedback_etl.database.driver_errors import invalid_query_error
+from feedback_etl.database.driver_errors import build_invalid_query_error
 from feedback_etl.database.empty_selects import empty_id_select, empty_query_select, empty_select, empty_table_select
 from feedback_etl.database.files import SELECT_FILES
 from feedback_etl.database.query_errors import locate_error
@@ -79,7 +79,7 @@ def inspect_source(
             relation = _inspect_query(source, query, wanted)
     except SQLAlchemyError as error:
         text = query.query if isinstance(query, SourceTable) else query
-        raise invalid_query_error(error, role, locate_error(source, text, error) if text else "") from None
+        raise build_invalid_query_error(error, role, locate_error(source, text, error) if text else "") from None
     check_types(source.dialect, relation.types, wanted or CLASSIC_SCHEMA)
     return _with_canonical_ids(source, _with_text_times(source, replace(relation, cursor=cursor)))
 
@@ -130,7 +130,7 @@ def _with_canonical_ids(source: DatabaseConnection, relation: SourceRelation) ->
     comparisons = {}
     for name in relation.ids:
         column, type_ = empty_id_select(relation, name), relation.type_name(name)
-        create_error = partial(unknown_rules_error, name, source.dialect, relation.query_option)
+        create_error = partial(build_unknown_rules_error, name, source.dialect, relation.query_option)
         if comparison := find_id_comparison(source.dialect, type_, column, partial(fetch_rows, source), create_error):
             comparisons[name] = comparison
     return relation.with_comparisons(comparisons)
@@ -209,7 +209,7 @@ def _describe_columns(source: DatabaseConnection, sql: str) -> tuple[list[str], 
     names = [str(name) for name, *_ in description]
     if source.dialect == "sqlite":
         return names, {}
-    return names, {str(name): type_name(source.dialect, code, length) for name, code, _, length, *_ in description}
+    return names, {str(name): get_type_name(source.dialect, code, length) for name, code, _, length, *_ in description}
 
 
 def _with_text_times(source: DatabaseConnection, relation: SourceRelation) -> SourceRelation:

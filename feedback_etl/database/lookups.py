@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from feedback_etl.database.collations import describe_remedy
 from feedback_etl.database.connect import Database, DatabaseConnection, open_connection
 from feedback_etl.database.empty_selects import empty_select
-from feedback_etl.database.hints import count_edited, missing_index_statement
+from feedback_etl.database.hints import build_index_statement, count_edited
 from feedback_etl.database.inspection import inspect_source
 from feedback_etl.database.relation import SourceRelation
 from feedback_etl.database.sql import has_consent
@@ -127,7 +127,7 @@ def summarize_application(database: Database, options: ReadOptions) -> Applicati
             consenting,
             imaged=_fetch_imaged(source, options),
             consent=relation.consent,
-            missing_index=missing_index_statement(source, relation),
+            missing_index=build_index_statement(source, relation),
             is_partial=hides_rows(source, empty_select(relation)),
             edited=count_edited(source, relation),  # last: if it fails, so do later statements
         )

@@ -8,13 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
-from feedback_etl.database.batches import session_statements
+from feedback_etl.database.batches import list_session_statements
 from feedback_etl.database.connect import DatabaseConnection
-from feedback_etl.database.hints import suggest_cursor, suggest_index
 from feedback_etl.database.ranges import WindowRanges, count_total, plan_ranges
-from feedback_etl.database.read import OpenSource, ReadRequest, count_new_excluded, open_source
+from feedback_etl.database.read import FeedbackSource, OpenSource, ReadRequest, count_new_excluded, open_source
 from feedback_etl.database.sql import select_feedback
-from feedback_etl.database.watermark import Watermark, compute_watermark
+from feedback_etl.database.watermark import compute_watermark
 from feedback_etl.database.window import Window
 
 MIN_ROWS_PER_TASK = 20_000
@@ -27,7 +26,7 @@ class NotPartitionableError(Exception):
 
 
 @dataclass(frozen=True)
-class FeedbackPartitions:
+class FeedbackPartitions(FeedbackSource):
     """Provide the partitions of a request while its snapshot is held.
 
     Attributes:
@@ -35,27 +34,14 @@ class FeedbackPartitions:
         ranges: Half-open, in the order of time; each row is in exactly one.
         query_of: Return the statement that reads a range.
         prepare: Statements that begin each connection, so that it uses the shared snapshot.
-        excluded: The number of rows excluded for lack of consent.
-        total: The number of the other rows if `on_progress` is set (estimated for a large window); else 0.
-        suggest_index: Return a sentence on the index that would speed up reading; "" if none is known.
-        suggest_cursor: Return a sentence on the cursor that follows changes; "" if no row was changed, or for a custom
-            query.
-        dialect: The dialect of the database.
-        consent: The columns by which rows were excluded; empty if none records consent.
-        watermark: The watermark of an incremental export.
+        total: The number of rows that are not excluded if `on_progress` is set (estimated for a large window); else 0.
     """
 
     url: str = field(repr=False)
     ranges: list[Window]
     query_of: Callable[[Window], str]
     prepare: list[str]
-    excluded: int
     total: int
-    suggest_index: Callable[[], str]
-    suggest_cursor: Callable[[], str]
-    dialect: str
-    consent: tuple[str, ...]
-    watermark: Watermark
 
 
 def is_partitionable(source: DatabaseConnection) -> bool:
@@ -89,21 +75,19 @@ def open_partitions(request: ReadRequest, *, tasks: int = 1) -> Iterator[Feedbac
             raise NotPartitionableError
         request.report_phase("counting rows")
         watermark = compute_watermark(source, relation, window, request.watermark)
-        prepare = session_statements(source)
+        prepare = list_session_statements(source)
         ranges = plan_task_ranges(opened, window, tasks)
         excluded = count_new_excluded(source, relation, request)
         total = count_total(source, relation, window, ranges) if request.on_progress else 0
         request.report_phase("reading rows")
         yield FeedbackPartitions(
+            opened,
+            window,
+            excluded,
+            watermark,
             source.connectorx_url,
             ranges.windows,
             partial(select_feedback, relation),
             prepare,
-            excluded,
             total,
-            partial(suggest_index, source, relation, window),
-            partial(suggest_cursor, source, relation),
-            source.dialect,
-            relation.consent,
-            watermark,
         )

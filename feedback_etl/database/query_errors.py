@@ -51,7 +51,7 @@ def _find_offset(source: DatabaseConnection, select: str, statement: str, error:
     if excerpt := _EXCERPT.search(text):
         return _find_excerpt(statement, excerpt)
     if near := _NEAR.search(text):
-        line_start = _line_start(statement, int(near[2]))
+        line_start = _find_line_start(statement, int(near[2]))
         rest = near[1].removesuffix("...").lstrip()
         return max(statement.find(rest, line_start), line_start) if rest else len(statement)
     if refused := _REFUSED_TEXT.fullmatch(text):
@@ -63,7 +63,7 @@ def _find_offset(source: DatabaseConnection, select: str, statement: str, error:
     return None
 
 
-def _line_start(statement: str, number: int) -> int:
+def _find_line_start(statement: str, number: int) -> int:
     return sum(len(line) + 1 for line in statement.split("\n")[: number - 1])
 
 
@@ -72,7 +72,7 @@ def _find_excerpt(statement: str, excerpt: re.Match[str]) -> int | None:
     lines = statement.split("\n")
     if int(excerpt[1]) > len(lines):  # of a view that the query reads
         return None
-    line_start, line = _line_start(statement, int(excerpt[1])), lines[int(excerpt[1]) - 1]
+    line_start, line = _find_line_start(statement, int(excerpt[1])), lines[int(excerpt[1]) - 1]
     text = excerpt[2].removeprefix("...").removesuffix("...")
     at = line.find(text) - excerpt[2].startswith("...") * len("...")
     caret = len(excerpt[3]) - len(f"LINE {excerpt[1]}: ")

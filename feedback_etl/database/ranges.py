@@ -134,7 +134,7 @@ def sample_histogram(
     first, last = fetch_rows(source, select_time_range(relation, window))[0]
     if first is None or first == last:
         return Histogram([])
-    share = _sample_share(source, relation, estimate, range_rows)
+    share = _choose_sample_share(source, relation, estimate, range_rows)
     sampled = relation if share == 1 else sample_table(relation, share)
     extent, bins = (to_naive_utc(first), to_naive_utc(last)), max(_MIN_BINS, _BINS_PER_RANGE * estimate // range_rows)
     rows = fetch_rows(source, select_histogram(sampled, window, extent=extent, bins=bins))
@@ -144,7 +144,7 @@ def sample_histogram(
     )
 
 
-def _sample_share(source: DatabaseConnection, relation: SourceRelation, estimate: int, range_rows: int) -> float:
+def _choose_sample_share(source: DatabaseConnection, relation: SourceRelation, estimate: int, range_rows: int) -> float:
     """Return the share of a table's pages to sample; 1 if all rows are to be counted.
 
     A sample is always of the whole table; the rows of a small window are counted faster by the index.

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial, wraps
+from functools import wraps
 from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import polars as pl
@@ -74,34 +74,57 @@ class ReadRequest:
             self.on_phase(name)
 
 
-class FeedbackStream(NamedTuple):
-    """Provide the rows of a request while the database is open.
-
-    Attributes:
-        excluded: The number of rows excluded for lack of consent.
-        batches: The other rows as raw frames, in order; at least one frame, which may be empty.
-        suggest_index: Return a sentence on the index that would speed up reading; "" if none is known.
-        suggest_cursor: Return a sentence on the cursor that follows changes; "" if no row was changed, or for a custom
-            query.
-        dialect: The dialect of the database.
-        watermark: The watermark of an incremental export.
-        consent: The columns by which rows were excluded; empty if none records consent.
-    """
-
-    excluded: int
-    batches: Iterator[pl.DataFrame]
-    suggest_index: Callable[[], str]
-    suggest_cursor: Callable[[], str]
-    dialect: str
-    watermark: Watermark
-    consent: tuple[str, ...]
-
-
 class OpenSource(NamedTuple):
     """Hold an open database and the relation to read from it."""
 
     source: DatabaseConnection
     relation: SourceRelation
+
+
+@dataclass(frozen=True)
+class FeedbackSource:
+    """Describe the source of the rows of a request while the database is open.
+
+    Attributes:
+        opened: The database and the relation.
+        window: The rows, by their creation time.
+        excluded: The number of rows excluded for lack of consent.
+        watermark: The watermark of an incremental export.
+    """
+
+    opened: OpenSource = field(repr=False)
+    window: Window
+    excluded: int
+    watermark: Watermark
+
+    @property
+    def dialect(self) -> str:
+        """The dialect of the database."""
+        return self.opened.source.dialect
+
+    @property
+    def consent(self) -> tuple[str, ...]:
+        """The columns by which rows were excluded; empty if none records consent."""
+        return self.opened.relation.consent
+
+    def suggest_index(self) -> str:
+        """Return a sentence on the index that would speed up reading; "" if none is known."""
+        return suggest_index(*self.opened, self.window)
+
+    def suggest_cursor(self) -> str:
+        """Return a sentence on the cursor that follows changes; "" if no row was changed, or for a custom query."""
+        return suggest_cursor(*self.opened)
+
+
+@dataclass(frozen=True)
+class FeedbackStream(FeedbackSource):
+    """Provide the rows of a request while the database is open.
+
+    Attributes:
+        batches: The rows that are not excluded as raw frames, in order; at least one frame, which may be empty.
+    """
+
+    batches: Iterator[pl.DataFrame]
 
 
 @contextmanager
@@ -127,15 +150,7 @@ def open_feedback(request: ReadRequest) -> Iterator[FeedbackStream]:
                 total = fetch_count(source, count_rows(relation, window))
                 batches = _report_progress(batches, request.on_progress, total)
             request.report_phase("reading rows")
-            yield FeedbackStream(
-                excluded,
-                batches,
-                partial(suggest_index, source, relation, window),
-                partial(suggest_cursor, source, relation),
-                source.dialect,
-                watermark,
-                relation.consent,
-            )
+            yield FeedbackStream(OpenSource(source, relation), window, excluded, watermark, batches)
 
 
 def retry_with_sqlalchemy(

@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from feedback_etl.database.connection_errors import connection_error
+from feedback_etl.database.connection_errors import build_connection_error
 from feedback_etl.errors import UsageError
 
 SNAPSHOT = "REPEATABLE READ"
@@ -76,11 +76,11 @@ def read_only_session(connection: sa.Connection, settings: Sequence[str] = ()) -
     end: tuple[str, ...] = ()
     try:
         try:
-            begin, end = _session_statements(connection, was_idle=was_idle)
+            begin, end = _build_session_statements(connection, was_idle=was_idle)
             for statement in (*begin, *settings):
                 connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
         except SQLAlchemyError as error:
-            raise connection_error(connection.engine.url, error) from None
+            raise build_connection_error(connection.engine.url, error) from None
         yield
     finally:
         for statement in end:
@@ -91,13 +91,13 @@ def read_only_session(connection: sa.Connection, settings: Sequence[str] = ()) -
                 connection.rollback()
 
 
-def _session_statements(connection: sa.Connection, *, was_idle: bool) -> Statements:
+def _build_session_statements(connection: sa.Connection, *, was_idle: bool) -> Statements:
     """Return the statements to execute before and after reading."""
     match connection.dialect.name:
         case "postgresql":
-            return _postgresql_statements(connection, was_idle=was_idle)
+            return _build_postgresql_statements(connection, was_idle=was_idle)
         case "mysql" | "mariadb":
-            return _mysql_statements(connection, was_idle=was_idle)
+            return _build_mysql_statements(connection, was_idle=was_idle)
         case "duckdb" if was_idle:
             return ("ROLLBACK", "BEGIN TRANSACTION READ ONLY"), ("ROLLBACK",)
         case "duckdb":  # in the caller's transaction: a subquery cannot write
@@ -106,7 +106,7 @@ def _session_statements(connection: sa.Connection, *, was_idle: bool) -> Stateme
             return ("PRAGMA schema_version",), ()
 
 
-def _postgresql_statements(connection: sa.Connection, *, was_idle: bool) -> Statements:
+def _build_postgresql_statements(connection: sa.Connection, *, was_idle: bool) -> Statements:
     driver: Any = connection.connection.dbapi_connection
     in_transaction = getattr(getattr(driver, "info", None), "transaction_status", 0)
     if connection.dialect.detect_autocommit_setting(driver) and not in_transaction:
@@ -120,7 +120,7 @@ def _postgresql_statements(connection: sa.Connection, *, was_idle: bool) -> Stat
 _IN_TRANSACTION = 1  # SERVER_STATUS_IN_TRANS of the protocol
 
 
-def _mysql_statements(connection: sa.Connection, *, was_idle: bool) -> Statements:
+def _build_mysql_statements(connection: sa.Connection, *, was_idle: bool) -> Statements:
     """Roll back to a savepoint in a caller's transaction, which cannot be made read-only."""
     charset, mode = connection.exec_driver_sql("SELECT @@character_set_results, @@sql_mode").fetchall()[0]
     if charset != "utf8mb4":

@@ -12,7 +12,7 @@ from enum import Enum, auto
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from feedback_etl.database.driver_errors import query_error
+from feedback_etl.database.driver_errors import build_query_error
 from feedback_etl.database.reader_pool import acquire, get_pipes, is_full, release
 from feedback_etl.errors import SourceError
 
@@ -119,7 +119,7 @@ class Reader:
         if not self._streams_left:  # a stream that was truncated between two batches looks complete: compare the count
             self._is_done = self._report == {"rows": self._rows}
             if not self._is_done:
-                raise self._error()
+                raise self._build_error()
 
     def _receive(self) -> "pa.RecordBatch | _Signal":
         try:
@@ -130,7 +130,7 @@ class Reader:
                 "Nothing was exported."
             ) from None
         if item is _Signal.NO_MORE_DATA:
-            raise self._error()
+            raise self._build_error()
         return item
 
     def _read_ahead(self) -> None:
@@ -174,9 +174,9 @@ class Reader:
             return {}
         return report
 
-    def _error(self) -> SourceError:
+    def _build_error(self) -> SourceError:
         if error := self._report.get("error"):
-            return query_error(error)
+            return build_query_error(error)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=_REPORT_TIMEOUT)
-        return ReaderLostError(str(query_error(f"the reader process ended early (exit {self._process.poll()})")))
+        return ReaderLostError(str(build_query_error(f"the reader process ended early (exit {self._process.poll()})")))

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-from feedback_etl.database.driver_errors import query_reason
+from feedback_etl.database.driver_errors import get_query_reason
 from feedback_etl.storage.whole_files import write_whole
 
 _PR_SET_PDEATHSIG = 1  # prctl(2), Linux
@@ -38,7 +38,7 @@ def main() -> None:
         _run_jobs(sys.stdin.buffer, rows, report)
         code = 0
     except BaseException as error:  # a Rust panic is not an Exception
-        report({"error": query_reason(error)})
+        report({"error": get_query_reason(error)})
     finally:
         os._exit(code)
 

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SAWarning, SQLAlchemyError
 
 from feedback_etl.database import tables
 from feedback_etl.database.connect import DatabaseConnection
-from feedback_etl.database.driver_errors import query_error, query_reason
+from feedback_etl.database.driver_errors import build_query_error, get_query_reason
 from feedback_etl.database.quoting import quote_text
 from feedback_etl.database.statements import fetch_rows
 
@@ -108,7 +108,7 @@ def reflect_tables(source: DatabaseConnection) -> list[ReflectedTable]:
             names = sorted({*inspector.get_table_names(db_schema), *inspector.get_view_names(db_schema)})
             return [_reflect_table(inspector, name, db_schema) for name in names]
         except SQLAlchemyError as error:
-            raise query_error(query_reason(error)) from None
+            raise build_query_error(get_query_reason(error)) from None
 
 
 def _reflect_table(inspector: sa.Inspector, name: str, db_schema: str | None) -> ReflectedTable:

@@ -17,7 +17,7 @@ from sqlalchemy.exc import MissingGreenlet, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from feedback_etl.database import tables
-from feedback_etl.database.connection_errors import connection_error
+from feedback_etl.database.connection_errors import build_connection_error
 from feedback_etl.database.quoting import quote_text
 from feedback_etl.database.urls import is_memory
 from feedback_etl.errors import UsageError
@@ -63,7 +63,7 @@ def open_binds(database: sa.URL | sa.Engine | sa.Connection | Session) -> Iterat
     else:
         was_idle = not database.in_transaction()
         try:
-            binds = _session_binds(database)
+            binds = _get_session_binds(database)
         except SQLAlchemyError:
             raise UsageError(NOT_BOUND) from None
         try:
@@ -74,7 +74,7 @@ def open_binds(database: sa.URL | sa.Engine | sa.Connection | Session) -> Iterat
                 transaction.close()
 
 
-def _session_binds(session: Session) -> Binds:
+def _get_session_binds(session: Session) -> Binds:
     bind = session.get_bind()
     options = {**bind.get_execution_options(), **session.execution_options}
     if session.dispatch.do_orm_execute:
@@ -94,7 +94,7 @@ def copy_session_settings(own: sa.Connection) -> tuple[str, ...]:
     """Return the statements that copy a PostgreSQL connection's search path and role to another transaction."""
     if own.dialect.name != "postgresql":
         return ()
-    settings = _rows(own, "SELECT name, current_setting(name) FROM unnest(ARRAY['search_path', 'role']) AS name")
+    settings = _fetch_rows(own, "SELECT name, current_setting(name) FROM unnest(ARRAY['search_path', 'role']) AS name")
     return tuple(f"SELECT set_config('{name}', {quote_text(value)}, true)" for name, value in settings)
 
 
@@ -105,11 +105,11 @@ def has_same_view(own: sa.Connection, other: sa.Connection, db_schema: str | Non
     settings cannot be listed.
     """
     if own.dialect.name == "sqlite":  # the same, unless databases are attached, or there are temporary tables or views
-        attached = {name for _, name, *_ in _rows(own, "PRAGMA database_list")} - {"main", "temp"}
-        return not attached and not _rows(own, "SELECT 1 FROM sqlite_temp_master LIMIT 1")
+        attached = {name for _, name, *_ in _fetch_rows(own, "PRAGMA database_list")} - {"main", "temp"}
+        return not attached and not _fetch_rows(own, "SELECT 1 FROM sqlite_temp_master LIMIT 1")
     if has_query:
         return False
-    find_view = _postgresql_view if own.dialect.name == "postgresql" else _mysql_view
+    find_view = _read_postgresql_view if own.dialect.name == "postgresql" else _read_mysql_view
     return find_view(own, db_schema) == find_view(other, db_schema) is not None
 
 
@@ -125,18 +125,18 @@ ORDER BY 1
 """  # noqa: S608  constant names
 
 
-def _postgresql_view(connection: sa.Connection, db_schema: str | None) -> Rows | None:
+def _read_postgresql_view(connection: sa.Connection, db_schema: str | None) -> Rows | None:
     """Return the users and the default tables that a connection resolves; None if a table is a view or has policies."""
-    existing = _rows(connection, _POSTGRESQL_TABLES, db_schema=db_schema)
+    existing = _fetch_rows(connection, _POSTGRESQL_TABLES, db_schema=db_schema)
     if any(kind not in _PLAIN_KINDS or has_policies for _, _, kind, has_policies in existing):
         return None
-    return _rows(connection, "SELECT CAST(session_user AS text), CAST(current_user AS text)") + existing
+    return _fetch_rows(connection, "SELECT CAST(session_user AS text), CAST(current_user AS text)") + existing
 
 
 _NO_SUCH_TABLE = 1146
 
 
-def _mysql_view(connection: sa.Connection, db_schema: str | None) -> Rows | None:
+def _read_mysql_view(connection: sa.Connection, db_schema: str | None) -> Rows | None:
     """Return the user and the database of a connection; None if a default table is a view or temporary."""
     quote = connection.dialect.identifier_preparer.quote_identifier
     prefix = f"{quote(db_schema)}." if db_schema else ""
@@ -149,10 +149,10 @@ def _mysql_view(connection: sa.Connection, db_schema: str | None) -> Rows | None
         else:
             if not str(definition).startswith("CREATE TABLE"):
                 return None
-    return _rows(connection, "SELECT DATABASE(), CURRENT_USER(), CURRENT_ROLE()")
+    return _fetch_rows(connection, "SELECT DATABASE(), CURRENT_USER(), CURRENT_ROLE()")
 
 
-def _rows(connection: sa.Connection, sql: str, **values: Any) -> Rows:
+def _fetch_rows(connection: sa.Connection, sql: str, **values: Any) -> Rows:
     try:
         return [tuple(row) for row in connection.execute(sa.text(sql), values)]
     except SQLAlchemyError as error:
@@ -161,7 +161,7 @@ def _rows(connection: sa.Connection, sql: str, **values: Any) -> Rows:
                 "The view of an AsyncSession in a transaction cannot be queried from here: call the export with "
                 "session.run_sync, or pass the engine."
             ) from None
-        raise connection_error(connection.engine.url, error) from None
+        raise build_connection_error(connection.engine.url, error) from None
 
 
 _SQLALCHEMY = {"sqlalchemy.engine.create", "sqlalchemy.engine.default", "sqlalchemy.util.langhelpers"}

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from feedback_etl.database.connect import DatabaseConnection
-from feedback_etl.database.driver_errors import is_row_security_error, query_error, query_reason
+from feedback_etl.database.driver_errors import build_query_error, get_query_reason, is_row_security_error
 from feedback_etl.database.read_only import EVERY_ROW
 
 
@@ -31,7 +31,7 @@ def iterate_rows(source: DatabaseConnection, sql: str) -> Iterator[tuple[Any, ..
     try:
         yield from map(tuple, execute(source, sql))
     except SQLAlchemyError as error:
-        raise query_error(query_reason(error)) from None
+        raise build_query_error(get_query_reason(error)) from None
 
 
 def fetch_rows(source: DatabaseConnection, sql: str) -> list[tuple[Any, ...]]:

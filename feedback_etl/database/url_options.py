@@ -52,7 +52,7 @@ def check_options(url: sa.URL) -> None:
         if not isinstance(value, str) and name not in lists:
             raise UsageError(f"The database URL gives {_name_options([name], url)} more than once; give it once.")
         if backend == "sqlite" and name not in options:
-            raise _unknown(name, url)
+            raise _build_unknown_option_error(name, url)
 
 
 def explain_option(url: sa.URL, error: BaseException) -> UsageError | None:
@@ -62,7 +62,7 @@ def explain_option(url: sa.URL, error: BaseException) -> UsageError | None:
     if "multihost" in text:
         return UsageError(f"The database URL names its hosts in two ways. {_SEVERAL_HOSTS}")
     if re.search(_UNKNOWN, text):
-        return _unknown(name, url)
+        return _build_unknown_option_error(name, url)
     is_raised_by_driver = isinstance(error, AttributeError | TypeError | sa.exc.ArgumentError)
     if re.search(_UNUSABLE, text) or (is_raised_by_driver and url.query):
         names = [name] if name else [*url.query]
@@ -70,7 +70,7 @@ def explain_option(url: sa.URL, error: BaseException) -> UsageError | None:
     return None
 
 
-def _unknown(name: str | None, url: sa.URL) -> UsageError:
+def _build_unknown_option_error(name: str | None, url: sa.URL) -> UsageError:
     hint = next((hint for pattern, hint in _HINTS.items() if re.fullmatch(pattern, _snake(name or ""))), _DEFAULT_HINT)
     names = [name] if name else [*url.query]
     return UsageError(f"The database URL has {_name_options(names, url)}, which its driver does not know: {hint}.")

@@ -157,15 +157,15 @@ def build_connectorx_url(url: sa.URL, connection: sa.Connection) -> str | None:
     """
     match url.get_backend_name():
         case "postgresql":
-            return _postgresql_url(url, connection)
+            return _build_postgresql_url(url, connection)
         case "mysql" | "mariadb":
-            return _mysql_url(url, connection)
+            return _build_mysql_url(url, connection)
         case "sqlite" if not is_memory(url) and not url.query:
             return f"sqlite://{quote(str(Path(str(url.database)).absolute()))}"
     return None
 
 
-def _postgresql_url(url: sa.URL, connection: sa.Connection) -> str | None:
+def _build_postgresql_url(url: sa.URL, connection: sa.Connection) -> str | None:
     info: Any = connection.connection.dbapi_connection.info  # type: ignore[union-attr]
     options = info.get_parameters()
     if (
@@ -185,7 +185,7 @@ def _postgresql_url(url: sa.URL, connection: sa.Connection) -> str | None:
     ).render_as_string(hide_password=False)
 
 
-def _mysql_url(url: sa.URL, connection: sa.Connection) -> str | None:
+def _build_mysql_url(url: sa.URL, connection: sa.Connection) -> str | None:
     """Return the URL of MySQL; PyMySQL uses TLS if the server does, and verifies certificates only on request."""
     if not url.username or not url.query.keys() <= {"unix_socket", "ssl_disabled", "ssl_check_hostname"}:
         return None

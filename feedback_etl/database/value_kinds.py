@@ -25,7 +25,7 @@ _MIN_JSON_SHARE = 0.99
 """Share of values that are JSON in a column of lists or maps; an export rejects the others, with a reason."""
 _JSON: tuple[ColumnKind, ...] = ("list", "map")
 _MAX_RATING = 1e9
-"""Numbers from here on, and infinity, are no ratings."""
+"""Numbers from here on, and infinity, are not ratings."""
 _UNTYPED = (*_JSON, "word")
 """Kinds of which columns of text can be in SQLite and DuckDB, whose types have no length."""
 

@@ -58,7 +58,7 @@ class _Sample(NamedTuple):
     visits: list[tuple[int, int, int]]  # time, recommendation, index into TIMEFRAMES; none for "repeated"
 
 
-def sample_tables(rows: int, *, seed: int, now: datetime) -> Iterator[tuple[sa.Table, list[Row]]]:
+def generate_tables(rows: int, *, seed: int, now: datetime) -> Iterator[tuple[sa.Table, list[Row]]]:
     """Generate the rows of all tables in chunks of at most 20,000, parents before children.
 
     A row is a tuple in the order of the table's columns, of int, bool, str and None; times and JSON are text.
@@ -73,7 +73,7 @@ def sample_tables(rows: int, *, seed: int, now: datetime) -> Iterator[tuple[sa.T
     Raises:
         UsageError: `rows` is negative, or `now` has a time zone.
 
-    >>> *_, (table, chunk) = sample_tables(2, seed=7, now=datetime(2025, 10, 25))
+    >>> *_, (table, chunk) = generate_tables(2, seed=7, now=datetime(2025, 10, 25))
     >>> table.name, len(chunk)
     ('recommendation_feedbacks', 2)
     """
@@ -81,20 +81,20 @@ def sample_tables(rows: int, *, seed: int, now: datetime) -> Iterator[tuple[sa.T
         raise UsageError("`rows` must be 0 or more.")
     if now.tzinfo is not None:
         raise UsageError("`now` must be naive UTC, without a time zone.")
-    return _chunks(rows, random.Random(seed), now) if rows else iter(())
+    return _iterate_chunks(rows, random.Random(seed), now) if rows else iter(())
 
 
-def _chunks(rows: int, rng: random.Random, now: datetime) -> Iterator[tuple[sa.Table, list[Row]]]:
+def _iterate_chunks(rows: int, rng: random.Random, now: datetime) -> Iterator[tuple[sa.Table, list[Row]]]:
     sample = _plan(rows, rng, now)
     photos = {number: rng.getrandbits(128) for number in range(1, len(sample.days) + 1) if rng.random() < 0.6}
     analyses = range(FIRST_ANALYSIS, FIRST_ANALYSIS + len(sample.days))
     contents: tuple[tuple[sa.Table, Iterable[Row]], ...] = (
         (tables.users, ((user,) for user in range(1, len(sample.ages) + 1))),
-        (tables.profiles, _profiles(sample.ages, rng)),
+        (tables.profiles, _generate_profiles(sample.ages, rng)),
         (tables.photos, ((number, f"photos/{name:032x}.jpg") for number, name in photos.items())),
         (tables.analyses, ((id_, n if n in photos else None) for n, id_ in enumerate(analyses, 1))),
-        (tables.recommendation_records, _recommendations(sample, rng)),
-        (tables.recommendation_feedbacks, _feedbacks(sample, rng)),
+        (tables.recommendation_records, _generate_recommendations(sample, rng)),
+        (tables.recommendation_feedbacks, _generate_feedback(sample, rng)),
     )
     for table, table_rows in contents:
         remaining = iter(table_rows)
@@ -106,15 +106,15 @@ def _plan(rows: int, rng: random.Random, now: datetime) -> _Sample:
     kinds = rng.choices(list(KIND_WEIGHTS), list(KIND_WEIGHTS.values()), k=rows)
     kinds[0] = "rated"  # nothing before it to repeat
     kinds[WRONG_EVERY // 2 :: WRONG_EVERY] = ["wrong"] * len(kinds[WRONG_EVERY // 2 :: WRONG_EVERY])
-    days, visits = _visits(rng, _times(rng, rows - kinds.count("repeated"), now))
+    days, visits = _draw_visits(rng, _draw_times(rng, rows - kinds.count("repeated"), now))
     users = range(len(days) * 3 // 5 + 1)
     ages = [14 + int(66 * rng.betavariate(1.6, 3.0)) for _ in users]
     activity = [min(rng.paretovariate(2), 30.0) for _ in users]  # a few ask for advice again and again
     owners = rng.choices(users, activity, k=len(days))
-    return _Sample(ages, owners, _skins(rng, ages, owners), days, kinds, visits)
+    return _Sample(ages, owners, _draw_skins(rng, ages, owners), days, kinds, visits)
 
 
-def _times(rng: random.Random, count: int, now: datetime) -> list[int]:
+def _draw_times(rng: random.Random, count: int, now: datetime) -> list[int]:
     """Return strictly ascending microseconds since EPOCH, half of them whole seconds, weighted by hour and weekday."""
     start = now.replace(microsecond=0) - timedelta(hours=WINDOW_HOURS)
     hours = [start + timedelta(hours=n) for n in range(WINDOW_HOURS)]
@@ -133,7 +133,7 @@ def _times(rng: random.Random, count: int, now: datetime) -> list[int]:
     return times
 
 
-def _visits(rng: random.Random, times: list[int]) -> tuple[list[int], list[tuple[int, int, int]]]:
+def _draw_visits(rng: random.Random, times: list[int]) -> tuple[list[int], list[tuple[int, int, int]]]:
     """Find a recommendation that is due for feedback at each time, or create one; about three visits share one."""
     days: list[int] = []
     due: defaultdict[tuple[int, int], list[int]] = defaultdict(list)  # recommendations by timeframe and day
@@ -155,7 +155,7 @@ def _visits(rng: random.Random, times: list[int]) -> tuple[list[int], list[tuple
     return sorted(days), [(t, position[old], frame) for t, old, frame in zip(times, recommended, frames, strict=True)]
 
 
-def _skins(rng: random.Random, ages: list[int], owners: list[int]) -> list[int]:
+def _draw_skins(rng: random.Random, ages: list[int], owners: list[int]) -> list[int]:
     """Return the index into SKINS of each recommendation, mostly the usual one of its owner."""
     indexes = range(len(SKINS))
     weights = [[skin.weights[band] for skin in SKINS] for band in range(len(AGE_BANDS) + 1)]
@@ -164,14 +164,14 @@ def _skins(rng: random.Random, ages: list[int], owners: list[int]) -> list[int]:
     return [usual[n] if rng.random() < 0.7 else rng.choices(indexes, common[n])[0] for n in owners]
 
 
-def _profiles(ages: list[int], rng: random.Random) -> Iterator[Row]:
+def _generate_profiles(ages: list[int], rng: random.Random) -> Iterator[Row]:
     copies = rng.choices((0, 1, 2), (10, 88, 2), k=len(ages))
     owners = (user for user, count in enumerate(copies) for _ in range(count))
     for number, user in enumerate(owners, 1):
         yield number, user + 1, None if rng.random() < 0.1 else ages[user]
 
 
-def _recommendations(sample: _Sample, rng: random.Random) -> Iterator[Row]:
+def _generate_recommendations(sample: _Sample, rng: random.Random) -> Iterator[Row]:
     wrong = cycle(WRONG_CONDITIONS)
     today, counter = sample.days[0], 0
     for number, (day, skin) in enumerate(zip(sample.days, sample.skins, strict=True), 1):
@@ -183,7 +183,7 @@ def _recommendations(sample: _Sample, rng: random.Random) -> Iterator[Row]:
         yield number, name, conditions, json.dumps(rules)
 
 
-def _feedbacks(sample: _Sample, rng: random.Random) -> Iterator[Row]:
+def _generate_feedback(sample: _Sample, rng: random.Random) -> Iterator[Row]:
     visits, wrong = iter(sample.visits), cycle(WRONG_VALUES)
     names = tables.recommendation_feedbacks.columns.keys()
     row: list[int | str | None] = []
@@ -192,7 +192,7 @@ def _feedbacks(sample: _Sample, rng: random.Random) -> Iterator[Row]:
             time, advice, frame = next(visits)
             user, created_at = sample.owners[advice], (EPOCH + time * MICROSECOND).isoformat(" ")
             effect = SKINS[sample.skins[advice]].effect + TIMEFRAME_EFFECTS[frame]
-            ratings = _ratings(sample.ages[user], effect, rng, is_unrated=kind == "unrated")
+            ratings = _draw_ratings(sample.ages[user], effect, rng, is_unrated=kind == "unrated")
             extras = [rng.choice(texts) if rng.random() < share else None for share, texts in EXTRAS]
             row = [number, user + 1, FIRST_ANALYSIS + advice, advice + 1, *ratings, TIMEFRAMES[frame]]
             row += [*extras, created_at, created_at]
@@ -202,15 +202,15 @@ def _feedbacks(sample: _Sample, rng: random.Random) -> Iterator[Row]:
         yield (number, *row[1:])
 
 
-def _ratings(age: int, effect: float, rng: random.Random, *, is_unrated: bool) -> list[int | None]:
+def _draw_ratings(age: int, effect: float, rng: random.Random, *, is_unrated: bool) -> list[int | None]:
     """Return the four ratings: completion increases with age, and the other ratings with completion."""
-    completion = 0 if rng.random() < 0.05 else _bounded(rng.gauss(55 + 0.4 * age + 5 * effect, 20), 1, 100)
+    completion = 0 if rng.random() < 0.05 else _clamp(rng.gauss(55 + 0.4 * age + 5 * effect, 20), 1, 100)
     score = 1.9 + effect + 0.006 * age + 0.021 * completion + rng.gauss(0, 0.6)
-    helpful, satisfaction = _bounded(score, 1, 5), _bounded(score + rng.gauss(-0.1, 0.6), 1, 5)
+    helpful, satisfaction = _clamp(score, 1, 5), _clamp(score + rng.gauss(-0.1, 0.6), 1, 5)
     ratings = (helpful, satisfaction, completion, score + rng.gauss(0, 0.4) > 3.2)
     missing = [is_unrated or rng.random() < share for share in MISSING_SHARES]
     return [None if is_missing else rating for rating, is_missing in zip(ratings, missing, strict=True)]
 
 
-def _bounded(value: float, low: int, high: int) -> int:
+def _clamp(value: float, low: int, high: int) -> int:
     return min(max(round(value), low), high)

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from feedback_etl.clock import resolve_now
 from feedback_etl.database import tables
-from feedback_etl.demo.data import Row, sample_tables
+from feedback_etl.demo.data import Row, generate_tables
 from feedback_etl.errors import ExportFileError
 from feedback_etl.privacy.keys import Key
 from feedback_etl.storage.posix import make_private_folder
@@ -29,7 +29,7 @@ def create_sample_database(path: Path, *, rows: int = 5_000, seed: int = 7, now:
 
     Args:
         path: Path of the database; a missing folder is created (0700).
-        rows, seed, now: As for `sample_tables`.
+        rows, seed, now: As for `generate_tables`.
 
     Raises:
         UsageError: `rows` is negative, or `now` has a time zone.
@@ -39,7 +39,7 @@ def create_sample_database(path: Path, *, rows: int = 5_000, seed: int = 7, now:
     ...     create_sample_database(Path(folder, "demo.db"), rows=100, now=datetime(2025, 10, 25))
     100
     """
-    contents = sample_tables(rows, seed=seed, now=now)
+    contents = generate_tables(rows, seed=seed, now=now)
     try:
         make_private_folder(path.parent)
         _refuse_other_files(path)

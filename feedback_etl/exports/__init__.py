@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from feedback_etl.lazy_names import lazy_names
+from feedback_etl.lazy_names import build_lazy_names
 
 if TYPE_CHECKING:
     __all__: list[str]
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from feedback_etl.exports.maintenance import prune as prune
     from feedback_etl.exports.series_status import list_series as list_series
 else:
-    __getattr__, __dir__, __all__ = lazy_names(
+    __getattr__, __dir__, __all__ = build_lazy_names(
         __name__,
         {
             "adopt": "exports.adoption",

@@ -19,8 +19,8 @@ from feedback_etl.privacy.keys import Key, get_key_id
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.audit_verification import require_untampered
 from feedback_etl.records.catalog import list_manifests
-from feedback_etl.records.key_binding import bind_key
 from feedback_etl.records.layout import DATA_SUFFIXES, manifest_path
+from feedback_etl.records.legacy_key_ids import bind_key
 from feedback_etl.records.manifest import ADOPTED, DataFile, Manifest
 from feedback_etl.records.manifest_details import describe_scheme
 from feedback_etl.records.tombstones import TombstoneFile, hash_identity
@@ -82,8 +82,8 @@ def adopt(
 
     Raises:
         UsageError: It is in an object store.
-        ExportFileError: It is no such file, contains no pairs but rated items, links or rejected rows, has a manifest
-            already, or contains people who were erased from the folder; or the folder was tampered with.
+        ExportFileError: It is not such a file, contains rated items, links or rejected rows instead of pairs, already
+            has a manifest, or contains people who were erased from the folder; or the folder was tampered with.
         FolderLockedError: Others use the folder.
         KeyMissingError: The audit log is signed, and there is no key.
 
@@ -97,7 +97,7 @@ def adopt(
     """
     require_usable_polars()
     if is_object_store(str(file)):
-        raise UsageError("Files of an object store are not adopted: adopt takes files of a folder.")
+        raise UsageError("adopt requires a local folder: copy the file there, or remove it.")
     path = Path(file)
     folder, stem = path.parent, _require_data_file(path)
     log, key, signer = AuditLog(folder), bind_key(folder, key), bind_key(folder, signer or key)
@@ -106,7 +106,7 @@ def adopt(
         require_untampered(folder, [candidate for candidate in (key, signer) if candidate], "adopted")
         exports = list_manifests(folder)
         if any(file.path == path.name for manifest in exports for file in manifest.files):
-            raise ExportFileError(f"{path} has a manifest already.")
+            raise ExportFileError(f"{path} already has a manifest.")
         if (folder / manifest_path(stem)).exists():  # of a file that differs in its suffix
             stem = path.name
         _require_no_erased(path, key)
@@ -148,7 +148,7 @@ def _build_manifest(path: Path, stem: str, key: Key | None, unknown: "_UnknownPs
     return Manifest(
         stem=stem,
         mode=ADOPTED,
-        created_at=_time_of(path).isoformat(),
+        created_at=_get_time(path).isoformat(),
         run=secrets.token_hex(8),
         window=[None, None],
         settings={} if is_known else {"overridden": {"hash_id": f"an {UNKNOWN_SCHEME} scheme"}},
@@ -208,10 +208,10 @@ def _require_data_file(path: Path) -> str:
         raise UsageError(f"There is no file {path}.")
     is_utf8 = path.name == path.name.encode(errors="replace").decode()  # as JSON requires
     if not (suffix and is_utf8) or path.is_symlink() or not path.is_file():
-        raise ExportFileError(f"{path} is no CSV or Parquet file that could be adopted.")
+        raise ExportFileError(f"{path} is not a CSV or Parquet file, so it cannot be adopted.")
     columns = {*read_columns(path)}
     if PSEUDONYM not in columns:
-        raise ExportFileError(f"{path} has no column analysis_hash: it is no export of feedback.")
+        raise ExportFileError(f"{path} has no column analysis_hash, so it is not an export of feedback.")
     for kind, required in _OTHER_KINDS.items():
         if required <= columns <= required | {PSEUDONYM, SUBJECT_HASH.name, TIME}:
             raise ExportFileError(
@@ -221,7 +221,7 @@ def _require_data_file(path: Path) -> str:
     return path.name.removesuffix(suffix)
 
 
-def _time_of(path: Path) -> datetime:
+def _get_time(path: Path) -> datetime:
     if stamp := _STAMP.search(path.name):
         try:
             return datetime.strptime(stamp[0], "%Y%m%d_%H%M%S")

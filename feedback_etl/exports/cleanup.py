@@ -91,7 +91,7 @@ def remove_replacements(storage: Storage, log: LockedAuditLog) -> None:
         for name in export_paths(stem):
             replacement_path(folder / name).unlink(missing_ok=True)
     for stem in announced:
-        # Where the manifest is, workers that come too late have nothing to write any more, either.
+        # If the manifest exists, late workers have nothing to write, either.
         pattern = ".part-*.tmp*" if (folder / manifest_path(stem)).exists() else ".part-*.tmp2"
         for part_folder in (folder / name for name in part_folders(stem) if (folder / name).is_dir()):
             for path in part_folder.glob(pattern):

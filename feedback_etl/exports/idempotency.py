@@ -29,7 +29,7 @@ class DuplicateRequestError(ExportFileError):
     """Report that another run with the same idempotency key has committed meanwhile."""
 
 
-def request_details(idempotency_key: str | None) -> dict[str, Any]:
+def build_request_details(idempotency_key: str | None) -> dict[str, Any]:
     """Return the idempotency key as details of the audit record `started`."""
     return {"request": idempotency_key} if idempotency_key is not None else {}
 
@@ -41,7 +41,7 @@ def deduplicate_request(
     """Yield the report of an earlier run with the same key, or None; a folder stays locked meanwhile.
 
     Raises:
-        UsageError: The key is no text of 1 to 200 characters.
+        UsageError: The key is not a text of 1 to 200 characters.
         ExportFileError: The storage cannot be used, or a manifest cannot be read.
         FolderLockedError: Another process holds the folder's lock.
     """

@@ -16,8 +16,8 @@ from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.audit_records import list_unfinished
 from feedback_etl.records.audit_verification import require_untampered
 from feedback_etl.records.catalog import find_latest_increments, list_manifests, mark_pruned
-from feedback_etl.records.key_binding import bind_key
 from feedback_etl.records.layout import DATA_FOLDERS, REJECTED_FOLDER, STEM, contains_rows, part_folders
+from feedback_etl.records.legacy_key_ids import bind_key
 from feedback_etl.records.manifest import DataFile, Manifest
 from feedback_etl.records.manifest_details import summarize_revisions
 from feedback_etl.storage.base import LOCK_TIMEOUT, Storage
@@ -61,21 +61,19 @@ def _list_exports(storage: Storage) -> ExportListing:
     exports = list_manifests(storage)
     ours = {file.path for manifest in exports for file in manifest.files}
     folders = {"", *DATA_FOLDERS, *(path.rpartition("/")[0] for path in ours if not path.startswith("."))}
-    folders |= {
-        folder for stem in _without_manifest(storage, exports) for folder in (stem, f"{REJECTED_FOLDER}/{stem}")
-    }
-    paths = {entry for folder in folders for entry in _paths_in(storage, folder)}
+    folders |= {folder for stem in _find_unmanaged(storage, exports) for folder in (stem, f"{REJECTED_FOLDER}/{stem}")}
+    paths = {entry for folder in folders for entry in _iterate_paths(storage, folder)}
     unmanaged = [path for path, name in paths if contains_rows(name) and name not in ours]
     return ExportListing(exports, sorted(unmanaged))
 
 
-def _without_manifest(storage: Storage, exports: list[Manifest]) -> set[str]:
+def _find_unmanaged(storage: Storage, exports: list[Manifest]) -> set[str]:
     """Return the stems of folders of parts without a manifest that no running export uses."""
     stems = {folder for folder in storage.folders() if STEM.fullmatch(folder)} - {export.stem for export in exports}
     return stems - {run["stem"] for run in list_unfinished(AuditLog(storage).records())} if stems else stems
 
 
-def _paths_in(storage: Storage, folder: str) -> Iterator[tuple[Path, str]]:
+def _iterate_paths(storage: Storage, folder: str) -> Iterator[tuple[Path, str]]:
     """Iterate over the paths and names in a folder; paths in an object store begin at its prefix."""
     top = storage.local_path()
     if top is None:
@@ -88,10 +86,10 @@ class PruneResult(NamedTuple):
     """Contain the exports that were pruned and those that were kept.
 
     Attributes:
-        exports: The manifests of the exports whose files are gone.
+        exports: The manifests of the exports whose files were removed.
         kept: Those whose files still exist.
         unmanaged: Files without a manifest, which nothing removes.
-        pending_rows: Rows that were pending for k people, and are gone.
+        pending_rows: Number of pending rows that were removed.
     """
 
     exports: list[Manifest]
@@ -148,8 +146,8 @@ def prune(  # noqa: PLR0913  public, flat
         with log.lock() as opened:
             recover_storage(storage, opened, key, [key])
         listed, unmanaged = list_exports(storage)
-        existing = storage.stat_files(file.path for export in listed for file in _removable(export))
-        present = [export for export in listed if any(file.path in existing for file in _removable(export))]
+        existing = storage.stat_files(file.path for export in listed for file in _list_removable(export))
+        present = [export for export in listed if any(file.path in existing for file in _list_removable(export))]
         storage.refuse_links(*DATA_FOLDERS)
         if keep_days is None:
             expired = _select_named(listed, exports)
@@ -164,7 +162,7 @@ def prune(  # noqa: PLR0913  public, flat
         for export, unwanted in pending:
             rows += sum(count for _, count in remove_rows(storage, export, unwanted, key, dry_run=dry_run).rows)
         if (expired or pending) and not dry_run:
-            changed = [*_remove(storage, expired, now, _needed(listed), key), *(export for export, _ in pending)]
+            changed = [*_remove(storage, expired, now, _list_needed(listed), key), *(export for export, _ in pending)]
             with log.lock() as opened:
                 stems, revisions = [export.stem for export in expired], summarize_revisions(changed)
                 opened.append("pruned", key, exports=stems, keep_days=keep_days, **revisions)
@@ -202,30 +200,30 @@ def select_expired(exports: Sequence[Manifest], now: datetime, *, keep_days: int
         keep_days: Exports of this age in days of 24 hours, or younger, stay.
         keep_last: The number of newest exports that stay, however old.
     """
-    oldest_kept = now - timedelta(days=keep_days)
+    oldest = now - timedelta(days=keep_days)
     last = exports[len(exports) - keep_last :] if keep_last else []
-    return [export for export in exports if export.pruned_at or (_time_of(export) < oldest_kept and export not in last)]
+    return [export for export in exports if export.pruned_at or (_get_time(export) < oldest and export not in last)]
 
 
 def _require_past(exports: Sequence[Manifest], now: datetime) -> None:
     """Refuse to prune if an export is from the future, since the clock cannot be trusted then."""
-    if ahead := [export.stem for export in exports if _time_of(export) > now]:
+    if ahead := [export.stem for export in exports if _get_time(export) > now]:
         raise ExportFileError(
-            f"{ahead[-1]} is from the future of this machine's clock ({now:%Y-%m-%d %H:%M:%S} UTC), which may have "
+            f"{ahead[-1]} was created later than this machine's clock shows ({now:%Y-%m-%d %H:%M:%S} UTC): it may have "
             "gone backwards. Nothing was removed; set the clock and run again."
         )
 
 
-def _time_of(manifest: Manifest) -> datetime:
+def _get_time(manifest: Manifest) -> datetime:
     return datetime.fromisoformat(manifest.created_at)
 
 
-def _removable(manifest: Manifest) -> list[DataFile]:
+def _list_removable(manifest: Manifest) -> list[DataFile]:
     """Return the files that contain rows of people."""
     return [file for file in manifest.files if file.kind != "rows"]
 
 
-def _needed(exports: list[Manifest]) -> set[str]:
+def _list_needed(exports: list[Manifest]) -> set[str]:
     """Return the paths of the seen rows that each incremental series needs to continue."""
     return {file.path for export in find_latest_increments(exports).values() for file in export.all("rows")}
 

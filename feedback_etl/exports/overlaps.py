@@ -1,4 +1,4 @@
-"""Repeated releases: what a recipient got before, by the audit log, and whether more of it would reveal people.
+"""Repeated releases: find by the audit log what a recipient received before, and whether more would reveal people.
 
 The difference between two files of overlapping windows can be the rows of one person, and files with other age ranges
 or quasi-identifiers can be joined to smaller classes than each of them has. k of one file says nothing about that.
@@ -27,7 +27,7 @@ class Release(NamedTuple):
 
 
 def parse_release(started: Record) -> Release | None:
-    """Return what a run shares by the record of its start; None for other exports."""
+    """Return the release of a run by the record of its start; None for other exports."""
     recipient, window, digest = (started.get(name) for name in Release._fields)
     return Release(recipient, window, str(digest)) if recipient and isinstance(window, list) else None
 
@@ -72,7 +72,7 @@ def require_equal_rows(records: Iterable[Record], release: Release, run: str, di
 
 
 def _list_overlaps(records: Iterable[Record], release: Release, run: str) -> Iterator[tuple[Release, Record | None]]:
-    """Yield what the recipient got, or gets now, of the window, each with the record of its end."""
+    """Yield earlier and running releases of the window to the recipient, each with the record of its end."""
     records = list(records)
     ends = find_ends(records)
     for started in records:
@@ -80,7 +80,7 @@ def _list_overlaps(records: Iterable[Record], release: Release, run: str) -> Ite
         if earlier is None or earlier.recipient != release.recipient or started.get("run") == run:
             continue
         end = ends.get(started.get("run"))
-        if overlap(earlier.window, release.window) and (end is None or _is_published(end)):
+        if has_overlap(earlier.window, release.window) and (end is None or _is_published(end)):
             yield earlier, end
 
 
@@ -90,7 +90,7 @@ def _is_published(end: Record) -> bool:
     return end.get("outcome") == "committed" or any(path.startswith(PREFIX) for path in paths)
 
 
-def overlap(first: list[str | None], second: list[str | None]) -> bool:
+def has_overlap(first: list[str | None], second: list[str | None]) -> bool:
     """Return whether two half-open windows overlap; ISO texts of different precision compare as their times do."""
     (first_start, first_end), (second_start, second_end) = first, second
     return (first_start or "") < (second_end or "~") and (second_start or "") < (first_end or "~")

@@ -17,7 +17,6 @@ from feedback_etl.records.catalog import read_manifest
 from feedback_etl.records.layout import DATA_FOLDERS, staged_path
 from feedback_etl.records.manifest import DataFile
 from feedback_etl.storage.base import Storage
-from feedback_etl.storage.errors import explain_staging_errors, explain_write_errors
 from feedback_etl.storage.posix import create_private_file, make_private_folder
 from feedback_etl.storage.whole_files import WholeFile
 
@@ -65,7 +64,7 @@ class PartWriter:
     def append(self, frame: pl.DataFrame) -> None:
         """Add rows; the first ones create the file."""
         if frame.height:
-            with self._explained():
+            with self._explain_errors():
                 if self._writer is None:
                     self._open()
                 assert self._writer is not None  # noqa: S101  just opened
@@ -81,7 +80,7 @@ class PartWriter:
         self.staged = staged  # before it exists: an interrupt may come at any point
         try:
             self._file = create_private_file(staged)
-        except FileExistsError:  # another's
+        except FileExistsError:  # of another process
             self.staged = None
             raise
         self._writer = RowWriter(self._file, self._form, self._metadata)
@@ -125,7 +124,7 @@ class PartWriter:
         """
         if self.staged is None:
             return []
-        with self._explained():
+        with self._explain_errors():
             part = self.complete(kind)
             try:
                 self._storage.put_new(self.name, self.staged)
@@ -163,17 +162,13 @@ class PartWriter:
         if self._writer is not None:
             self._writer.abandon()
         if self._file is not None:
-            with suppress(OSError):  # what a full disk did not take is not wanted any more
+            with suppress(OSError):  # the disk may be full, and the file is removed anyway
                 self._file.close()
         self._stack.close()
 
-    def _explained(self) -> AbstractContextManager[None]:
-        """Report where writing failed: a part for an object store is written to the local temporary folder first."""
-        folder = self._storage.local_path()
-        if folder is None:
-            return explain_staging_errors(str(self._storage))
-        own = self.name.partition("/")[0]
-        return explain_write_errors(folder / own if own in DATA_FOLDERS else folder)
+    def _explain_errors(self) -> AbstractContextManager[None]:
+        folder = self.name.partition("/")[0]
+        return self._storage.explain_write_errors(folder if folder in DATA_FOLDERS else "")
 
     def _require_open(self) -> None:
         """Remove the part from an object store if the export has ended, since its cleanup may have run before.

@@ -7,15 +7,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from feedback_etl.errors import ExportFileError
-from feedback_etl.exports.guards import (
-    require_consent,
+from feedback_etl.errors import ExportFileError, ValidationError
+from feedback_etl.exports.idempotency import DuplicateRequestError, find_outcome
+from feedback_etl.exports.key_guards import (
     require_intact_log,
     require_one_audience,
     require_recorded,
     require_same_key,
 )
-from feedback_etl.exports.idempotency import DuplicateRequestError, find_outcome
 from feedback_etl.exports.overlaps import Release, require_equal_rows, require_no_overlap
 from feedback_etl.exports.recovery import erase_digests
 from feedback_etl.exports.series_conflicts import require_latest
@@ -23,7 +22,7 @@ from feedback_etl.privacy.keys import Key, get_key_id
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.audit_records import Line, Record, is_swept_since
 from feedback_etl.records.catalog import read_manifest
-from feedback_etl.records.key_binding import name_keys
+from feedback_etl.records.legacy_key_ids import name_keys
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.records.manifest_verification import LogEvidence, verify_manifest
 from feedback_etl.records.tombstone_seals import require_own
@@ -115,7 +114,7 @@ class Preconditions:
             require_no_overlap(records, release, self._run)
         request = self._options.audit_details.get("request")
         if request is not None and find_outcome(self._storage, records, request, self._key):
-            raise DuplicateRequestError("Meanwhile another run of the same request has published: ask for it again.")
+            raise DuplicateRequestError("Another run of the same request was published meanwhile: repeat the request.")
 
     def _read_tombstones(self, tombstones: TombstoneFile, lines: Sequence[Line], records: Sequence[Record]) -> None:
         tombstones.require_state(TombstoneState.from_records(records))
@@ -214,3 +213,17 @@ class Preconditions:
     def _require_same_key(self, records: Sequence[Record]) -> None:
         require_same_key(self._storage, records, self._key, allow_new_key=self._options.allow_new_key)
         require_one_audience(self._storage, records, is_shared=self._options.release is not None)
+
+
+def require_consent(storage: Storage, records: Sequence[Record], consent: Sequence[str]) -> None:
+    """Refuse an export without a consent filter if the last one had one.
+
+    Raises:
+        ValidationError: The last export filtered by it, and this one would not.
+    """
+    done = [record.get("consent") for record in records if record["event"] == "committed" and record.get("files")]
+    if done and done[-1] and not consent:
+        raise ValidationError(
+            f"The last export in {storage} excluded people by {', '.join(map(str, done[-1]))}, and now no column "
+            "records consent: nothing was written. Bring the column back, or export into another folder (--output)."
+        )

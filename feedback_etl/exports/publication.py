@@ -1,5 +1,7 @@
 """Publication of an export in a folder, which has locks and links, or in an object store, which has neither.
 
+The order in which files get their final names is decided here; `storage/final_names.py` gives a local file its name.
+
 `LocalPublisher` and `ObjectPublisher` have the same methods; `transaction.ExportTransaction` says why there are two.
 """
 
@@ -30,11 +32,11 @@ from feedback_etl.records.layout import (
 from feedback_etl.records.manifest import ABANDONED, DataFile, Manifest
 from feedback_etl.storage.base import STATE_FOLDER, ConflictError, Storage
 from feedback_etl.storage.conditional_puts import require_conditional_puts
+from feedback_etl.storage.final_names import unlink_if_ours
 from feedback_etl.storage.posix import (
     create_private_file,
     make_private_folder,
     replacement_path,
-    unlink_if_ours,
 )
 from feedback_etl.storage.whole_files import WholeFile
 
@@ -53,10 +55,6 @@ class LocalPublisher:
         """Return the names of the files of a stem, or the folders of its parts, that the log announces."""
         return self._files.names(stem) if self._files else part_folders(stem)
 
-    def prepare(self) -> None:
-        """Create the folder."""
-        make_private_folder(self._folder)
-
     def find_free_stem(self, now: datetime, names: Sequence[str], lines: Sequence[Line]) -> str:  # noqa: ARG002
         """Return a stem that no file has, hidden ones included; the log is locked, and a dead run's stem is free."""
         self._storage.refuse_links(*DATA_FOLDERS, STATE_FOLDER)
@@ -68,7 +66,7 @@ class LocalPublisher:
                 os.path.lexists(name) for path in paths for name in (path, staged_path(path), replacement_path(path))
             ):
                 return stem
-        raise ExportFileError(f"{self._folder} contains too many exports of this second: run again.")
+        raise ExportFileError(f"{self._folder} contains too many exports that began in this second: run again.")
 
     def begin(self, stem: str) -> None:
         """Create the staged manifest, whose lock shows that this process lives, and the folders of parts.
@@ -87,7 +85,7 @@ class LocalPublisher:
         if self._manifest is None:
             try:
                 self._manifest = create_private_file(staged)
-            except FileExistsError:  # another's
+            except FileExistsError:  # of another process
                 self._staged = None
                 raise
             fcntl.flock(self._manifest, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -105,7 +103,7 @@ class LocalPublisher:
                 if folder.is_dir() and not any(folder.iterdir()):
                     folder.rmdir()
         self._manifest.fill(manifest.to_json().encode())
-        for name, staged in self._links():
+        for name, staged in self._list_links():
             self._storage.put_new(name, staged)
         self._is_published = True
         return manifest
@@ -113,10 +111,10 @@ class LocalPublisher:
     def withdraw(self) -> None:
         """Undo `publish`, also after a part of it."""
         self._is_published = False
-        for name, staged in reversed(self._links()):
+        for name, staged in reversed(self._list_links()):
             unlink_if_ours(staged, self._folder / name)
 
-    def _links(self) -> list[tuple[str, Path]]:
+    def _list_links(self) -> list[tuple[str, Path]]:
         """Return the names of the files in the order of publication, with their staged paths."""
         assert self._staged is not None  # noqa: S101  it was begun
         return [*(self._files.staged() if self._files else ()), (manifest_path(self._stem), self._staged)]
@@ -149,9 +147,6 @@ class ObjectPublisher:
         """Return the folders of the parts of a stem, which the log announces."""
         return part_folders(stem)
 
-    def prepare(self) -> None:
-        """Do nothing: there are no folders."""
-
     def find_free_stem(self, now: datetime, names: Sequence[str], lines: Sequence[Line]) -> str:
         """Return a stem that neither an object nor a record has."""
         if not lines:
@@ -161,7 +156,7 @@ class ObjectPublisher:
             is_free = stem not in taken and not any(name.startswith(f"{stem}.") for name in names)
             if is_free and not self._storage.list_files(stem):
                 return stem
-        raise ExportFileError(f"{self._storage} contains too many exports of this second: run again.")
+        raise ExportFileError(f"{self._storage} contains too many exports that began in this second: run again.")
 
     def begin(self, stem: str) -> None:
         """Take the stem, which the record of the start has reserved."""
@@ -179,8 +174,8 @@ class ObjectPublisher:
             existing = read_manifest(self._storage, self._stem)
             if existing is None or existing.run != self._run or existing.mode == ABANDONED:
                 raise SupersededError(
-                    "Meanwhile the run was taken for dead, and its parts were removed: nothing was published. Run "
-                    "again."
+                    "Meanwhile another process considered this run dead and removed its parts: nothing was "
+                    "published. Run again."
                 ) from None
             manifest = existing  # the answer was lost, and an erasure has replaced the manifest since
         remove_unlisted(self._storage, self._stem, manifest.files)

@@ -47,14 +47,14 @@ def recover_storage(where: StorageLike, log: LockedAuditLog, signer: Key | None,
 
 
 def recover(storage: Storage, log: LockedAuditLog, signer: Key | None, keys: Iterable[Key | None]) -> None:
-    """Finish or undo every export that was started and whose process is gone, and record it, signed by `signer`.
+    """Finish or undo every export whose process is dead, and record that, signed by `signer`.
 
     An export in an object store is finished by a process that has its key among `keys`.
 
     Raises:
         OSError: A file cannot be removed.
     """
-    records, leftovers, by_id = log.records(), find_staged_stems(storage), _by_id(*keys)
+    records, leftovers, by_id = log.records(), find_staged_stems(storage), _map_by_id(*keys)
     ends = find_ends(records)
     started = [record for record in records if record["event"] == "started" and has_valid_stem(record)]
     if not storage.has_locks:
@@ -150,8 +150,8 @@ def erase_digests(
 
 
 def abort_runs(storage: Storage, log: LockedAuditLog, started: Iterable[Record], signer: Key | None) -> None:
-    """Abort runs in an object store that have not committed, whatever their age, and delete their objects."""
-    by_id = _by_id(signer)
+    """Abort runs in an object store that have not committed, at any age, and delete their objects."""
+    by_id = _map_by_id(signer)
     ends = find_ends(log.records())
     for record in (run for run in started if run.get("run") not in ends and _is_genuine(run, signer, by_id)):
         manifest = read_manifest(storage, record["stem"]) or put_abort_marker(storage, record, log)
@@ -160,7 +160,7 @@ def abort_runs(storage: Storage, log: LockedAuditLog, started: Iterable[Record],
             log.append("recovered", signer, run=record["run"], outcome="removed", removed=removed)
 
 
-def _by_id(*keys: Key | None) -> dict[str | None, Key | None]:
+def _map_by_id(*keys: Key | None) -> dict[str | None, Key | None]:
     return {get_key_id(key): key for key in (None, *keys)}
 
 

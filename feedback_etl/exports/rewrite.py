@@ -22,9 +22,6 @@ from feedback_etl.records.manifest import ADOPTED, COUNTED_KINDS, DataFile, Mani
 from feedback_etl.storage.base import ConflictError, Storage, Version
 from feedback_etl.storage.posix import copy_access, create_private_file
 
-_CONCURRENCY = 4
-"""Objects that are inspected or put concurrently: the pseudonyms of each are in memory."""
-
 _FILES_PER_MANIFEST = 16
 """Files that a manifest announces at once: their new contents are in the temporary folder meanwhile."""
 
@@ -36,10 +33,10 @@ Unwanted = Sequence[tuple[DataFile, Set[str]]]
 
 
 def map_files(storage: Storage, files: Sequence[Item], function: Callable[[Item], Result]) -> list[Result]:
-    """Apply a function to each file; objects of a store are processed concurrently."""
-    if storage.has_locks:
+    """Apply a function to each file, to as many at once as the storage suggests."""
+    if storage.files_at_once == 1:
         return [function(file) for file in files]
-    with ThreadPoolExecutor(_CONCURRENCY) as pool:
+    with ThreadPoolExecutor(storage.files_at_once) as pool:
         return list(pool.map(function, files))
 
 
@@ -65,7 +62,7 @@ def remove_rows(
     Raises:
         OSError: A file cannot be written.
     """
-    removed, size = list[tuple[DataFile, int]](), 1 if storage.has_locks else _FILES_PER_MANIFEST
+    removed, size = list[tuple[DataFile, int]](), 1 if storage.files_at_once == 1 else _FILES_PER_MANIFEST
     try:
         for chunk in _divide(unwanted, size):
             rows, error = _rewrite(storage, manifest, chunk, signer, dry_run=dry_run)
@@ -91,7 +88,7 @@ def _is_links(entry: tuple[DataFile, Set[str]]) -> bool:
 def finish_rewrites(storage: Storage, manifest: Manifest, signer: Key | None) -> None:
     """Update the manifest to the content that exists, whether a crash came before or after a replacement.
 
-    In an object store an announced content that does not exist may still be put by a process that is at work.
+    In an object store an announced content that does not exist may still be put by a running process.
     """
     if not any(file.becoming for file in manifest.files):
         return

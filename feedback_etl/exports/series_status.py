@@ -1,4 +1,4 @@
-"""The status of the incremental series of a folder: what was exported, until when, and when."""
+"""The status of the incremental series of a folder: how far each was read, when, and with how many rows."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime

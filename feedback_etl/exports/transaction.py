@@ -55,7 +55,7 @@ class ExportTransaction:
       erasure puts its tombstones first and lists the manifests afterwards, so that one of the two sees the other.
     - Links name complete files at the commit, fsynced in order, and can be withdrawn; the staged manifest's lock shows
       that its writer lives. Objects cannot be renamed, and whether a writer lives is unknown: parts are named before,
-      and a roll-back takes the manifest's name, so that no late worker and no run taken for dead can publish.
+      and a roll-back takes the manifest's name, so that no late worker and no run that was considered dead can publish.
 
     Attributes:
         stem: The stem of the names of its files.
@@ -93,7 +93,7 @@ class ExportTransaction:
     def __enter__(self) -> Self:
         try:
             with explain_write_errors(self._storage):
-                self._publisher.prepare()
+                self._storage.create()
                 with self._log.lock() as log:
                     recover(self._storage, log, self._key, [self._key])
                     self._reserve(log)
@@ -226,7 +226,7 @@ class ExportTransaction:
     def _abort(self, event: str, /, timeout: float = LOCK_TIMEOUT, **details: Any) -> None:
         with self._log.lock(timeout) as log:
             started = next((record for record in log.records() if record.get("run") == self._run), None)
-            if started is not None:  # else the stem may be another's
+            if started is not None:  # else the stem may be that of another run
                 self._publisher.abort(log, started)
                 self._end(log, event, **details)
 

@@ -169,13 +169,13 @@ def _describe_report(report: ExportReport, settings: Settings) -> dict[str, Any]
     """Return the statistics of an export, with the names of its files in the folder."""
     figures = report.to_dict()
     names = {
-        f"{kind}filename": _relative_name(figures.pop(name), settings.output_dir)
+        f"{kind}filename": _get_relative_name(figures.pop(name), settings.output_dir)
         for kind, name in (("", "export_filename"), ("rejected_", "rejected_filename"), ("items_", "items_filename"))
     }
     return {"status": "exported" if names["filename"] else "nothing_to_export", **names, **figures}
 
 
-def _relative_name(path: str, folder: Path) -> str | None:
+def _get_relative_name(path: str, folder: Path) -> str | None:
     """Return the name of a file in the folder; None if the export has no such file."""
     return Path(path).relative_to(folder).as_posix() if path else None
 

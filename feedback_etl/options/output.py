@@ -37,7 +37,7 @@ class OutputOptions:
             rows again; refused otherwise. A series that has begun is continued.
         backfill: Export the rows of the earlier windows of the series that no export contains, such as those that
             arrived later than `lookback`, and no other rows.
-        max_pending: How long rows of an incremental series with `k` may wait in a folder until k people share their
+        max_pending: How long rows of an incremental series with `k` may be pending until k people share their
             equivalence class, as "90d" or a timedelta; then `on_small_class` applies to them.
         lock_timeout: Seconds to wait for other programs that use the folder.
         idempotency_key: An opaque id of the request, such as a task's UUID. For an id that already has an export

@@ -15,7 +15,7 @@ MIN_RANGE_YEARS = 5
 """Width in years below which an age range nearly reveals the age."""
 
 
-def _classic_schema() -> "FeedbackSchema":
+def _get_classic_schema() -> "FeedbackSchema":
     from feedback_etl.schema.classic import CLASSIC_SCHEMA
 
     return CLASSIC_SCHEMA
@@ -63,7 +63,7 @@ class PrivacyOptions:
     quasi_identifiers: Sequence[str] | None = None
     include_image_urls: bool = False
     include_subject_hash: bool = False
-    schema: "FeedbackSchema" = field(default_factory=_classic_schema)
+    schema: "FeedbackSchema" = field(default_factory=_get_classic_schema)
     extra_columns: "Sequence[ExtraColumn]" = ()
     age_edges: Sequence[int] | None = None
     min_age_range: int = MIN_RANGE_YEARS

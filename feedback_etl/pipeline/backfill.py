@@ -27,7 +27,7 @@ def select_earlier_windows(request: "ExportRequest", series: IncrementalState) -
     options = request.transform_options
     full = "Export in full to another folder instead."
     reasons = {
-        f"k: suppressed rows cannot be told from late ones. {full}": options.k_policy.k is not None,
+        f"k: suppressed rows cannot be distinguished from late ones. {full}": options.k_policy.k is not None,
         f"[dedup]: the exports do not contain its key. {full}": not options.schema.has_whole_key,
         f"timestamp_precision: only exact times identify a row. {full}": options.timestamp_precision != "exact",
         f"an overridden _hash_id: only its own code can identify a row. {full}": "hash_id" in options.overrides.names(),

@@ -36,7 +36,7 @@ def write_pairs(
         ExportFileError: The folder cannot be used.
     """
     frame = validate_classic(to_frame(pairs))
-    settings = _manifest_settings(frame, age_edges, overrides)
+    settings = _build_manifest_settings(frame, age_edges, overrides)
     options = replace(options, own_pseudonyms="hash_id" in settings.get("overridden", {}))
     with ExportTransaction(output_dir, resolve_now(), options, form=FileFormat()) as files:
         files.write(frame)
@@ -44,7 +44,7 @@ def write_pairs(
         return str(files.commit(details=details).pairs)
 
 
-def _manifest_settings(frame: pl.DataFrame, age_edges: tuple[int, ...], overrides: Overrides) -> dict[str, Any]:
+def _build_manifest_settings(frame: pl.DataFrame, age_edges: tuple[int, ...], overrides: Overrides) -> dict[str, Any]:
     """Return the settings that a manifest records of given pairs: the origin of their pseudonyms and labels."""
     overridden = {name: origin for name, origin in overrides.names().items() if name in ("hash_id", "bucket_age")}
     if not frame["analysis_hash"].str.contains(PSEUDONYM_PATTERN).all():

@@ -24,8 +24,7 @@ SLOW_SECONDS = 10.0
 """An export that takes longer looks for an index that would make reading faster."""
 
 if TYPE_CHECKING:
-    from feedback_etl.database.partitioning import FeedbackPartitions
-    from feedback_etl.database.read import FeedbackStream
+    from feedback_etl.database.read import FeedbackSource
     from feedback_etl.pipeline.batch_processor import BatchProcessor
     from feedback_etl.pipeline.series_release import PendingSeries, SeriesRelease
 
@@ -40,7 +39,7 @@ class Publication(NamedTuple):
         shared: Pseudonyms of the rows for a recipient; None for other exports.
     """
 
-    source: "FeedbackStream | FeedbackPartitions"
+    source: "FeedbackSource"
     changes: pl.DataFrame
     series: "SeriesRelease | None"
     shared: RowPseudonyms | None
@@ -53,7 +52,7 @@ class Publication(NamedTuple):
 
 def plan_publication(
     request: ExportRequest,
-    source: "FeedbackStream | FeedbackPartitions",
+    source: "FeedbackSource",
     processor: "BatchProcessor",
     pending: "PendingSeries | None",
     spooled: Iterable[pl.DataFrame],
@@ -147,7 +146,7 @@ def _add_increment(
     return details._replace(mode=INCREMENTAL, chain=increment)
 
 
-def suggest_improvement(request: ExportRequest, source: "FeedbackPartitions | FeedbackStream") -> str:
+def suggest_improvement(request: ExportRequest, source: "FeedbackSource") -> str:
     """Return a sentence on the index that a slow export lacks, or on the cursor of a series that begins, or ""."""
     series, is_slow = request.series, time.perf_counter() - request.started > SLOW_SECONDS
     advice = source.suggest_index() if is_slow else ""

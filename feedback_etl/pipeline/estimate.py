@@ -24,9 +24,9 @@ from feedback_etl.options.keywords import ExportKeywords
 from feedback_etl.options.read import ReadOptions
 from feedback_etl.pipeline.batch_processor import BatchProcessor
 from feedback_etl.pipeline.batches import process_batches
-from feedback_etl.pipeline.scheduler import MAX_TASKS_IN_FLIGHT
 from feedback_etl.pipeline.selection import select
-from feedback_etl.pipeline.transform_options import TransformOptions, parquet_metadata
+from feedback_etl.pipeline.task_retries import MAX_TASKS_IN_FLIGHT
+from feedback_etl.pipeline.transform_options import TransformOptions, build_parquet_metadata
 from feedback_etl.privacy.keys import generate_key
 from feedback_etl.transform.fork_guard import require_usable_polars
 from feedback_etl.transform.items import without_items
@@ -142,7 +142,7 @@ def _measure(
 ) -> tuple[int, float, int]:
     """Process a range, or its first group of batches; return its rows, seconds and bytes."""
     processor = BatchProcessor(options)
-    part = RowWriter(cast("IO[bytes]", _DiscardedFile()), file_format, parquet_metadata(options, file_format))
+    part = RowWriter(cast("IO[bytes]", _DiscardedFile()), file_format, build_parquet_metadata(options, file_format))
     started = time.perf_counter()
     with open_batches(source.source, source.relation, window, ReadOptions()) as frames:
         process_batches(

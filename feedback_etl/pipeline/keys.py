@@ -25,7 +25,7 @@ def resolve_key(key: Key | str | None, *, unkeyed: bool, pseudonym_length: int) 
     return (Key.parse(key) if key is not None else find_active_key()).with_length(pseudonym_length)
 
 
-def available_keys() -> list[Key]:
+def list_available_keys() -> list[Key]:
     """Return the configured key and the retired keys; tombstones may have been written with any of them."""
     keys = [retired.key for retired in read_retired_keys(find_retired_folder())]
     with suppress(KeyMissingError):

@@ -137,10 +137,10 @@ class _Events:
         from openlineage.client.event_v2 import OutputDataset
         from openlineage.client.facet_v2 import output_statistics_output_dataset, schema_dataset
 
-        from feedback_etl.transform.row_schema import row_schema
+        from feedback_etl.transform.row_schema import build_row_schema
 
         options = self._request.transform_options
-        columns = row_schema(options.schema, options.overrides.names())["properties"]
+        columns = build_row_schema(options.schema, options.overrides.names())["properties"]
         fields = [
             schema_dataset.SchemaDatasetFacetFields(name, _name_type(column), column["description"])
             for name, column in columns.items()
@@ -161,7 +161,7 @@ def _name_type(column: dict[str, Any]) -> str:
 
 
 def _open_transport(target: str) -> Callable[[Any], object]:
-    """Return a function that sends an event to a server, appends it to a file, or does what the library is told."""
+    """Return a function that sends an event to a server, appends it to a file, or uses the configured transport."""
     from openlineage.client import OpenLineageClient
     from openlineage.client.transport.file import FileConfig, FileTransport
     from openlineage.client.transport.http import HttpConfig, HttpTransport

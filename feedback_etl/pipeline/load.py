@@ -13,12 +13,12 @@ from feedback_etl.options.export import ExportOptions, require_known
 from feedback_etl.options.keywords import RawKeywords, TrainingKeywords
 from feedback_etl.options.privacy import PrivacyOptions
 from feedback_etl.options.quality import QualityOptions
-from feedback_etl.pipeline.keys import available_keys, resolve_key
+from feedback_etl.pipeline.keys import list_available_keys, resolve_key
 from feedback_etl.pipeline.selection import select
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit import AuditLog
-from feedback_etl.records.key_binding import bind_keys
+from feedback_etl.records.legacy_key_ids import bind_keys
 from feedback_etl.records.tombstone_seals import require_own
 from feedback_etl.records.tombstones import TombstoneFile, Tombstones, TombstoneState
 from feedback_etl.results import ExportReport
@@ -77,7 +77,7 @@ def _read_tombstones(output_dir: StorageLike, key: Key | None) -> Sequence[Tombs
     tombstones = TombstoneFile(storage)
     tombstones.require_state(TombstoneState.from_records(AuditLog(storage).records()))
     own = [key] if key else []
-    keys = bind_keys(storage, [*own, *available_keys()])
+    keys = bind_keys(storage, [*own, *list_available_keys()])
     require_own(storage, tombstones, {candidate.id: candidate for candidate in keys})
     return tombstones.select([key, *keys])
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from feedback_etl import __version__
 from feedback_etl.database.partitioning import FeedbackPartitions, NotPartitionableError, open_partitions
 from feedback_etl.database.ranges import group_batches
-from feedback_etl.database.read import FeedbackStream, ReadRequest, open_feedback, retry_with_sqlalchemy
+from feedback_etl.database.read import FeedbackSource, ReadRequest, open_feedback, retry_with_sqlalchemy
 from feedback_etl.database.watermark import Watermark
 from feedback_etl.exports.series_conflicts import detect_abort
 from feedback_etl.exports.transaction import ExportTransaction
@@ -27,9 +27,9 @@ from feedback_etl.pipeline.commit import Publication, commit_export, plan_public
 from feedback_etl.pipeline.exchange_files import read_spooled_rows, write_earlier_seen_rows, write_small_classes
 from feedback_etl.pipeline.recipient_parts import write_recipient_parts
 from feedback_etl.pipeline.request import ExportRequest
-from feedback_etl.pipeline.scheduler import MAX_TASKS_IN_FLIGHT, run_tasks
 from feedback_etl.pipeline.series_parts import write_series_parts
 from feedback_etl.pipeline.series_release import select_pending
+from feedback_etl.pipeline.task_retries import MAX_TASKS_IN_FLIGHT, run_tasks
 from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, SeriesContext, TaskContext, TaskResult
 from feedback_etl.pipeline.worker import Secrets, create_processor, release_part, run_task, run_task_with, write_part
 from feedback_etl.privacy.keys import get_key_id
@@ -144,7 +144,7 @@ def _finish(
     execution: _Execution,
     processor: BatchProcessor,
     written: _Written,
-    source: FeedbackPartitions | FeedbackStream,
+    source: FeedbackSource,
 ) -> ExportReport:
     """Check the limits, release the rows of large enough equivalence classes, and publish the parts."""
     export, context, _ = execution

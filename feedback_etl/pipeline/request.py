@@ -11,17 +11,17 @@ from feedback_etl.database.cursor_name import CREATED_AT
 from feedback_etl.database.custom_query import normalize_query
 from feedback_etl.database.read import ReadRequest
 from feedback_etl.errors import UsageError
-from feedback_etl.exports.idempotency import request_details
+from feedback_etl.exports.idempotency import build_request_details
 from feedback_etl.exports.incremental import IncrementalState
 from feedback_etl.exports.overlaps import Release
 from feedback_etl.exports.preconditions import TransactionOptions
 from feedback_etl.options.output import OutputOptions
-from feedback_etl.pipeline.keys import available_keys
-from feedback_etl.pipeline.transform_options import TransformOptions, parquet_metadata
+from feedback_etl.pipeline.keys import list_available_keys
+from feedback_etl.pipeline.transform_options import TransformOptions, build_parquet_metadata
 from feedback_etl.privacy.keys import get_key_id
 from feedback_etl.privacy.sharing import RowPseudonyms, derive_recipient_key
 from feedback_etl.records.canonical_json import hash_settings
-from feedback_etl.records.key_binding import bind_key
+from feedback_etl.records.legacy_key_ids import bind_key
 from feedback_etl.schema.record import record_schema
 from feedback_etl.storage.base import Storage
 
@@ -120,7 +120,7 @@ class ExportRequest:
         recipient, options = self.output.recipient, self.transform_options
         if recipient is not None and options.key is not None:
             options = replace(options, key=derive_recipient_key(options.key, recipient))
-        return parquet_metadata(options, self.output.file_format)
+        return build_parquet_metadata(options, self.output.file_format)
 
     @property
     def lock_timeout(self) -> float | None:
@@ -133,7 +133,7 @@ class ExportRequest:
         return TransactionOptions(
             key=self.transform_options.key,
             allow_new_key=self.output.allow_new_key,
-            known_keys=available_keys,
+            known_keys=list_available_keys,
             consent=consent,
             audit_details=self._audit_details,
             lock_timeout=self.lock_timeout,
@@ -161,7 +161,7 @@ class ExportRequest:
     def _audit_details(self) -> dict[str, Any]:
         """Further details of the audit record of the start."""
         if self.series is None:
-            return request_details(self.output.idempotency_key)
+            return build_request_details(self.output.idempotency_key)
         backfill = {"backfill": True} if self.output.backfill else {}
         return self.series.audit_details(self.selection.window.start) | backfill
 

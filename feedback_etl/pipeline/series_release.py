@@ -43,8 +43,8 @@ class SeriesRelease(NamedTuple):
         options: Options of the export.
         plan: Which classes are released.
         members: People of the classes that earlier exports have released.
-        pending_after: Rows that are pending since then, or longer, are not pending any more.
-        excluded: Number of rows that were pending, and that the database does not have any more, or without consent.
+        pending_after: Rows that are pending since then, or longer, cease to be pending.
+        excluded: Number of rows that were pending, and that the database no longer contains, or without consent.
         replaced: Number of rows that were pending, and of which there is a newer version.
         earlier: The rows that were pending.
     """
@@ -120,7 +120,7 @@ class PendingSeries(NamedTuple):
             rows, plan = self._plan_versions(spooled, longest)
         else:
             new = processor.count_people().with_columns(pl.col(pl.Enum).cast(pl.String))
-            classes = SeriesClasses(options.k_policy, new, self.rows, self.members.rows, options.now, longest)
+            classes = SeriesClasses(options.k_policy, self.rows, options.now, longest, new, self.members.rows)
             rows, plan = self.rows, plan_series_release(classes)
         replaced, counts = self.rows.height - rows.height, plan.counts
         total = counts["total_feedback_records"] + replaced
@@ -139,7 +139,7 @@ class PendingSeries(NamedTuple):
         if new.height and pending.height and options.timestamp_precision == "exact" and options.schema.has_whole_key:
             pending = drop_small_classes(pending, new.select(key), key)
         candidates = pl.concat([*([members.select(pending)] if pending.height else []), new], how="diagonal_relaxed")
-        series = SeriesVersions(options.k_policy, members, candidates, pending, options.now, longest)
+        series = SeriesVersions(options.k_policy, pending, options.now, longest, members, candidates)
         return pending, plan_versions(series)
 
 

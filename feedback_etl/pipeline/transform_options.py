@@ -47,12 +47,12 @@ class TransformOptions(StepOptions):
         )
 
 
-def parquet_metadata(options: TransformOptions, file_format: FileFormat) -> dict[str, str]:
+def build_parquet_metadata(options: TransformOptions, file_format: FileFormat) -> dict[str, str]:
     """Return the metadata of a Parquet file: the key id and the JSON Schema of its rows; empty for other formats."""
     if file_format.format != "parquet":
         return {}
-    from feedback_etl.transform.row_schema import row_schema
+    from feedback_etl.transform.row_schema import build_row_schema
 
     names, generalized = options.overrides.names(), options.k_policy.generalizes
-    contract = json.dumps(row_schema(options.schema, names, generalized=generalized))
+    contract = json.dumps(build_row_schema(options.schema, names, generalized=generalized))
     return {"feedback_etl.key_id": options.key.id if options.key else "", "feedback_etl.contract": contract}

@@ -1,7 +1,7 @@
 """Run the tasks of an export, with the database and the key of the worker's own environment.
 
 Executors receive `run_task`. It may run in any process on any machine that has this package, and again after a worker
-was killed.
+was killed (`task_retries`).
 """
 
 from collections.abc import Iterable
@@ -25,19 +25,19 @@ from feedback_etl.pipeline.batch_processor import BatchProcessor
 from feedback_etl.pipeline.batch_results import ProcessedBatch
 from feedback_etl.pipeline.batches import process_batches
 from feedback_etl.pipeline.exchange_files import open_spooled_part
-from feedback_etl.pipeline.keys import available_keys
+from feedback_etl.pipeline.keys import list_available_keys
 from feedback_etl.pipeline.release import release_pairs
 from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, Task, TaskContext, TaskResult
-from feedback_etl.pipeline.transform_options import TransformOptions, parquet_metadata
+from feedback_etl.pipeline.transform_options import TransformOptions, build_parquet_metadata
 from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.series_rows import add_people
-from feedback_etl.records.key_binding import bind_keys
 from feedback_etl.records.layout import (
     part_path,
     rejected_part_path,
     small_classes_path,
     state_part_path,
 )
+from feedback_etl.records.legacy_key_ids import bind_keys
 from feedback_etl.records.manifest import DataFile
 from feedback_etl.records.tombstones import TombstoneFile, Tombstones
 from feedback_etl.settings.keys import find_active_key
@@ -89,7 +89,7 @@ def _find_secrets(export: TaskContext) -> Secrets:
         )
     settings = load_settings()
     key = _find_key(export.key_id, settings) if export.key_id else None
-    return Secrets(_connectorx_url(settings.require_database_url(), export.connect_timeout), key)
+    return Secrets(_get_connectorx_url(settings.require_database_url(), export.connect_timeout), key)
 
 
 def _find_key(key_id: str, settings: Settings) -> Key:
@@ -105,7 +105,7 @@ def _find_key(key_id: str, settings: Settings) -> Key:
 
 
 @lru_cache(maxsize=4)
-def _connectorx_url(database: str, connect_timeout: float) -> str:
+def _get_connectorx_url(database: str, connect_timeout: float) -> str:
     """Return the URL for ConnectorX, after one connection per process, which detects a wrong URL early."""
     with open_connection(database, ReadOptions(connect_timeout=connect_timeout)) as source:
         if source.connectorx_url is None:
@@ -133,7 +133,7 @@ def create_processor(
     """Return the batch processor of a task, which removes people who were erased before the export began."""
     tombstones = list[Tombstones]()
     if export.erasures:
-        tombstones = _read_tombstones(export.destination, (options.key, *available_keys()), export.erasures)
+        tombstones = _read_tombstones(export.destination, (options.key, *list_available_keys()), export.erasures)
     if export.series is not None and seen_rows is None:
         file, since, cursor, _ = export.series
         seen = _read_seen_rows(export.destination, (file.path, file.sha256) if file else None)
@@ -175,7 +175,7 @@ def write_part(
     if spools:
         file_format, name = FileFormat("arrow"), state_part_path(export.stem, "arrow", number)
     with (
-        PartWriter(storage, name, file_format, parquet_metadata(options, export.file_format)) as pairs,
+        PartWriter(storage, name, file_format, build_parquet_metadata(options, export.file_format)) as pairs,
         PartWriter(storage, rejected_part_path(export.stem, number), FileFormat(), {}) as rejected,
         PartWriter(storage, state_part_path(export.stem, "rows", number), FileFormat(), {}) as seen_rows,
     ):
@@ -212,7 +212,7 @@ def release_part(storage: Storage, options: TransformOptions, task: ReleaseTask)
     name = part_path(export.stem, number, export.file_format.suffix)
     with (
         open_spooled_part(storage, task.spooled) as frames,
-        PartWriter(storage, name, export.file_format, parquet_metadata(options, export.file_format)) as pairs,
+        PartWriter(storage, name, export.file_format, build_parquet_metadata(options, export.file_format)) as pairs,
     ):
         for frame in frames:
             pairs.append(release_pairs(frame, changes, options))

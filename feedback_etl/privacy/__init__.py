@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from feedback_etl.lazy_names import lazy_names
+from feedback_etl.lazy_names import build_lazy_names
 
 if TYPE_CHECKING:
     __all__: list[str]
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from feedback_etl.privacy.risk_measures import risk as risk
     from feedback_etl.transform.transforms import coarsen as coarsen
 else:
-    __getattr__, __dir__, __all__ = lazy_names(
+    __getattr__, __dir__, __all__ = build_lazy_names(
         __name__,
         {
             "Key": "privacy.keys",

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import polars as pl
 
 MIN_YEARS = 10
-"""Years after which most dates of a column are dates of birth, whatever it is called."""
+"""Years after which most dates of a column of any name are dates of birth."""
 
 MAX_YEARS = 110
 """Years after which dates are placeholders, such as 1900-01-01."""
@@ -38,7 +38,7 @@ def is_age_name(name: str) -> bool:
 
 
 def extract_year(text: pl.Expr) -> pl.Expr:
-    """Return the year of a date in any of the usual forms; null if a text is no date.
+    """Return the year of a date in any of the usual forms; null if a text is not a date.
 
     >>> pl.select(extract_year(pl.lit("31 January 1951"))).item()
     1951
@@ -65,7 +65,7 @@ class AgeCounts(NamedTuple):
     numbers: int = 0
 
     def find_problems(self, name: str, values: int) -> list[str]:
-        """Return why so many values of a column are ages or dates of birth, as clauses; none if they are not."""
+        """Return, as clauses, why these counts of values show ages or dates of birth; none if they do not."""
         are_dates, are_numbers = (count and count >= MIN_SHARE * values for count in (self.dates, self.numbers))
         if are_dates and self.births > self.dates / 2:
             return [f"{self.births:,} of {values:,} are dates {MIN_YEARS} to {MAX_YEARS} years ago"]

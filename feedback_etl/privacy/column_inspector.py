@@ -14,7 +14,7 @@ from feedback_etl.privacy.birth_dates import AgeCounts, find_ages
 from feedback_etl.privacy.contact_details import find_contact_details
 from feedback_etl.privacy.keys import Key, sign_column
 from feedback_etl.privacy.raw_ids import MIN_DISTINCT_IDS, IdCounts, count_ids
-from feedback_etl.schema.classic import declared_columns
+from feedback_etl.schema.classic import list_declared_columns
 from feedback_etl.schema.model import IMAGE_URL, RAW_IDS, FeedbackSchema
 from feedback_etl.transform.items import RATED_ITEMS
 
@@ -99,7 +99,7 @@ class ColumnInspector:
         self, schema: FeedbackSchema, key: Key | None, year: int, *, hashes_item: bool, has_own_query: bool
     ) -> None:
         declared = [
-            column for column in declared_columns(schema) if column.role != "identifier" and column != IMAGE_URL
+            column for column in list_declared_columns(schema) if column.role != "identifier" and column != IMAGE_URL
         ]
         self._texts = [column.name for column in declared if column.type == "text" and column.role != "free_text"]
         own = [column.name for column in schema.columns if column.type == "text" and column not in declared]

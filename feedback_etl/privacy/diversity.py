@@ -33,7 +33,7 @@ def measure_distances(answers: pl.DataFrame, overall_answers: pl.DataFrame) -> p
     shares = _count_shares(answers)
     overall = overall_answers.group_by("value").agg((pl.len() / pl.lit(overall_answers.height)).alias("overall"))
     is_ordered = answers.schema["value"].is_numeric() and overall.height > 1
-    return _ordered_distances(shares, overall) if is_ordered else _equal_distances(shares, overall)
+    return _compute_ordered_distances(shares, overall) if is_ordered else _compute_equal_distances(shares, overall)
 
 
 def _count_shares(answers: pl.DataFrame) -> pl.DataFrame:
@@ -42,7 +42,7 @@ def _count_shares(answers: pl.DataFrame) -> pl.DataFrame:
     return counts.select("class", "value", (pl.col("count") / pl.col("count").sum().over("class")).alias("share"))
 
 
-def _equal_distances(shares: pl.DataFrame, overall: pl.DataFrame) -> pl.DataFrame:
+def _compute_equal_distances(shares: pl.DataFrame, overall: pl.DataFrame) -> pl.DataFrame:
     """Return the equal distance of each class from the table: half the sum of the absolute differences of shares."""
     joined = shares.join(overall, on="value", nulls_equal=True)
     share, overall_share = pl.col("share"), pl.col("overall")
@@ -51,7 +51,7 @@ def _equal_distances(shares: pl.DataFrame, overall: pl.DataFrame) -> pl.DataFram
     return joined.group_by("class").agg(distance.alias("distance"))
 
 
-def _ordered_distances(shares: pl.DataFrame, overall: pl.DataFrame) -> pl.DataFrame:
+def _compute_ordered_distances(shares: pl.DataFrame, overall: pl.DataFrame) -> pl.DataFrame:
     """Return the ordered distance of each class from the table: the mean absolute difference of cumulative shares."""
     grid = shares.select(pl.col("class").unique()).join(overall, how="cross")
     dense = grid.join(shares, on=["class", "value"], how="left", nulls_equal=True).sort("value", nulls_last=False)

@@ -51,7 +51,7 @@ class ErasureResult:
         damaged: Files that could not be read, differ from their manifest, or are shared ones with rows of which no link
             names the analysis; they are left as they are.
         unmanaged: Data files without a manifest, which were not searched.
-        not_inspected: All other files below the folder that are not of an export, whatever they are called: copies,
+        not_inspected: All other files below the folder that are not of an export, by any name: copies,
             backups, archives. None of them was searched, and neither were links and unreadable folders.
         hard_links: Files of exports that had a second name elsewhere, under which the rows remain.
         unfinished: Exports in an object store that are still running: they exclude erased people when they are
@@ -223,14 +223,13 @@ class Eraser:
         if any(match.damaged for _, match in matching):
             self._require_current(manifest)
         unwanted = [(file, {*match.pseudonyms}) for file, match in matching if match.pseudonyms]
-        self._result.damaged += [
-            file.path for file, match in matching if match.damaged and file.path not in self._result.damaged
-        ]
+        damaged = (file.path for file, match in matching if match.damaged)
+        self._result.damaged += [path for path in damaged if path not in self._result.damaged]
         self._found_ids.update(*(match.ids for _, match in matching))
         suppressed = 0
         if self._owners is not None and not self._result.damaged:
             suppressed = self._small_classes.add(manifest, unwanted, key)
-        if self._request.is_sweep:  # which removes what is not of the database
+        if self._request.is_sweep:  # which removes rows that are not in the database
             manifest.statistics.pop(UNKNOWN_PSEUDONYMS, None)
         removal = remove_rows(self._storage, manifest, unwanted, self._signer, dry_run=self._dry_run)
         for file, removed_rows in removal.rows:

@@ -23,7 +23,7 @@ from feedback_etl.privacy.erasure_selection import ErasureRequest
 from feedback_etl.privacy.keys import Key
 from feedback_etl.privacy.spellings import spell
 from feedback_etl.records.audit import AuditLog
-from feedback_etl.records.key_binding import bind_keys
+from feedback_etl.records.legacy_key_ids import bind_keys
 from feedback_etl.storage.base import LOCK_TIMEOUT
 from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.location import StorageLike, open_storage, require_storage
@@ -162,7 +162,7 @@ def _find_spellings(
 
 
 def _is_canonical(text: str) -> bool:
-    """Return whether an id is its own canonical spelling, whatever the collation."""
+    """Return whether an id is its own canonical spelling in any collation."""
     return text.isascii() and text == text.lower().rstrip(" ")
 
 

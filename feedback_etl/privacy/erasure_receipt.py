@@ -26,8 +26,8 @@ _NOT_SEARCHED = (
 def build_receipt(result: ErasureResult) -> dict[str, Any]:
     """Return the receipt of an erasure for the person's file: counts, digests and the head of the audit log.
 
-    It contains no id and no pseudonym. `not_searched` counts what the erasure could not search, by the attributes of
-    `ErasureResult`; only if it is empty, and `ids_not_found` is 0, is the erasure complete.
+    It contains no id and no pseudonym. `not_searched` counts the files that the erasure could not search, by the
+    attributes of `ErasureResult`; the erasure is complete only if it is empty, and `ids_not_found` is 0.
     """
     counts = {name: len(getattr(result, name)) for name in _NOT_SEARCHED}
     return {

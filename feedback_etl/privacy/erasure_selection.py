@@ -1,4 +1,4 @@
-"""Select what an erasure removes: pure functions of the request and of what a file contains."""
+"""Select what an erasure removes: pure functions of the request and the content of a file."""
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import chain

@@ -105,7 +105,7 @@ class ClassCounter:
 
     @property
     def cap(self) -> int:
-        """The number of people up to which a class is counted; a larger class counts as so many."""
+        """The number of people up to which a class is counted; a larger class counts as this number."""
         return self._cap
 
     def table(self) -> pl.DataFrame:

@@ -17,9 +17,9 @@ from typing import NoReturn
 import polars as pl
 
 from feedback_etl.errors import ExportFileError, KeyUnusableError
+from feedback_etl.storage.final_names import link_exclusive
 from feedback_etl.storage.posix import (
     fsync_directory,
-    link_exclusive,
     make_private_folder,
     temporary_path,
     write_private_file,

@@ -50,7 +50,7 @@ class IdCounts(NamedTuple):
         )
 
     def find_problems(self, values: int) -> list[str]:
-        """Return which ids so many values of a column are, as clauses; none if they are not."""
+        """Return, as clauses, which ids these counts of values show; none if they show none."""
         is_varied = len(self.digests) >= MIN_DISTINCT_IDS
         return [
             f"{count:,} of {values:,} contain the {name} of their row"

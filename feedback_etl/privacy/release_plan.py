@@ -77,7 +77,7 @@ def _require_values(plan: ReleasePlan, rows: int, policy: KAnonymityPolicy) -> N
 
 
 def _list_limits(policy: KAnonymityPolicy, *, is_empty: bool) -> str:
-    """Return how the limits empty fewer values; all values of a column may be emptied whatever `max_suppressed` is."""
+    """Return how the limits empty fewer values; all values of a column may be emptied with any `max_suppressed`."""
     raised = ["`t`"] * (policy.t is not None) + ["`max_suppressed`"] * (not is_empty)
     lowered = " or ".join(["`k`"] + ["`l`"] * (policy.l is not None))
     return f"lower {lowered}, or raise {' or '.join(raised)}" if raised else f"or lower {lowered}"
@@ -99,7 +99,7 @@ def _plan(counter: ClassCounter, policy: KAnonymityPolicy) -> ReleasePlan:
     if not policy.generalizes:
         kept = drop_violations(table, table.classes)
         small = table.classes.join(kept, on=CLASS, how="anti")
-        return ReleasePlan(small, table.count_people(kept), int(small["rows"].sum()), _diversity(table, kept))
+        return ReleasePlan(small, table.count_people(kept), int(small["rows"].sum()), _measure_diversity(table, kept))
     classes = generalize_classes(table, policy)
     kept = drop_violations(table, classes)
     dropped, published = ~classes[CLASS].is_in(kept[CLASS].implode()), table.count_people(kept)
@@ -108,7 +108,7 @@ def _plan(counter: ClassCounter, policy: KAnonymityPolicy) -> ReleasePlan:
     loss["empty_columns"] = [name for name in emptied if published[name].is_null().all()]
     is_same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(original(name))) for name in table.names)
     changes = classes.select(*table.names, *map(original, table.names), dropped.alias(IS_DROPPED))
-    measures = {"generalization": loss} | _diversity(table, kept)
+    measures = {"generalization": loss} | _measure_diversity(table, kept)
     suppressed = int(classes["rows"].filter(dropped).sum())
     return ReleasePlan(changes.filter(pl.col(IS_DROPPED) | ~is_same), published, suppressed, measures)
 
@@ -120,7 +120,7 @@ def drop_violations(table: ClassTable, classes: pl.DataFrame) -> pl.DataFrame:
     return classes
 
 
-def _diversity(table: ClassTable, kept: pl.DataFrame) -> dict[str, Any]:
+def _measure_diversity(table: ClassTable, kept: pl.DataFrame) -> dict[str, Any]:
     diversity = table.measure_diversity(kept)
     return {"diversity": diversity} if diversity else {}
 

@@ -56,7 +56,7 @@ def measure_remaining_k(
 
 
 def is_counted_in_series(manifest: Manifest) -> bool:
-    """Return whether k of an export concerns its series: there rows wait, or a reader finds the newest versions."""
+    """Return whether k is that of the whole series: rows may be pending, or a reader finds the newest versions."""
     follows_changes = bool(manifest.chain and manifest.settings.get("k") and manifest.settings.get("cursor"))
     return follows_changes or manifest.risk.get("scope") == "series"
 

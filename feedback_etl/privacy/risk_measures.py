@@ -43,7 +43,7 @@ class Risk:
         distinct_l: For each sensitive column, the minimum number of different values in a class (distinct l-diversity;
             Machanavajjhala et al. 2007).
         homogeneous_classes: For each sensitive column, the number of classes in which it has a single value, so that
-            whoever knows the class of a person knows the value (the homogeneity attack; ibid.).
+            anyone who knows the class of a person knows the value (the homogeneity attack; ibid.).
         entropy_l: For each sensitive column, the minimum exp(entropy) of a class, with the natural logarithm (entropy
             l-diversity; ibid.).
         t: For each sensitive column, the maximum distance between the distribution in a class and that in the table

@@ -5,10 +5,11 @@ k people share its class, be they in this export or in earlier ones. Until then 
 were pending for too long are suppressed; or they are generalised, to join released rows or other pending ones.
 
 The people of released rows are remembered as members of their class (`series_rows`), at most as many as `ClassCounter`
-counts. Members that were erased, or whose export was pruned, are not counted any more, so a class has at least the
+counts. Members that were erased, or whose export was pruned, are no longer counted, so a class has at least the
 counted people.
 """
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -25,24 +26,58 @@ from feedback_etl.privacy.release_plan import IS_DROPPED, ReleasePlan, drop_viol
 from feedback_etl.privacy.series_rows import PERSON, SINCE
 
 
-class SeriesClasses(NamedTuple):
-    """The rows of a series whose classes are counted.
+@dataclass(frozen=True)
+class PendingRows:
+    """The pending rows of a series, and how long rows may be pending.
 
     Attributes:
         policy: Policy of the export.
-        new: Classes of the new rows with digests of their people; see `ClassCounter.to_table`.
         pending: Rows that were pending so far: training pairs with `PERSON` and `SINCE`.
-        members: People of the released classes; see `SeriesMembers`.
         now: Time of the export, from which its rows are pending.
         max_pending: How long rows may be pending.
     """
 
     policy: KAnonymityPolicy
-    new: pl.DataFrame
     pending: pl.DataFrame
-    members: pl.DataFrame
     now: datetime
     max_pending: timedelta
+
+    def select_expired(self, pending: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows that were pending for too long."""
+        return pending.filter(pl.col(SINCE) <= self.now - self.max_pending) if pending.height else pending
+
+    def build_plan(
+        self, release: ReleasePlan, unreleased: pl.DataFrame, *, earlier: pl.DataFrame, rows: int, released: int
+    ) -> "SeriesPlan":
+        """Build the plan of a release: unreleased rows that were pending for too long are suppressed.
+
+        Args:
+            release, unreleased: As in the plan.
+            earlier: The pending rows that are not released.
+            rows: Number of the rows that are not released, new ones too.
+            released: Number of released rows.
+
+        Raises:
+            ValidationError: The policy does not allow to suppress the rows.
+        """
+        suppressed = self.select_expired(earlier).height if self.max_pending else rows
+        _require_allowed(suppressed, released, self.policy)
+        is_changed = bool(suppressed) or earlier.height < self.pending.height or rows > earlier.height
+        release = release._replace(suppressed=suppressed)
+        return SeriesPlan(release, unreleased, self.pending.height, rows - suppressed, is_changed=is_changed)
+
+
+@dataclass(frozen=True)
+class SeriesClasses(PendingRows):
+    """The rows of a series whose classes are counted.
+
+    Attributes:
+        new: Classes of the new rows with digests of their people; see `ClassCounter.to_table`.
+        members: People of the released classes; see `SeriesMembers`.
+    """
+
+    new: pl.DataFrame
+    members: pl.DataFrame
 
     @property
     def names(self) -> list[str]:
@@ -76,10 +111,6 @@ class SeriesClasses(NamedTuple):
         if members.has_rows:
             tables.append(members.table().with_columns(pl.lit(value=True).alias(IS_FIXED)))
         return ClassTable(pl.concat(tables, how="vertical_relaxed"), self.policy, candidates.cap)
-
-    def select_expired(self, pending: pl.DataFrame) -> pl.DataFrame:
-        """Return the rows that were pending for too long."""
-        return pending.filter(pl.col(SINCE) <= self.now - self.max_pending) if pending.height else pending
 
 
 class SeriesPlan(NamedTuple):
@@ -135,18 +166,9 @@ def plan_series_release(series: SeriesClasses) -> SeriesPlan:
         unreleased = dropped.select(*(pl.col(original(name)).alias(name) for name in names), "rows")
         released = _unite(released, coarser, names)
     earlier = select_classes(series.pending, unreleased, names)
-    rows, suppressed = int(unreleased["rows"].sum()), series.select_expired(earlier).height
-    if not series.max_pending:
-        suppressed = rows
-    require_allowed(suppressed, int(released["rows"].sum()), policy)
     all_released = _unite(released, series.count_members(), names) if released.height else released
-    return SeriesPlan(
-        ReleasePlan(changes, all_released, suppressed, measures),
-        unreleased,
-        series.pending.height,
-        rows - suppressed,
-        is_changed=bool(suppressed) or earlier.height < series.pending.height or rows > earlier.height,
-    )
+    release, rows = ReleasePlan(changes, all_released, 0, measures), int(unreleased["rows"].sum())
+    return series.build_plan(release, unreleased, earlier=earlier, rows=rows, released=int(released["rows"].sum()))
 
 
 def _generalize_expired(series: SeriesClasses, small: pl.DataFrame) -> pl.DataFrame:
@@ -154,7 +176,7 @@ def _generalize_expired(series: SeriesClasses, small: pl.DataFrame) -> pl.DataFr
 
     They join classes that are released now or were released before, and each other. Other small classes are released
     with them only where k needs their people. The smallest class that is released now can be generalised as well, if
-    nothing else takes them in. People of rows that stay pending do not count, so k holds whatever is released later.
+    no other class absorbs them. People of rows that stay pending do not count, so k holds whatever is released later.
 
     Returns:
         The small classes and those that are generalised with them: the quasi-identifiers as they are released, the
@@ -164,7 +186,7 @@ def _generalize_expired(series: SeriesClasses, small: pl.DataFrame) -> pl.DataFr
     names = series.names
     expired = series.select_expired(select_classes(series.pending, small, names))
     if small.is_empty() or (expired.is_empty() and series.max_pending):
-        return _as_unchanged(small, names).with_columns(pl.lit(value=True).alias(IS_DROPPED))
+        return _mark_unchanged(small, names).with_columns(pl.lit(value=True).alias(IS_DROPPED))
     table = series.create_table()
     small_ids = table.classes.filter(table.find_violations(table.classes))[CLASS]
     is_small = pl.col(CLASS).is_in(small_ids.implode())
@@ -189,7 +211,7 @@ def _select_needed(table: ClassTable, kept: pl.DataFrame, is_expired: pl.Expr, i
     return pl.concat([rest, others.join(violates, on=table.names, how="semi", nulls_equal=True)])
 
 
-def _as_unchanged(classes: pl.DataFrame, names: list[str]) -> pl.DataFrame:
+def _mark_unchanged(classes: pl.DataFrame, names: list[str]) -> pl.DataFrame:
     """Return classes with their values as the original ones, as `generalize_classes` does."""
     originals = [pl.col(name).alias(original(name)) for name in names]
     return classes.with_columns(*originals, *(pl.lit(UNCHANGED, pl.Int8).alias(level(name)) for name in names))
@@ -200,7 +222,7 @@ def _measure_loss(released: pl.DataFrame, coarser: pl.DataFrame, policy: KAnonym
     names = list(dict.fromkeys(policy.quasi_identifiers))
     columns = [*names, "rows", *map(original, names), *map(level, names)]
     classes = pl.concat(
-        [_as_unchanged(released, names).select(columns), coarser.select(columns)], how="vertical_relaxed"
+        [_mark_unchanged(released, names).select(columns), coarser.select(columns)], how="vertical_relaxed"
     )
     nothing = pl.repeat(value=False, n=classes.height, eager=True)
     return measure_loss(classes, nothing, policy, classes.select(names).n_unique())
@@ -213,7 +235,7 @@ def _unite(classes: pl.DataFrame, others: pl.DataFrame, names: list[str]) -> pl.
     return pl.concat(frames, how="vertical_relaxed").group_by(names).agg(people, pl.col("rows").sum())
 
 
-def require_allowed(suppressed: int, released: int, policy: KAnonymityPolicy) -> None:
+def _require_allowed(suppressed: int, released: int, policy: KAnonymityPolicy) -> None:
     """Refuse to suppress rows that were pending for too long, unless the policy allows it."""
     limit = "`on_small_class` is fail" if policy.on_small_class == "fail" else ""
     if suppressed > policy.max_suppressed * (suppressed + released):
@@ -221,7 +243,7 @@ def require_allowed(suppressed: int, released: int, policy: KAnonymityPolicy) ->
     if suppressed and limit:
         names = ", ".join(policy.quasi_identifiers)
         raise ValidationError(
-            f"Nothing was exported: {pluralize(suppressed, 'row')} waited longer than --max-pending for {policy.k} "
-            f"people with equal {names}, and {limit}. Raise --max-pending, or allow suppression with "
+            f"Nothing was exported: --max-pending has passed for {pluralize(suppressed, 'row')} of fewer than "
+            f"{policy.k} people with equal {names}, and {limit}. Raise --max-pending, or allow suppression with "
             "`on_small_class` and `max_suppressed`."
         )

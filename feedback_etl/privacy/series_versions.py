@@ -6,38 +6,29 @@ that class has k people without it, or none. All versions together have k as wel
 """
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import polars as pl
 
-from feedback_etl.privacy.anonymity_policy import KAnonymityPolicy
 from feedback_etl.privacy.k_anonymity import ClassCounter, drop_small_classes, select_classes
 from feedback_etl.privacy.release_plan import ReleasePlan
 from feedback_etl.privacy.remaining_classes import IS_NEWEST, count_people
-from feedback_etl.privacy.series_classes import SeriesPlan, require_allowed
-from feedback_etl.privacy.series_rows import EXPORT, PERSON, SINCE, SeriesMembers, is_newest
+from feedback_etl.privacy.series_classes import PendingRows, SeriesPlan
+from feedback_etl.privacy.series_rows import EXPORT, PERSON, SeriesMembers, is_newest
 
 
-class SeriesVersions(NamedTuple):
-    """The versions of the rows of a series.
+@dataclass(frozen=True)
+class SeriesVersions(PendingRows):
+    """The versions of the rows of a series; the policy does not generalise.
 
     Attributes:
-        policy: Policy of the export; it does not generalise.
         members: All versions that were released.
         candidates: Pending and new rows, as `SeriesMembers.select` returns them, in the order of the file. Those of
-            equal `pair_key` have one fate.
-        pending: The pending ones with `SINCE`.
-        now: Time of the export, from which its rows are pending.
-        max_pending: How long rows may be pending.
+            equal `pair_key` are released together.
     """
 
-    policy: KAnonymityPolicy
     members: SeriesMembers
     candidates: pl.DataFrame
-    pending: pl.DataFrame
-    now: datetime
-    max_pending: timedelta
 
     @property
     def key(self) -> Sequence[str]:
@@ -63,18 +54,9 @@ def plan_versions(series: SeriesVersions) -> SeriesPlan:
     released = drop_small_classes(series.candidates, held, series.key)
     earlier = select_classes(series.pending, held, series.key)
     unreleased = series.candidates.height - released.height
-    suppressed = earlier.filter(pl.col(SINCE) <= series.now - series.max_pending).height if earlier.height else 0
-    if not series.max_pending:
-        suppressed = unreleased
-    require_allowed(suppressed, released.height, series.policy)
     classes = _count_classes(series, released) if released.height else none
-    return SeriesPlan(
-        ReleasePlan(none, classes, suppressed, {"scope": "series"}),
-        held,
-        series.pending.height,
-        unreleased - suppressed,
-        is_changed=bool(suppressed) or earlier.height < series.pending.height or unreleased > earlier.height,
-    )
+    release = ReleasePlan(none, classes, 0, {"scope": "series"})
+    return series.build_plan(release, held, earlier=earlier, rows=unreleased, released=released.height)
 
 
 def _hold(series: SeriesVersions) -> pl.DataFrame:

@@ -126,7 +126,7 @@ def _add_analyses(
                 by_path[file.path] |= present
             else:
                 unwanted.append((file, present))
-    if not _has_files(storage, manifest):  # all rows of the export wait
+    if not _has_files(storage, manifest):  # all rows of the export are pending
         return 0
     rows = scan_text(storage, manifest).filter(pl.col(PSEUDONYM).str.to_lowercase().is_in([*analyses]))
     return int(rows.select(pl.len()).collect().item())

@@ -126,7 +126,7 @@ class LockedAuditLog:
         """Return the last record that was read, and what the next record adds to it.
 
         In a folder that is the digest of an unterminated line that a crash left. In an object store it is a nonce,
-        which keeps equal records of two processes apart: an equal object counts as a put of one's own.
+        which keeps equal records of two processes apart: an equal object counts as one's own put.
         """
         contents, origin = [*self._lines.values()], dict[str, str]()
         if not self._is_locked:

@@ -9,8 +9,8 @@ from feedback_etl.privacy.keys import Key
 from feedback_etl.records.audit import AuditLog
 from feedback_etl.records.audit_records import CHAIN_START, Line, Record, compute_mac
 from feedback_etl.records.catalog import find_latest_increments, list_manifests
-from feedback_etl.records.key_binding import name_keys
 from feedback_etl.records.layout import STATE_KINDS
+from feedback_etl.records.legacy_key_ids import name_keys
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.records.manifest_verification import (
     UNAVAILABLE_KEY,
@@ -145,7 +145,7 @@ def _verify_tombstones(
 
 
 def _find_changed_files(storage: Storage, exports: Iterable[Manifest]) -> Iterator[str]:
-    """Yield a problem for each file that differs from its manifest; an announced replacement is no difference.
+    """Yield a problem for each file that differs from its manifest; an announced replacement is not one.
 
     The files of the state of a series are deleted once its next export is committed.
     """
@@ -182,7 +182,7 @@ def verify_lines(
     for number, line in enumerate(lines, 1):
         record = line.record
         if record is None:
-            problem = "no record" if torn else ""  # one torn line is what a crash leaves, if the next record says so
+            problem = "no record" if torn else ""  # a crash leaves one torn line, which the next record declares
             torn = line.content
         else:
             link = _Link(len(macs), macs[-1], hashlib.sha256(torn).hexdigest() if torn else None)
@@ -215,11 +215,11 @@ def _find_problem(record: Record, link: _Link, by_id: Mapping[str, Key], *, is_s
     """Return the problem of a record at its position; "" if there is none."""
     key_id = record["key_id"]
     if record["number"] != link.number:
-        return f"record {record['number']} stands where {link.number} should"
+        return f"record {record['number']} is in the position of record {link.number}"
     if record["previous"] != link.previous:
         return "it does not follow the record before it"
     if record.get("torn") != link.torn:
-        return "the line before it is no record"
+        return "the line before it is not a record"
     if key_id is None and is_signed:
         return "it is not signed by a key, as it has to be"
     if key_id is not None and key_id not in by_id:

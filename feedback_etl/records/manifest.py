@@ -21,7 +21,7 @@ from feedback_etl.records.manifest_fields import (
     Time,
     or_empty,
 )
-from feedback_etl.schema.classic import declared_columns
+from feedback_etl.schema.classic import list_declared_columns
 from feedback_etl.schema.column_types import ExtraColumn
 from feedback_etl.schema.model import FeedbackSchema
 from feedback_etl.schema.record import read_schema
@@ -140,7 +140,7 @@ class Manifest:
     @property
     def declared_columns(self) -> tuple[ExtraColumn, ...]:
         """Return the columns of the pairs that were declared, beside those of the classic schema."""
-        return declared_columns(self.schema)
+        return list_declared_columns(self.schema)
 
     @property
     def overridden(self) -> dict[str, str]:
@@ -223,7 +223,7 @@ def parse_manifest(content: bytes, path: str) -> Manifest:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # ValidationError is a ValueError
         manifest = None
     if manifest is None or path.split("/")[-1] != manifest_path(manifest.stem):
-        raise ExportFileError(f"{path} is no manifest that this version understands; nothing was changed.")
+        raise ExportFileError(f"{path} is not a manifest that this version understands; nothing was changed.")
     if manifest.schema_version != SCHEMA_VERSION:
         raise ExportFileError(f"{path} was written by another version of feedback_etl; nothing was changed.")
     return manifest

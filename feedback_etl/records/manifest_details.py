@@ -74,9 +74,9 @@ def build_manifest(details: ManifestDetails, run: ExportRun, files: list[DataFil
         columns=list(details.schema.training_columns),
         files=files,
         key_id=get_key_id(run.key),
-        scheme=_scheme(details, run.key),
+        scheme=_get_scheme(details, run.key),
         source=details.source,
-        tools=dict(_tool_versions()),
+        tools=dict(_get_tool_versions()),
         audit_head=audit_head,
         chain=details.chain,
         consent=list(details.consent),
@@ -88,12 +88,12 @@ def build_manifest(details: ManifestDetails, run: ExportRun, files: list[DataFil
 
 
 @cache
-def _tool_versions() -> Mapping[str, str]:
+def _get_tool_versions() -> Mapping[str, str]:
     return {name: version(name) for name in _TOOLS}
 
 
 def build_abort_marker(started: Record, audit_head: str) -> Manifest:
-    """Build the manifest that stands for an aborted export, from the record of its start."""
+    """Build the manifest that marks an aborted export, from the record of its start."""
     at = started["at"][:19]
     return Manifest(
         stem=started["stem"],
@@ -114,7 +114,7 @@ def build_abort_marker(started: Record, audit_head: str) -> Manifest:
     )
 
 
-def _scheme(details: ManifestDetails, key: Key | None) -> str:
+def _get_scheme(details: ManifestDetails, key: Key | None) -> str:
     if own := details.settings.get("overridden", {}).get("hash_id"):
         return f"by {own}"
     return describe_scheme(key)

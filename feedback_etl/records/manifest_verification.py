@@ -11,11 +11,11 @@ from feedback_etl.records.manifest import Manifest
 from feedback_etl.records.manifest_details import audit_summary
 
 UNAVAILABLE_KEY = "is signed with an unavailable key: pass it with --key-file"
-"""The end of a problem that is no sign of tampering, but of a key that the verification lacked."""
+"""The end of a problem that shows no tampering, but that the verification lacked a key."""
 
 
 class Problem(NamedTuple):
-    """Describe a problem; it is no proof of tampering unless `is_certain`."""
+    """Describe a problem; it proves tampering only if `is_certain`."""
 
     text: str
     is_certain: bool = True
@@ -59,27 +59,27 @@ class LogEvidence:
             if is_commit or is_recovered or event == "adopted":
                 evidence.published.append((run, stems.get(run, stem)))
             if event == "pruned":
-                evidence.pruned |= _strings(record.get("exports"))
+                evidence.pruned |= _get_strings(record.get("exports"))
             if event == "erased":
-                evidence.erased_files |= _strings(record.get("files"))
+                evidence.erased_files |= _get_strings(record.get("files"))
                 evidence.has_erasures = True
-            for name, revision in _numbers(record.get("revisions")).items():
+            for name, revision in _get_numbers(record.get("revisions")).items():
                 evidence.revisions[name] = max(revision, evidence.revisions.get(name, 0))
         return evidence
 
 
-def _strings(values: object) -> set[str]:
+def _get_strings(values: object) -> set[str]:
     """Return the texts of a list; a forged record may contain anything."""
     return {value for value in values if isinstance(value, str)} if isinstance(values, list) else set()
 
 
-def _numbers(values: object) -> dict[str, int]:
+def _get_numbers(values: object) -> dict[str, int]:
     """Return the numbers of an object by name."""
     items = values.items() if isinstance(values, dict) else ()
     return {name: value for name, value in items if isinstance(value, int)}
 
 
-def _files(values: object) -> list[dict[str, object]]:
+def _get_files(values: object) -> list[dict[str, object]]:
     """Return the descriptions of files in a list."""
     files = values if isinstance(values, list) else []
     return [file for file in files if isinstance(file, dict) and isinstance(file.get("path"), str)]
@@ -142,10 +142,10 @@ def _is_as_committed(manifest: Manifest, commit: Record, evidence: LogEvidence) 
     """Return whether a manifest has the recorded summary, but for what erasures have changed since."""
     summary = audit_summary(manifest)
     if manifest.revision:  # its MAC covers the rest
-        return [file.path for file in manifest.files] == [file["path"] for file in _files(commit["files"])]
+        return [file.path for file in manifest.files] == [file["path"] for file in _get_files(commit["files"])]
     names = ["mode", "window", "settings", "statistics", "consent", *([] if manifest.erased_rows else ["risk"])]
     files, recorded = (
         [file for file in listed if file["path"] not in evidence.erased_files]
-        for listed in (summary["files"], _files(commit["files"]))
+        for listed in (summary["files"], _get_files(commit["files"]))
     )
     return files == recorded and all(summary.get(name) == commit.get(name) for name in [*names, "limits"])

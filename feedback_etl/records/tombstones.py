@@ -2,7 +2,7 @@
 
 `.feedback_etl/tombstones.jsonl` has a line for each user and each analysis of an erasure; in an object store, where
 nothing can be added to a file, `.feedback_etl/tombstones/` has an object for each erasure and key. A digest is an HMAC
-under a key that is derived for this purpose alone, so that it is no pseudonym and nothing in an export equals it. An
+under a key that is derived for this purpose alone, so that it is not a pseudonym and nothing in an export equals it. An
 erasure writes a complete set under each key that it knows; a holder of one of these keys can determine from raw rows
 who was erased. The last line of each set is its seal: a MAC over the lines before it and the head that the audit log of
 the folder had, so that the set is of no use in another folder. The log may be moved with it, and the folder renamed.
@@ -126,7 +126,7 @@ class TombstoneFile:
         except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
             return None
         except ValueError:  # ValidationError is one
-            raise ExportFileError(f"{self.path} contains a line that is no tombstone; nothing was done.") from None
+            raise ExportFileError(f"{self.path} contains a line that is not a tombstone; nothing was done.") from None
 
     @property
     def erasures(self) -> frozenset[str]:
@@ -149,7 +149,7 @@ class TombstoneFile:
             ExportFileError: There was an erasure that did not know the key.
         """
         new, key_id = [record for record in self._records if record["erasure"] not in erasures], get_key_id(key)
-        if any(key_id not in ids for ids in _signers(new).values()):
+        if any(key_id not in ids for ids in _find_signers(new).values()):
             raise ExportFileError("Meanwhile people were erased under another key: nothing was published. Run again.")
         own = [record for record in new if (record["kind"], record["key_id"]) == ("pseudonym", key_id)]
         return frozenset(record["digest"] for record in own)
@@ -168,7 +168,7 @@ class TombstoneFile:
         by_id: dict[str | None, Key | None] = {}
         for key in keys:
             by_id.setdefault(get_key_id(key), key)
-        signers = _signers(records)
+        signers = _find_signers(records)
         chosen = {erasure: next((key_id for key_id in by_id if key_id in ids), "") for erasure, ids in signers.items()}
         if ids := sorted({str(key_id) for group, chose in chosen.items() if chose == "" for key_id in signers[group]}):
             raise KeyMissingError(
@@ -205,7 +205,7 @@ class TombstoneFile:
         return [(line, record) for line, record in parsed if record is not None]
 
 
-def _signers(records: Iterable[Tombstone]) -> dict[str, set[str | None]]:
+def _find_signers(records: Iterable[Tombstone]) -> dict[str, set[str | None]]:
     """Return the key ids of each erasure."""
     signers: dict[str, set[str | None]] = {}
     for record in records:

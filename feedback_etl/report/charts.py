@@ -34,28 +34,28 @@ class Stack(NamedTuple):
     values: Sequence[int]
 
 
-def bars(title: str, description: str, items: Sequence[Bar], *, marks: Sequence[tuple[float, str]] = ()) -> Markup:
+def draw_bars(title: str, description: str, items: Sequence[Bar], *, marks: Sequence[tuple[float, str]] = ()) -> Markup:
     """Draw horizontal bars, one below the other, and labelled lines at the values of `marks`, such as thresholds."""
     plot_width = _WIDTH - _LABELS - _FIGURES
     longest = max([bar.value for bar in items] + [value for value, _ in marks], default=0) or 1
     height = len(items) * _LINE
-    lines = [_mark(label, _LABELS + value / longest * plot_width, height) for value, label in marks]
-    rows = [_bar(bar, row * _LINE, bar.value / longest * plot_width) for row, bar in enumerate(items)]
-    return _svg(title, description, height + (_LINE - 6 if marks else 0), [*lines, *rows])
+    lines = [_draw_mark(label, _LABELS + value / longest * plot_width, height) for value, label in marks]
+    rows = [_draw_bar(bar, row * _LINE, bar.value / longest * plot_width) for row, bar in enumerate(items)]
+    return _assemble_svg(title, description, height + (_LINE - 6 if marks else 0), [*lines, *rows])
 
 
-def _mark(label: str, x: float, height: float) -> Markup:
+def _draw_mark(label: str, x: float, height: float) -> Markup:
     """Draw a line across all bars, with its label below."""
     line = Markup('<line class="mark" x1="{0:.1f}" x2="{0:.1f}" y1="0" y2="{1}"/>').format(x, height)
     text = Markup('<text class="quiet" x="{:.1f}" y="{}" text-anchor="middle">{}</text>')
     return line + text.format(x, height + 14, label)
 
 
-def _bar(item: Bar, top: float, length: float) -> Markup:
+def _draw_bar(item: Bar, top: float, length: float) -> Markup:
     """Draw a bar between its label and its text."""
     middle = top + _LINE / 2 + _TEXT / 3
     return (
-        Markup('<text x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(_LABELS - 8, middle, _short(item.label))
+        Markup('<text x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(_LABELS - 8, middle, _shorten(item.label))
         + Markup('<rect class="{}" x="{}" y="{}" width="{:.1f}" height="{}" rx="2"/>').format(
             item.tone, _LABELS, top + (_LINE - _BAR) / 2, max(length, 1 if item.value else 0), _BAR
         )
@@ -63,33 +63,34 @@ def _bar(item: Bar, top: float, length: float) -> Markup:
     )
 
 
-def stacks(title: str, description: str, items: Sequence[Stack], tones: Sequence[str]) -> Markup:
+def draw_stacks(title: str, description: str, items: Sequence[Stack], tones: Sequence[str]) -> Markup:
     """Draw stacked columns from left to right; `tones` are the CSS classes of the series, from bottom to top."""
     highest = 2 * round_width(max((sum(stack.values) for stack in items), default=0) / 2 or 1)
-    shapes = [_grid(highest * share, _y(share)) for share in (0, 0.5, 1)]
+    shapes = [_draw_grid_line(highest * share, _scale(share)) for share in (0, 0.5, 1)]
     step = (_WIDTH - _AXIS) / max(len(items), 1)
     width = min(step * 0.8, 48)
     label_interval = -(-len(items) // 4)  # labels must not touch each other
     for position, stack in enumerate(items):
         left = _AXIS + position * step + (step - width) / 2
-        shapes.append(_stack(stack, highest, tones, left, width))
+        shapes.append(_draw_stack(stack, highest, tones, left, width))
         if position % label_interval == 0:
-            shapes.append(_lines(stack.label, min(left + width / 2, _WIDTH - 36)))
+            shapes.append(_draw_label(stack.label, min(left + width / 2, _WIDTH - 36)))
     lines = max((stack.label.count("\n") for stack in items), default=0)
-    return _svg(title, description, _HEIGHT + _BELOW + lines * _LINE_HEIGHT, shapes)
+    return _assemble_svg(title, description, _HEIGHT + _BELOW + lines * _LINE_HEIGHT, shapes)
 
 
-def _lines(label: str, x: float) -> Markup:
+def _draw_label(label: str, x: float) -> Markup:
     """Draw the lines of a label below the axis."""
     text = Markup('<text class="quiet" x="{:.1f}" y="{:g}" text-anchor="middle">{}</text>')
     lines = enumerate(label.split("\n"))
     return Markup("").join(text.format(x, _HEIGHT + 16 + number * _LINE_HEIGHT, line) for number, line in lines)
 
 
-def _stack(item: Stack, highest: float, tones: Sequence[str], left: float, width: float) -> Markup:
+def _draw_stack(item: Stack, highest: float, tones: Sequence[str], left: float, width: float) -> Markup:
     """Draw a column, with a gap below each value but the lowest."""
-    column, bottom = Markup(), _y(0)
-    for height, tone in zip(_heights([_y(0) - _y(value / highest) for value in item.values]), tones, strict=True):
+    column, bottom = Markup(), _scale(0)
+    heights = _raise_small([_scale(0) - _scale(value / highest) for value in item.values])
+    for height, tone in zip(heights, tones, strict=True):
         if height:
             gap = _GAP if column else 0
             column += Markup('<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>').format(
@@ -99,10 +100,10 @@ def _stack(item: Stack, highest: float, tones: Sequence[str], left: float, width
     return column
 
 
-def _heights(exact: Sequence[float]) -> list[float]:
+def _raise_small(exact: Sequence[float]) -> list[float]:
     """Raise heights that are too small to see; the largest is reduced by as much, if possible.
 
-    >>> _heights([100.0, 0.0, 0.5]), _heights([0.2, 0.1])
+    >>> _raise_small([100.0, 0.0, 0.5]), _raise_small([0.2, 0.1])
     ([97.5, 0.0, 3.0], [3.0, 3.0])
     """
     heights = [max(height, _MIN_HEIGHT) if height else 0.0 for height in exact]
@@ -112,19 +113,19 @@ def _heights(exact: Sequence[float]) -> list[float]:
     return heights
 
 
-def _y(share: float) -> float:
+def _scale(share: float) -> float:
     """Return the y coordinate of a share of the height, with room for the text of the top line."""
     return _HEIGHT - share * (_HEIGHT - 10)
 
 
-def _grid(value: float, y: float) -> Markup:
+def _draw_grid_line(value: float, y: float) -> Markup:
     """Draw a horizontal line with its value on the left."""
     return Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(_AXIS, _WIDTH, y, y) + Markup(
         '<text class="quiet" x="{}" y="{:.1f}" text-anchor="end">{}</text>'
-    ).format(_AXIS - 6, y + 4, _compact(value))
+    ).format(_AXIS - 6, y + 4, _format_compact(value))
 
 
-def _svg(title: str, description: str, height: float, shapes: Sequence[Markup]) -> Markup:
+def _assemble_svg(title: str, description: str, height: float, shapes: Sequence[Markup]) -> Markup:
     """Assemble a drawing with its title and description."""
     opening = Markup(
         '<svg role="img" viewBox="0 0 {} {}" xmlns="http://www.w3.org/2000/svg" font-size="{}">'
@@ -133,16 +134,16 @@ def _svg(title: str, description: str, height: float, shapes: Sequence[Markup]) 
     return opening + Markup("").join(shapes) + Markup("</svg>")
 
 
-def _short(label: str) -> str:
+def _shorten(label: str) -> str:
     """Shorten a label to fit; the table has the full text."""
     label = " ".join(label.split())
     return label if len(label) <= _MAX_LABEL else f"{label[: _MAX_LABEL - 1]}…"
 
 
-def _compact(number: float) -> str:
+def _format_compact(number: float) -> str:
     """Format a number in few characters.
 
-    >>> _compact(0), _compact(1359), _compact(2_000_000), _compact(12.5)
+    >>> _format_compact(0), _format_compact(1359), _format_compact(2_000_000), _format_compact(12.5)
     ('0', '1.4k', '2M', '12.5')
     """
     for unit, size in (("M", 1_000_000), ("k", 1_000)):

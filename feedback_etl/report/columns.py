@@ -1,4 +1,4 @@
-"""Decide what a report shows of a column, and bin its values."""
+"""Decide how a report shows a column, and bin its values."""
 
 import math
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import polars as pl
 
 from feedback_etl.records.manifest import Manifest
-from feedback_etl.report.contracts import manifest_schema
+from feedback_etl.report.contracts import build_manifest_schema
 from feedback_etl.report.ticks import round_width
 from feedback_etl.schema.classic import ORDERED_TEXTS
 from feedback_etl.schema.model import AGE_RANGE_NAME, IMAGE_URL, PSEUDONYM, FeedbackSchema
@@ -58,7 +58,7 @@ class Column(NamedTuple):
 
 def list_columns(manifest: Manifest) -> list[Column]:
     """List the columns of an export, as its manifest and the contract describe them."""
-    properties = manifest_schema(manifest)["properties"]
+    properties = build_manifest_schema(manifest)["properties"]
     return [_describe_column(name, properties.get(name, _UNKNOWN), manifest.schema) for name in manifest.columns]
 
 

@@ -13,32 +13,32 @@ from feedback_etl.schema.column_types import ExtraColumn
 from feedback_etl.schema.feedback_columns import Rating
 from feedback_etl.schema.model import FeedbackSchema
 from feedback_etl.transform.age_hierarchy import is_generalized
-from feedback_etl.transform.row_schema import item_row_schema, row_schema
+from feedback_etl.transform.row_schema import build_item_row_schema, build_row_schema
 
 EXAMPLES = ("custom_model.py", "reader.postgresql.sql")
 """Bundled files that are written as they are."""
 
 
-def contracts(schema: FeedbackSchema = CLASSIC_SCHEMA) -> dict[str, str]:
+def build_contracts(schema: FeedbackSchema = CLASSIC_SCHEMA) -> dict[str, str]:
     """Return the text of every contract by file name, for exports of this schema."""
     return {
-        "training_pair.schema.json": json.dumps(row_schema(schema), indent=2) + "\n",
+        "training_pair.schema.json": json.dumps(build_row_schema(schema), indent=2) + "\n",
         **{
-            f"items.{rating.name}.schema.json": json.dumps(item_row_schema(rating, schema), indent=2) + "\n"
+            f"items.{rating.name}.schema.json": json.dumps(build_item_row_schema(rating, schema), indent=2) + "\n"
             for rating in schema.items
         },
         **{f"source.{name}.sql": tables.render_application_schema(name) for name in tables.DIALECTS},
     }
 
 
-def manifest_schema(manifest: Manifest) -> dict[str, Any]:
+def build_manifest_schema(manifest: Manifest) -> dict[str, Any]:
     """Return the JSON Schema of a row of an export, as its manifest describes it."""
-    return row_schema(manifest.schema, manifest.overridden, generalized=is_generalized(manifest.settings))
+    return build_row_schema(manifest.schema, manifest.overridden, generalized=is_generalized(manifest.settings))
 
 
-def manifest_item_schema(manifest: Manifest) -> dict[str, Any]:
+def build_manifest_item_schema(manifest: Manifest) -> dict[str, Any]:
     """Return the JSON Schema of an item row of an export that has some, as its manifest describes it."""
-    return item_row_schema(Rating(**manifest.settings["items"]), manifest.schema, manifest.overridden)
+    return build_item_row_schema(Rating(**manifest.settings["items"]), manifest.schema, manifest.overridden)
 
 
 def write_contracts(
@@ -52,6 +52,6 @@ def write_contracts(
     Raises:
         ExportFileError: A contract cannot be written.
     """
-    texts = contracts(schema.with_options(extra_columns, age_edges))
+    texts = build_contracts(schema.with_options(extra_columns, age_edges))
     examples = {path.name: path.read_bytes() for path in list_bundled("schemas", "*.*") if path.name in EXAMPLES}
     return write_files({name: text.encode() for name, text in texts.items()} | examples, folder)

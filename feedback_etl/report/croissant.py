@@ -14,13 +14,13 @@ from feedback_etl.database.window import parse_window
 from feedback_etl.exports.maintenance import list_exports
 from feedback_etl.plurals import pluralize
 from feedback_etl.records.manifest import DataFile, Manifest
-from feedback_etl.report.contracts import manifest_item_schema, manifest_schema
+from feedback_etl.report.contracts import build_manifest_item_schema, build_manifest_schema
 from feedback_etl.schema.classic import is_classic
 from feedback_etl.schema.model import SUBJECT_HASH
 from feedback_etl.storage.errors import explain_write_errors
 from feedback_etl.storage.location import open_storage, require_storage
 from feedback_etl.training.committed_export import CommittedExport, may_share_pairs
-from feedback_etl.training.export_catalog import no_export_error
+from feedback_etl.training.export_catalog import build_no_export_error
 from feedback_etl.transform.row_schema import TIME
 
 CROISSANT = "croissant.json"
@@ -70,7 +70,7 @@ _OVERLAP_NOTE = (
 )
 
 
-def croissant(folder: object, exports: Sequence[Manifest]) -> dict[str, Any]:
+def build_croissant(folder: object, exports: Sequence[Manifest]) -> dict[str, Any]:
     """Describe the exports of a folder, with one record set for each file, since columns can differ.
 
     Raises:
@@ -83,7 +83,7 @@ def croissant(folder: object, exports: Sequence[Manifest]) -> dict[str, Any]:
         for file in (*manifest.all("pairs"), *manifest.all("items"))
     ]
     if not files:
-        raise no_export_error(folder, pruned=len(exports))
+        raise build_no_export_error(folder, pruned=len(exports))
     manifests = [manifest for manifest, file in files if file.kind == "pairs"]
     return {
         "@context": _CONTEXT,
@@ -135,7 +135,7 @@ def _describe_file(file: DataFile) -> dict[str, Any]:
 def _describe_records(manifest: Manifest, file: DataFile) -> dict[str, Any]:
     name = _name_part(file.path) if "/" in file.path else manifest.stem
     is_items = file.kind == "items"
-    schema = (manifest_item_schema if is_items else manifest_schema)(manifest)["properties"]
+    schema = (build_manifest_item_schema if is_items else build_manifest_schema)(manifest)["properties"]
     rows = pluralize(file.rows, "row") + (f" of items ({manifest.items})" if is_items else "")
     return {
         "@type": "cr:RecordSet",
@@ -199,7 +199,7 @@ def write_croissant(folder: str | Path) -> Path | str:
     """
     storage = open_storage(folder)
     require_storage(storage)
-    text = json.dumps(croissant(storage, list_exports(storage).exports), indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(build_croissant(storage, list_exports(storage).exports), indent=2, ensure_ascii=False) + "\n"
     with explain_write_errors(storage, "Name another folder."):
         storage.overwrite(CROISSANT, text.encode())
     return storage.local_path(CROISSANT) or storage.uri(CROISSANT)

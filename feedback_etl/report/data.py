@@ -15,8 +15,8 @@ from feedback_etl.records.layout import DATA_SUFFIXES
 from feedback_etl.records.manifest import Manifest
 from feedback_etl.report.columns import Column, list_columns
 from feedback_etl.report.comparison import measure_overlap
-from feedback_etl.report.distribution import Distribution, distribution
-from feedback_etl.report.drift import Drift, can_drift, drift
+from feedback_etl.report.distribution import Distribution, compute_distribution
+from feedback_etl.report.drift import Drift, can_drift, measure_drift
 from feedback_etl.report.outcomes import ExportOutcome, account_for_rows, list_outcomes
 from feedback_etl.report.rows import Rows, read_columns
 from feedback_etl.report.selection import Selection, refresh_exports, select_exports
@@ -105,7 +105,9 @@ def collect_data(exports: Sequence[CommittedExport], keys: Iterable[Key], create
         account=account_for_rows(exports, refreshed, selection.combined, row_count),
         selection=selection,
         rows=row_count,
-        dictionary=[distribution(rows.read(name, person), column, person=person) for name, column in columns.items()],
+        dictionary=[
+            compute_distribution(rows.read(name, person), column, person=person) for name, column in columns.items()
+        ],
         quasi_identifiers=quasi_identifiers,
         sizes=_count_sizes(rows.read(*quasi_identifiers, person), quasi_identifiers, person)
         if quasi_identifiers
@@ -132,7 +134,7 @@ def _measure_drift(compared: Sequence[CommittedExport], columns: Mapping[str, Co
     common = {*before.manifest.columns} & {*now.manifest.columns}
     comparable = [column for name, column in columns.items() if name in common and can_drift(column)]
     names = [column.name for column in comparable]
-    return drift(read_columns(before, names), read_columns(now, names), comparable)
+    return measure_drift(read_columns(before, names), read_columns(now, names), comparable)
 
 
 def find_report_exports(locations: Iterable[str | Path]) -> list[CommittedExport]:

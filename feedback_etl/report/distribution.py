@@ -48,7 +48,7 @@ class Distribution(NamedTuple):
     shares: list[Share]
 
 
-def distribution(frame: pl.DataFrame, column: Column, *, person: str) -> Distribution:
+def compute_distribution(frame: pl.DataFrame, column: Column, *, person: str) -> Distribution:
     """Count the values of a column.
 
     Args:
@@ -59,7 +59,7 @@ def distribution(frame: pl.DataFrame, column: Column, *, person: str) -> Distrib
     >>> values = ["1_week"] * 6 + ["2_weeks"] * 6 + ["9_weeks"]
     >>> rows = pl.DataFrame({"timeframe": values, "who": [str(number) for number in range(13)]})
     >>> weeks = Column("timeframe", "Time since.", "text", "label", ordered=True)
-    >>> distribution(rows, weeks, person="who").shares
+    >>> compute_distribution(rows, weeks, person="who").shares
     [Share(label='1_week', rows=6), Share(label='other (2 values)', rows=7)]
     """
     shown, grouped = _split_rare(_count_bins(frame, column, person))

@@ -44,7 +44,7 @@ class Drift(NamedTuple):
         return "moderate" if self.psi < LARGE else "large"
 
 
-def psi(expected: Sequence[int], actual: Sequence[int]) -> float:
+def compute_psi(expected: Sequence[int], actual: Sequence[int]) -> float:
     """Return the population stability index: the sum over all bins of (a - e) x ln(a / e) of the shares a and e.
 
     It is Jeffreys' divergence (1946), known under this name from credit scoring (Siddiqi 2006). It has no unit, is 0
@@ -57,9 +57,9 @@ def psi(expected: Sequence[int], actual: Sequence[int]) -> float:
     Returns:
         0 where one of them has no rows.
 
-    >>> round(psi([50, 50], [60, 40]), 4)
+    >>> round(compute_psi([50, 50], [60, 40]), 4)
     0.0405
-    >>> psi([10, 20], [100, 200])
+    >>> compute_psi([10, 20], [100, 200])
     0.0
     """
     before, now = sum(expected), sum(actual)
@@ -74,15 +74,15 @@ def can_drift(column: Column) -> bool:
     return column.kind not in ("hidden", "time")
 
 
-def drift(before: pl.DataFrame, now: pl.DataFrame, columns: Sequence[Column]) -> list[Drift]:
+def measure_drift(before: pl.DataFrame, now: pl.DataFrame, columns: Sequence[Column]) -> list[Drift]:
     """Measure the drift of comparable columns, the largest first.
 
     Empty is a bin of its own; values in fewer than five rows are one bin; of lists the elements are counted.
     """
-    return sorted((_drift(before, now, column) for column in columns), key=lambda item: -item.psi)
+    return sorted((_measure_column_drift(before, now, column) for column in columns), key=lambda item: -item.psi)
 
 
-def _drift(before: pl.DataFrame, now: pl.DataFrame, column: Column) -> Drift:
+def _measure_column_drift(before: pl.DataFrame, now: pl.DataFrame, column: Column) -> Drift:
     both = pl.concat(
         [frame.select(column.name, pl.lit(part).alias("part")) for part, frame in enumerate((before, now))]
     )
@@ -96,4 +96,4 @@ def _drift(before: pl.DataFrame, now: pl.DataFrame, column: Column) -> Drift:
     expected, total = counts["before"].to_list(), counts["rows"].to_list()
     actual = [rows - before_rows for rows, before_rows in zip(total, expected, strict=True)]
     chance = (len(total) - 1) * (1 / max(before.height, 1) + 1 / max(now.height, 1))
-    return Drift(column.name, psi(expected, actual), chance)
+    return Drift(column.name, compute_psi(expected, actual), chance)

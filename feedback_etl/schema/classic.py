@@ -72,18 +72,18 @@ LateFeature = Literal["timeframe", "time"]
 """What is known only when feedback is given: "timeframe", and with "time" its hour and weekday."""
 
 DEFAULT_VALUE = "helpful_rating"
-"""The rating that stands for an interaction of a user with an item."""
+"""The rating that represents an interaction of a user with an item."""
 
 FEATURE_NAMES = {"conditions_detected": ("condition", "conditions"), "rules_applied": ("rule", "rules")}
 """The beginning of the names of features of lists: of an element, and of all of them."""
 
 
-def declared_columns(schema: FeedbackSchema) -> tuple[ExtraColumn, ...]:
+def list_declared_columns(schema: FeedbackSchema) -> tuple[ExtraColumn, ...]:
     """Return the columns that were declared for an export, beside those of the classic schema."""
     return schema.extra_columns if is_classic(schema) else schema.all_columns
 
 
 def is_classic(schema: FeedbackSchema) -> bool:
-    """Return whether a schema is the classic one, with whatever extra columns, age ranges and item ratings."""
+    """Return whether a schema is the classic one, with any extra columns, age ranges and item ratings."""
     usual = replace(schema, extra_columns=(), items=CLASSIC_SCHEMA.items, exported_items=None)
     return replace(usual, age=schema.age and CLASSIC_SCHEMA.age) == CLASSIC_SCHEMA

@@ -77,7 +77,7 @@ class ExtraColumn(NamedTuple):
 
     @property
     def raw_type(self) -> RawTypeName:
-        """The name of the type; identifiers have one of their own, whatever `type` is."""
+        """The name of the type; identifiers have one of their own for any `type`."""
         return "identifier" if self.role == "identifier" else self.type
 
     @property

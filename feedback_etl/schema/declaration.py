@@ -168,7 +168,7 @@ def declare_schema(
         columns=tuple(column.to_extra_column(name) for name, column in others.items()),
         age=age,
         item=item,
-        dedup_key=_raw_key(dedup, item),
+        dedup_key=_get_raw_key(dedup, item),
         items=item_ratings,
     )
     raw_names = {item: RAW_ITEM} | {column.name: column.raw_name for column in schema.lists}
@@ -192,7 +192,7 @@ def _find_item(columns: Mapping[str, ColumnTable]) -> str | None:
     return items[0] if items else None
 
 
-def _raw_key(dedup: DedupTable | None, item: str | None) -> tuple[str, ...]:
+def _get_raw_key(dedup: DedupTable | None, item: str | None) -> tuple[str, ...]:
     """Return the raw names of the key; the default key is that of the classic schema, without an item if there is none.
 
     An item may be named as in the export.

@@ -168,7 +168,7 @@ def find_narrow_ranges(edges: Sequence[int], years: int) -> list[str]:
 
 
 def require_age_edges(edges: Sequence[int], name: str = "age_edges") -> None:
-    """Raise if these ages cannot begin age ranges; `name` is what the user calls them.
+    """Raise if these ages cannot begin age ranges; `name` is their name in messages.
 
     Raises:
         UsageError: The edges are not ascending whole numbers from 1 to 130.

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from feedback_etl.database.custom_query import describe_offset
+from feedback_etl.database.custom_query import QueryText, describe_offset, read_query_file
 from feedback_etl.errors import UsageError
 
 SETTINGS_FILE = "feedback-etl.toml"
@@ -107,6 +107,17 @@ def require_trusted_model(name: str) -> None:
     with suppress(OSError):  # reported when the model is loaded
         if path.suffix == ".py":
             _require_trusted(path, path.stat(), "row model")
+
+
+def read_trusted_query(path: Path) -> QueryText:
+    """Return the text of a query file, which decides what is read, if it is trusted as a settings file is.
+
+    Raises:
+        UsageError: Another user owns the file or can write to it, or it cannot be read.
+    """
+    with suppress(OSError):  # reported when the file is read
+        _require_trusted(path, path.stat(), "query file")
+    return read_query_file(path)
 
 
 def _require_trusted(path: Path, status: os.stat_result, kind: str = "settings file") -> None:

@@ -13,7 +13,6 @@ from typing import Any, Literal, Unpack, cast
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
-from feedback_etl.database.custom_query import read_query_file
 from feedback_etl.errors import UsageError
 from feedback_etl.options.export import ExportOptions, list_option_names
 from feedback_etl.options.keywords import DatabaseKeywords, ExportKeywords
@@ -36,7 +35,7 @@ from feedback_etl.schema.item_declaration import ItemSettings
 from feedback_etl.schema.model import FeedbackSchema
 from feedback_etl.schema.source import SourceTable
 from feedback_etl.schema.source_declaration import SourceSettings
-from feedback_etl.settings.file import read_settings_file, require_trusted_model
+from feedback_etl.settings.file import read_settings_file, read_trusted_query, require_trusted_model
 from feedback_etl.settings.messages import (
     NO_DATABASE,
     PREFIX,
@@ -154,7 +153,7 @@ class Settings(BaseSettings):
         configured: dict[str, Any] = {name: getattr(self, name) for name in list_option_names() if name in given}
         configured["schema"] = self.feedback_schema
         if self.query and "query" not in keywords:
-            configured["query"] = read_query_file(self.query)
+            configured["query"] = read_trusted_query(self.query)
         configured["source"] = None if keywords.get("query") else self._source_table
         if configured["source"] is not None:
             self._require_pseudonyms()
@@ -177,12 +176,12 @@ class Settings(BaseSettings):
         if self.source is None:
             return None
         declared = self.declaration
-        return self.source.to_source(declared.source_columns, declared.elements, declared.items, read_query_file)
+        return self.source.to_source(declared.source_columns, declared.elements, declared.items, read_trusted_query)
 
     def to_database_keywords(self) -> DatabaseKeywords:
         """Return the options that describe the database; raises UsageError if the query file cannot be read."""
         keywords: Any = {name: getattr(self, name) for name in DatabaseKeywords.__annotations__}
-        keywords["query"] = read_query_file(self.query) if self.query else None
+        keywords["query"] = read_trusted_query(self.query) if self.query else None
         keywords["source"] = self._source_table
         return cast("DatabaseKeywords", keywords)
 
@@ -234,7 +233,7 @@ def load_settings(**flags: Any) -> Settings:
         ] + problems
     if problems:
         is_listed = any("is not a setting" in problem and "did you mean" not in problem for problem in problems)
-        hint = " Remove what is not a setting: `feedback-etl config` then lists all settings." if is_listed else ""
+        hint = " Remove unknown settings: `feedback-etl config` then lists all settings." if is_listed else ""
         raise UsageError(f"The settings are invalid: {'; '.join(problems)}.{hint}")
     return settings
 

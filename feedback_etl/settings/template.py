@@ -78,7 +78,7 @@ def _render_source(proposal: Proposal) -> Iterator[str]:
         yield f"consent = {_quote(f'{proposal.joined.full_name}.{proposal.consent}')}  # only rows in which it is true"
     if not proposal.has_consent:
         found = "is used" if proposal.unused_consent else "was found"
-        yield f"# No column of consent {found}: the feedback of everybody would be exported."
+        yield f"# No column of consent {found}: the feedback of all users would be exported."
         yield '# consent = "..."  # A boolean: then only rows in which it is true are read.'
     if proposal.unused_consent:
         yield f"# Not used: {', '.join(proposal.unused_consent)}. Where one concerns this use, write a query that"

@@ -57,14 +57,43 @@ class Lines(Protocol):
 class Storage(Protocol):
     """Read and write the files of exports.
 
+    Other packages ask for `has_locks` only where a guarantee differs. Without locks:
+
+    - whether a writer is alive is judged by its age (`exports.recovery`, `exports.idempotency`);
+    - others commit between a check and the manifest, so an export checks again after it, and an erasure lists exports
+      again after its tombstones (`exports.transaction`, `exports.preconditions`, `privacy.eraser`);
+    - a dead run can come back: it finds an abort marker (`exports.part_writer`, `exports.series_conflicts`), and a
+      replacement that it announced stays announced (`exports.rewrite`);
+    - the audit log is a sequence of objects, and a nonce tells whose put succeeded (`records.audit`).
+
+    They ask for `local_path` where only a folder has something: modes, hard links, folders without files, files to
+    adopt, replacements that a dead process left, and a disk that workers may not share.
+
     Attributes:
         has_locks: Whether processes can lock: `lock` excludes others, and the lock of a file that is being written
             shows that its writer is alive. An object store has no locks, so whether a writer is alive is unknown.
+        files_at_once: Files to process at once, with the pseudonyms of each in memory: 1 in a folder, some in an object
+            store, so that requests overlap.
         polars_options: `storage_options` of Polars for `uri`; None for a folder.
     """
 
     has_locks: bool
+    files_at_once: int
     polars_options: dict[str, str] | None
+
+    def create(self) -> None:
+        """Create the folder and its missing parents, mode 0700; an object store needs none.
+
+        Raises:
+            OSError: A parent is a file, or a folder cannot be created.
+        """
+
+    def explain_write_errors(self, folder: str) -> AbstractContextManager[None]:
+        """Translate an OSError of writing a file in a folder into one sentence, which names where it was written.
+
+        Raises:
+            ExportFileError: Writing failed.
+        """
 
     def exists(self) -> bool:
         """Return whether the folder exists, or the prefix contains an object."""
@@ -179,7 +208,7 @@ class Storage(Protocol):
         """
 
     def overwrite(self, name: str, content: bytes) -> None:
-        """Create or replace a file whatever it contains: for files that are derived from others.
+        """Create or replace a file with any content: for files that are derived from others.
 
         Raises:
             OSError: The file cannot be written; its content is the old or the new one.

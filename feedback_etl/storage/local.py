@@ -7,19 +7,19 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path, PurePosixPath
 
 from feedback_etl.storage.base import LOCK_TIMEOUT, ConflictError, FileInfo, Storage, Version
-from feedback_etl.storage.errors import refuse_links
+from feedback_etl.storage.errors import explain_write_errors, refuse_links
+from feedback_etl.storage.final_names import link_exclusive, unlink_if_ours
 from feedback_etl.storage.locks import lock_folder, open_locked
 from feedback_etl.storage.posix import (
     create_private_file,
     fsync_directory,
     hash_file,
-    link_exclusive,
+    make_private_folder,
     open_regular_file,
     read_regular_file,
     replace_private_file,
     replacement_path,
     temporary_path,
-    unlink_if_ours,
 )
 from feedback_etl.storage.whole_files import WholeFile
 
@@ -31,6 +31,7 @@ class LocalStorage(Storage):
     """
 
     has_locks = True
+    files_at_once = 1
     polars_options = None
 
     def __init__(self, path: Path) -> None:
@@ -38,6 +39,12 @@ class LocalStorage(Storage):
 
     def __str__(self) -> str:
         return str(self.path)
+
+    def create(self) -> None:
+        make_private_folder(self.path)
+
+    def explain_write_errors(self, folder: str) -> AbstractContextManager[None]:
+        return explain_write_errors(self.path / folder)
 
     def exists(self) -> bool:
         return self.path.is_dir()
@@ -64,7 +71,7 @@ class LocalStorage(Storage):
 
     def stat_files(self, names: Iterable[str]) -> dict[str, FileInfo]:
         paths = {name: self.path / name for name in names}
-        return {name: _info(path.stat()) for name, path in paths.items() if path.is_file()}
+        return {name: _get_info(path.stat()) for name, path in paths.items() if path.is_file()}
 
     def stat_with_digest(self, name: str) -> tuple[int, str]:
         self.refuse_links(name)
@@ -86,14 +93,14 @@ class LocalStorage(Storage):
 
     def read_version(self, name: str) -> tuple[bytes, Version]:
         with open(open_regular_file(self.path / name), "rb") as file:
-            return file.read(), _version(os.fstat(file.fileno()))
+            return file.read(), _get_version(os.fstat(file.fileno()))
 
     @contextmanager
     def local_copy_version(self, name: str) -> Iterator[tuple[Path, Version]]:
         """Provide the path of the file itself and its version."""
         path = self.path / name
         with open(open_regular_file(path), "rb") as file:
-            version = _version(os.fstat(file.fileno()))
+            version = _get_version(os.fstat(file.fileno()))
         yield path, version
 
     @contextmanager
@@ -134,19 +141,19 @@ class LocalStorage(Storage):
         except BaseException:
             unlink_if_ours(content, path)
             raise
-        return _version(path.stat())
+        return _get_version(path.stat())
 
     def replace(self, name: str, content: bytes | Path, if_match: Version) -> Version:
         """Compare the version, rename the new file over the old one, then fsync its folder."""
         path = self.path / name
-        if not path.exists() or _version(path.stat()) != if_match:
+        if not path.exists() or _get_version(path.stat()) != if_match:
             raise ConflictError(f"{path} was changed meanwhile.")
         if isinstance(content, bytes):
             replace_private_file(path, replacement_path(path), content)
         else:
             content.replace(path)
             fsync_directory(path.parent)
-        return _version(path.stat())
+        return _get_version(path.stat())
 
     def overwrite(self, name: str, content: bytes) -> None:
         """Rename a new file over an existing one."""
@@ -220,9 +227,9 @@ def _number_lines(content: bytes, after: int) -> dict[int, bytes]:
     return {number: line for number, line in enumerate(lines, 1) if number > after}
 
 
-def _version(status: os.stat_result) -> Version:
+def _get_version(status: os.stat_result) -> Version:
     return f"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}"
 
 
-def _info(status: os.stat_result) -> FileInfo:
-    return FileInfo(status.st_size, _version(status), status.st_mtime_ns)
+def _get_info(status: os.stat_result) -> FileInfo:
+    return FileInfo(status.st_size, _get_version(status), status.st_mtime_ns)

@@ -43,7 +43,7 @@ class NumberedObjects(Storage):
     def put_numbered(self, name: str, number: int, content: bytes) -> None:
         if number >= 10**_DIGITS:
             raise ExportFileError(self._describe_gap(name))
-        path = f"{_folder_of_objects(name)}/{number:0{_DIGITS}}.json"
+        path = f"{_get_object_folder(name)}/{number:0{_DIGITS}}.json"
         self._cache[path] = (self.put_new(path, content), content)
 
     @contextmanager
@@ -60,14 +60,14 @@ class NumberedObjects(Storage):
 
     def _list_numbered(self, name: str) -> dict[int, tuple[str, Version]]:
         """Return the path and the version of each numbered object by number, in ascending order."""
-        folder, listed = _folder_of_objects(name), self.list_files(_folder_of_objects(name))
+        folder, listed = _get_object_folder(name), self.list_files(_get_object_folder(name))
         matches = [(_NUMBERED.fullmatch(path.removeprefix(f"{folder}/")), path) for path in sorted(listed)]
         return {int(match[1]): (path, listed[path].version) for match, path in matches if match}
 
     def _describe_gap(self, name: str) -> str:
         listed = self._list_numbered(name)
         last_gap = max((number for number in listed if number - 1 not in listed), default=0)
-        path, _ = listed.get(last_gap, (_folder_of_objects(name), ""))
+        path, _ = listed.get(last_gap, (_get_object_folder(name), ""))
         return (
             f"{self.uri(path)} was not written by feedback_etl: it does not follow the object before it, and leaves no "
             "number for the next one. Remove it and all objects after it, and run again."
@@ -87,6 +87,6 @@ class _NumberedLines(NamedTuple):
         self.storage.put_numbered(self.name, number, content)
 
 
-def _folder_of_objects(name: str) -> str:
+def _get_object_folder(name: str) -> str:
     """Return the folder of the numbered objects of a file: `audit` for `audit.jsonl`."""
     return str(PurePosixPath(name).with_suffix(""))

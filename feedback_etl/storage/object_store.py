@@ -44,6 +44,7 @@ class ObjectStorage(NumberedObjects):
     """Store exports below a prefix of a bucket."""
 
     has_locks = False
+    files_at_once = 4
     polars_options = POLARS_OPTIONS
 
     def __init__(self, url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT_SECONDS) -> None:
@@ -67,6 +68,13 @@ class ObjectStorage(NumberedObjects):
 
         return obstore
 
+    def create(self) -> None:
+        """Do nothing."""
+
+    def explain_write_errors(self, folder: str) -> AbstractContextManager[None]:  # noqa: ARG002
+        """Name the local temporary folder, in which files are written first."""
+        return explain_staging_errors(self.url)
+
     def exists(self) -> bool:
         return bool(self._retry(lambda client: next(iter(client.list(self._store, chunk_size=1)), [])))
 
@@ -80,7 +88,7 @@ class ObjectStorage(NumberedObjects):
 
     def list_files(self, folder: str = "") -> dict[str, FileInfo]:
         objects = self._retry(lambda client: client.list(self._store, folder or None).collect())
-        return {meta["path"]: _info(meta) for meta in objects}
+        return {meta["path"]: _get_info(meta) for meta in objects}
 
     def stat_files(self, names: Iterable[str]) -> dict[str, FileInfo]:
         """Return those of the named objects that exist, from one listing of their folder or of everything."""
@@ -114,7 +122,7 @@ class ObjectStorage(NumberedObjects):
     def read_version(self, name: str) -> tuple[bytes, Version]:
         def read(client: Any) -> tuple[bytes, Version]:
             response = client.get(self._store, name)
-            return bytes(response.bytes()), _version(response.meta)
+            return bytes(response.bytes()), _get_version(response.meta)
 
         return self._retry(read)
 
@@ -128,7 +136,7 @@ class ObjectStorage(NumberedObjects):
             with create_private_file(path) as file:
                 for block in response.stream(min_chunk_size=_BLOCK_BYTES):
                     file.write(block)
-            return _version(response.meta)
+            return _get_version(response.meta)
 
         with self.staging_path(name) as path:
             yield path, self._retry(download)
@@ -178,11 +186,11 @@ class ObjectStorage(NumberedObjects):
         client = self._client
         mode: Any = "create" if if_match is None else {"e_tag": if_match}
         with translate_errors(self.url):
-            return _version(client.put(self._store, name, content, mode=mode))
+            return _get_version(client.put(self._store, name, content, mode=mode))
 
     def _read_current_version(self, name: str) -> Version | None:
         try:
-            return self._retry(lambda client: _version(client.head(self._store, name)))
+            return self._retry(lambda client: _get_version(client.head(self._store, name)))
         except FileNotFoundError:
             return None
 
@@ -223,12 +231,12 @@ class ObjectStorage(NumberedObjects):
             return request(client)
 
 
-def _version(meta: Any) -> Version:
+def _get_version(meta: Any) -> Version:
     return meta["e_tag"] or ""
 
 
-def _info(meta: Any) -> FileInfo:
-    return FileInfo(meta["size"], _version(meta), int(meta["last_modified"].timestamp()) * 10**9)
+def _get_info(meta: Any) -> FileInfo:
+    return FileInfo(meta["size"], _get_version(meta), int(meta["last_modified"].timestamp()) * 10**9)
 
 
 def _measure(content: bytes | Path) -> tuple[int, str]:

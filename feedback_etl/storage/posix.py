@@ -1,27 +1,20 @@
-"""POSIX operations on files (0600) and folders (0700) that only their owner can read, whatever the umask.
+"""POSIX operations on files (0600) and folders (0700) that only their owner can read, with any umask.
 
-A file is written under a temporary name and gets its final name when it is complete and on disk. Publishing a new file
-never replaces an existing one.
+A file is written under a temporary name; `final_names` gives it its final one when it is complete and on disk.
 """
 
-import ctypes
 import errno
 import hashlib
 import os
 import secrets
 import stat
-import sys
 from contextlib import suppress
 from pathlib import Path
 
 from feedback_etl.errors import ExportFileError
 from feedback_etl.storage.whole_files import WholeFile
 
-_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP}
-_AT_FDCWD = -100
-_RENAME_NOREPLACE = 1  # Linux, renameat2(2)
-_RENAME_EXCL = 4  # macOS, renamex_np(2)
 
 
 def make_private_folder(folder: Path) -> None:
@@ -97,7 +90,7 @@ def open_private_file(path: Path) -> WholeFile:
     """Open a file for reading and writing, created with mode 0600 if it is missing; never follows a symbolic link.
 
     Raises:
-        ExportFileError: It is no regular file.
+        ExportFileError: It is not a regular file.
         OSError: The file cannot be opened.
     """
     with suppress(FileExistsError):
@@ -117,14 +110,14 @@ def open_regular_file(path: Path, flags: int = os.O_RDONLY) -> int:
     except OSError as error:
         if error.errno != errno.ENXIO:  # a socket
             raise
-        raise _refuse_special_file(path) from None
+        raise _build_special_file_error(path) from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise _refuse_special_file(path)
+        raise _build_special_file_error(path)
     return descriptor
 
 
-def _refuse_special_file(path: Path) -> ExportFileError:
+def _build_special_file_error(path: Path) -> ExportFileError:
     return ExportFileError(f"{path} is not a regular file, and no export creates others. Remove it and run again.")
 
 
@@ -157,43 +150,6 @@ def replace_private_file(path: Path, temporary: Path, content: bytes, *, is_publ
         temporary.unlink(missing_ok=True)
         raise
     fsync_directory(path.parent)
-
-
-def link_exclusive(temporary: Path, final: Path) -> None:
-    """Give a complete file its final name without replacing another file; the temporary name may remain.
-
-    Raises:
-        FileExistsError: The name is taken.
-        OSError: The file system supports neither links nor renames that never overwrite (ENOTSUP), or another error.
-    """
-    try:
-        os.link(temporary, final, follow_symlinks=False)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        _rename_without_replacing(temporary, final)
-
-
-def unlink_if_ours(temporary: Path, final: Path) -> None:
-    """Undo `link_exclusive` of this file, whether it linked, renamed or was interrupted before either."""
-    if not temporary.exists():
-        with suppress(FileNotFoundError):
-            final.replace(temporary)
-    elif final.exists() and final.samefile(temporary):
-        final.unlink()
-
-
-def _rename_without_replacing(old: Path, new: Path) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    names = os.fsencode(old), os.fsencode(new)
-    if sys.platform == "darwin":
-        failed = libc.renamex_np(*names, _RENAME_EXCL)
-    else:
-        failed = libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_NOREPLACE)
-    if failed:
-        code = ctypes.get_errno()
-        code = errno.ENOTSUP if code in {errno.EINVAL, errno.ENOSYS} else code
-        raise OSError(code, os.strerror(code), str(new))
 
 
 def fsync_directory(folder: Path) -> None:

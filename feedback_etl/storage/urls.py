@@ -42,7 +42,7 @@ def is_object_store(where: str) -> bool:
 
 
 def refuse_unsupported_url(where: str) -> None:
-    """Refuse a URL that is not supported, so that it is not taken for a folder.
+    """Refuse a URL that is not supported, so that it is not used as the name of a folder.
 
     Raises:
         UsageError: The location is such a URL; the message does not repeat it, since it may contain a password.
@@ -91,7 +91,7 @@ def open_client(url: str, retries: int, timeout: float) -> Any:
     except ModuleNotFoundError:
         raise UsageError(_NOT_INSTALLED.format(url)) from None
     options: dict[str, Any] = {
-        "credential_provider": _credentials(url),
+        "credential_provider": _create_credentials(url),
         # The endpoint of the environment may be http://.
         "client_options": {
             "timeout": timedelta(seconds=timeout),
@@ -108,7 +108,7 @@ def open_client(url: str, retries: int, timeout: float) -> Any:
         return from_url(url, **options)
 
 
-def _credentials(url: str) -> Any:
+def _create_credentials(url: str) -> Any:
     """Return a provider of the credentials that boto3 finds (environment, profile, role) and renews."""
     try:
         from obstore.auth.boto3 import Boto3CredentialProvider
@@ -155,7 +155,7 @@ def translate_errors(url: str) -> Iterator[None]:
     except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
         raise FileExistsError(f"an object in {url}") from None
     except (exceptions.BaseError, FileNotFoundError) as error:
-        failure = _failure(url, error)
+        failure = _translate_error(url, error)
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # raised by the client, which is written in Rust
             raise
@@ -165,7 +165,7 @@ def translate_errors(url: str) -> Iterator[None]:
     raise failure
 
 
-def _failure(url: str, error: Exception) -> Exception:
+def _translate_error(url: str, error: Exception) -> Exception:
     text, bucket = str(error), "/".join(url.split("/")[:3])
     if any(sign in text for sign in _NO_BUCKET):
         return ExportFileError(f"There is no bucket {bucket}.")

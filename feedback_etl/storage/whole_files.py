@@ -94,18 +94,18 @@ class WholeFile(io.FileIO):
         """
         if size - start < _BLOCK_BYTES:
             os.fsync(self.fileno())
-            actual = self._sha256(start)
+            actual = self._compute_sha256(start)
         else:
             from concurrent.futures import ThreadPoolExecutor
 
             with ThreadPoolExecutor(1) as pool:  # reading back takes about as long as the flush
-                digest = pool.submit(self._sha256, start)
+                digest = pool.submit(self._compute_sha256, start)
                 os.fsync(self.fileno())
             actual = digest.result()
         if (os.fstat(self.fileno()).st_size, actual) != (size, sha256):
             raise OSError(errno.EBADMSG, "a file does not contain what was written to it")
 
-    def _sha256(self, start: int) -> str:
+    def _compute_sha256(self, start: int) -> str:
         digest, offset = hashlib.sha256(), start
         while block := os.pread(self.fileno(), _BLOCK_BYTES, offset):
             digest.update(block)

@@ -6,7 +6,7 @@
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from feedback_etl.lazy_names import lazy_names
+from feedback_etl.lazy_names import build_lazy_names
 
 if TYPE_CHECKING:
     __all__: list[str]
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from feedback_etl.training.transformer import FeedbackFeatures as FeedbackFeatures
     from feedback_etl.training.vocabulary import Vocabulary as Vocabulary
 else:
-    __getattr__, __dir__, __all__ = lazy_names(
+    __getattr__, __dir__, __all__ = build_lazy_names(
         __name__,
         {
             "FeedbackFeatures": "training.transformer",

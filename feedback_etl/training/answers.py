@@ -20,7 +20,7 @@ def latest_per_recommendation(frame: Frame, *, schema: FeedbackSchema = CLASSIC_
 
     Args:
         frame: Training pairs.
-        schema: Schema of the feedback, whose item stands for the recommendation.
+        schema: Schema of the feedback, whose item replaces the recommendation.
 
     Raises:
         ValidationError: The frame lacks a column of the pair, or one is of a wrong type; texts are not times.

@@ -113,7 +113,7 @@ def may_share_pairs(first: CommittedExport, second: CommittedExport) -> bool:
     return is_overlapping and not (is_one_series and first.series != second.series)
 
 
-def recency_key(export: CommittedExport) -> tuple[str, int, str, str]:
+def get_recency_key(export: CommittedExport) -> tuple[str, int, str, str]:
     """Return a sort key that puts the newest export last; `..._10.csv` is newer than `..._9.parquet`."""
     stem = export.name.partition(".")[0]
     return export.manifest.created_at, len(stem), stem, export.address
@@ -124,7 +124,7 @@ def sort_by_recency(exports: Sequence[CommittedExport]) -> list[CommittedExport]
     newest: dict[tuple[str, str], tuple[str, int, str, str]] = {}
     keys = {}
     for export in sorted(exports, key=lambda export: export.series[2] if export.series else 0):
-        key = recency_key(export)
+        key = get_recency_key(export)
         if export.series:
             key = newest[export.series[:2]] = max(key, newest.get(export.series[:2], key))
         keys[export.address] = key, export.series[2] if export.series else 0

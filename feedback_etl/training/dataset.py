@@ -16,7 +16,7 @@ from feedback_etl.schema.column_types import ExtraColumn
 from feedback_etl.schema.model import FeedbackSchema
 from feedback_etl.training.committed_export import CommittedExport
 from feedback_etl.training.export_catalog import ExportPaths, find_exports, refresh, require_exports, require_unchanged
-from feedback_etl.training.export_scan import cluster_by_window, common_age_type, scan_cluster
+from feedback_etl.training.export_scan import cluster_by_window, find_common_age_type, scan_cluster
 from feedback_etl.transform.transforms import TimestampPrecision
 
 
@@ -95,7 +95,7 @@ def open_dataset(
     with ThreadPoolExecutor() as pool:
         current = [export for export in pool.map(partial(refresh, verify=verify), committed) if export]
     clusters = cluster_by_window(require_exports(current, exports))
-    age_type = common_age_type(current)
+    age_type = find_common_age_type(current)
     frames = [scan_cluster(cluster, age_type) for cluster in clusters]
     return TrainingDataset(pl.concat(frames, how="diagonal_relaxed"), tuple(current))
 

@@ -16,7 +16,7 @@ from feedback_etl.storage.base import FileInfo, Storage
 from feedback_etl.storage.errors import explain_read_errors
 from feedback_etl.storage.location import open_storage
 from feedback_etl.storage.urls import is_object_store, refuse_unsupported_url
-from feedback_etl.training.committed_export import CommittedExport, recency_key
+from feedback_etl.training.committed_export import CommittedExport, get_recency_key
 
 ExportPaths = str | Path | Sequence[str | Path]
 """A folder, URL, pattern or file, or several of them."""
@@ -32,13 +32,13 @@ def find_exports(where: ExportPaths) -> list[CommittedExport]:
     if isinstance(where, str | Path):
         refuse_unsupported_url(str(where))
         find = _find_in_object_store if is_object_store(str(where)) else _find_in_folders
-        return sorted(find(str(where)), key=recency_key)
+        return sorted(find(str(where)), key=get_recency_key)
     exports: dict[str, CommittedExport] = {}
     for export in (export for path in where for export in require_exports(find_exports(path), path)):
         files = {file.path: file for file in (*exports.get(export.address, export).files, *export.files)}
         ordered = [file for file in export.manifest.all("pairs") if file.path in files]
         exports[export.address] = export._replace(files=ordered)
-    return sorted(exports.values(), key=recency_key)
+    return sorted(exports.values(), key=get_recency_key)
 
 
 def _find_in_object_store(url: str) -> Iterator[CommittedExport]:
@@ -55,7 +55,7 @@ def _find_in_folders(pattern: str) -> Iterator[CommittedExport]:
     folders = {path for path in paths if path.is_dir()}
     files = {path for path in paths if path not in folders}
     exports = [
-        export for folder in {*map(_exports_folder, paths), *folders} for export in list_committed(open_storage(folder))
+        export for folder in {*map(_find_folder, paths), *folders} for export in list_committed(open_storage(folder))
     ]
     managed = {Path(export.storage.uri(file.path)) for export in exports for file in export.files}
     if unmanaged := sorted(files - managed):
@@ -89,7 +89,7 @@ def _is_data_file(path: Path) -> bool:
     return path.name.endswith(DATA_SUFFIXES) and {*DATA_FOLDERS}.isdisjoint(path.parts[-3:-1])
 
 
-def _exports_folder(path: Path) -> Path:
+def _find_folder(path: Path) -> Path:
     """Return the folder of exports that contains a data file, a part, or a folder of parts."""
     is_part = (path.parent.parent / manifest_path(path.parent.name)).is_file()
     return path.parent.parent if is_part else path.parent
@@ -103,11 +103,11 @@ def require_exports(exports: list[CommittedExport], where: ExportPaths) -> list[
     """
     if not exports:
         where = where if isinstance(where, str | Path) else ", ".join(map(str, where)) or "An empty list"
-        raise no_export_error(where, _count_pruned(str(where)))
+        raise build_no_export_error(where, _count_pruned(str(where)))
     return exports
 
 
-def no_export_error(where: object, pruned: int) -> ExportFileError:
+def build_no_export_error(where: object, pruned: int) -> ExportFileError:
     """Return the error for a folder without an export that has its files."""
     note = f" ({pruned:,} pruned)" if pruned else ""
     return ExportFileError(f"{where} contains no export with its files{note}; create one with `feedback-etl export`.")

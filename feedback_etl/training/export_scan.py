@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 import polars.selectors as cs
 
-from feedback_etl.data_files.csv_files import csv_sources, escaped_columns
+from feedback_etl.data_files.csv_files import get_csv_sources, list_escaped
 from feedback_etl.errors import ExportFileError
 from feedback_etl.records.manifest import ADOPTED
 from feedback_etl.schema.classic import CLASSIC_SCHEMA
@@ -39,7 +39,7 @@ _SUBJECT = SUBJECT_HASH.name
 _OCCURRENCE = "occurrence in its file"
 
 
-def _column_types(export: CommittedExport) -> pl.Schema:
+def _get_column_types(export: CommittedExport) -> pl.Schema:
     """Return the types of the columns of an export; an undeclared column is text."""
     types = list_types(export.manifest.schema)
     types |= {AGE_RANGE_NAME: export.age_type} if AGE_RANGE_NAME in types else {}
@@ -56,7 +56,7 @@ def cluster_by_window(exports: Sequence[CommittedExport]) -> list[list[Committed
     return clusters
 
 
-def common_age_type(exports: Sequence[CommittedExport]) -> pl.DataType:
+def find_common_age_type(exports: Sequence[CommittedExport]) -> pl.DataType:
     """Return the type of the age ranges of several exports: text if their edges differ, else the one with most."""
     if len({export.kind.age_edges for export in exports}) > 1:
         return pl.String()
@@ -97,13 +97,13 @@ def scan_pairs(export: CommittedExport) -> pl.LazyFrame:
     options: dict[str, Any] = {"glob": False, "storage_options": export.storage.polars_options}
     if not paths[0].endswith(".parquet"):
         # Polars parses times from text three times as fast as with a time type in the schema.
-        types = _column_types(export)
+        types = _get_column_types(export)
         times = [name for name, dtype in types.items() if dtype == pl.Datetime]
         lists = [name for name, dtype in types.items() if dtype == pl.List]
         stored = pl.Schema(types | dict.fromkeys((*times, *lists), pl.String()))
         parsed = pl.col(times).str.to_datetime(ISO_FORMAT, time_unit="us", time_zone="UTC")
-        sources = csv_sources(export.storage, export.manifest, [file.path for file in export.files])
-        restored = [unescape(name) for name in escaped_columns(export.manifest) if stored[name] == pl.String]
+        sources = get_csv_sources(export.storage, export.manifest, [file.path for file in export.files])
+        restored = [unescape(name) for name in list_escaped(export.manifest) if stored[name] == pl.String]
         pairs = pl.scan_csv(sources, schema=stored, **options).with_columns(parsed, *restored)
         pairs = pairs.with_columns(map(decode_list, lists)).select(ordered)
         if export.manifest.mode == ADOPTED:  # all other exports were validated before they were written
@@ -111,9 +111,9 @@ def scan_pairs(export: CommittedExport) -> pl.LazyFrame:
         return pairs
     frame = pl.scan_parquet(paths, **options)
     if AGE_RANGE_NAME in columns:
-        frame = frame.with_columns(pl.col(AGE_RANGE_NAME).cast(_column_types(export)[AGE_RANGE_NAME]))
+        frame = frame.with_columns(pl.col(AGE_RANGE_NAME).cast(_get_column_types(export)[AGE_RANGE_NAME]))
     schema = frame.select(columns).collect_schema()
-    if wrong := [name for name, dtype in schema.items() if dtype != _column_types(export)[name]]:
+    if wrong := [name for name, dtype in schema.items() if dtype != _get_column_types(export)[name]]:
         raise ExportFileError(
             f"{export.address} has columns of unexpected types ({', '.join(wrong)}); exclude it with a pattern."
         )

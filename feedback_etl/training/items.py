@@ -21,7 +21,7 @@ def scan_items(
     """Scan the item rows of committed exports, those of `export_feedback(..., items="NAME")`, as one lazy frame.
 
     The items of a feedback are those of the newest export that contains it, none if it rates no item there. Feedbacks
-    of an analysis are told apart by their times, so those with the same truncated time count as one.
+    of an analysis are distinguished by their times, so those with the same truncated time count as one.
 
     Args:
         exports: See `scan_training`, also for the other arguments.

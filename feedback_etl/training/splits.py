@@ -128,12 +128,12 @@ def _digest_bounds(shares: Mapping[str, float]) -> dict[str, tuple[pl.Expr, pl.E
     if not shares or not all(share > 0 for share in shares.values()) or abs(sum(shares.values()) - 1) > 1e-9:
         raise UsageError(f"`shares` must be greater than 0 and have the sum 1; their sum is {sum(shares.values()):g}.")
     names = [*shares]
-    cumulative = accumulate(Fraction(float(shares[name])) for name in reversed(names[1:]))  # exact, whatever the first
-    ends = map(pl.lit, ["", *map(_hex, cumulative), _END])
+    cumulative = accumulate(Fraction(float(shares[name])) for name in reversed(names[1:]))  # exact for any first one
+    ends = map(pl.lit, ["", *map(_format_hex, cumulative), _END])
     return dict(zip(reversed(names), pairwise(ends), strict=True))
 
 
-def _hex(end: Fraction) -> str:
+def _format_hex(end: Fraction) -> str:
     """Return the first digest that is not below a fraction of the range."""
     first = ceil(end * 16**_DIGITS)
     return f"{first:0{_DIGITS}x}" if first < 16**_DIGITS else _END

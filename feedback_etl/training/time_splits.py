@@ -119,7 +119,7 @@ def _split(
 
 
 def _require_times_and_people(frame: pl.DataFrame | pl.LazyFrame, by: str) -> None:
-    """Raise if the columns are missing; warn of rows that no part has or that cannot be told apart."""
+    """Raise if the columns are missing; warn of rows that no part has or that cannot be distinguished."""
     require_pairs(frame, [_TIME])
     require_group(frame, by)
     for warning in list_warnings(frame, by):

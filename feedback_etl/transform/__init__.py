@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from feedback_etl.lazy_names import lazy_names
+from feedback_etl.lazy_names import build_lazy_names
 
 if TYPE_CHECKING:
     __all__: list[str]
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from feedback_etl.transform.transforms import anonymize as anonymize
     from feedback_etl.transform.transforms import deduplicate as deduplicate
 else:
-    __getattr__, __dir__, __all__ = lazy_names(
+    __getattr__, __dir__, __all__ = build_lazy_names(
         __name__,
         {
             "RawFeedback": "transform.raw_schema",

@@ -25,13 +25,13 @@ def join_age_ranges(edges: Sequence[int] = AGE_EDGES) -> list[dict[str, str]]:
     while size < len(labels):
         starts = [number - number % size for number in range(len(labels))]
         ends = [min(start + size, len(labels)) for start in starts]
-        wider = [_label(bounds[start], bounds[end]) for start, end in zip(starts, ends, strict=True)]
+        wider = [_format_range(bounds[start], bounds[end]) for start, end in zip(starts, ends, strict=True)]
         levels.append(dict(zip(labels, wider, strict=True)))
         size *= 2
     return levels
 
 
-def _label(low: int | None, high: int | None) -> str:
+def _format_range(low: int | None, high: int | None) -> str:
     if low is None:
         return f"<{high}"
     return f"{low}+" if high is None else f"{low}-{high}"

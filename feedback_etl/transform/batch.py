@@ -8,7 +8,7 @@ import polars as pl
 from feedback_etl.schema.feedback_columns import MAX_AGE
 from feedback_etl.schema.model import AGE_RANGE_NAME, IMAGE_URL, RAW_IDS, FeedbackSchema
 from feedback_etl.transform.ages import age_at_feedback
-from feedback_etl.transform.dataframes import nan_to_null
+from feedback_etl.transform.dataframes import replace_nan
 from feedback_etl.transform.duplicates import DuplicateFilter
 from feedback_etl.transform.items import add_items
 from feedback_etl.transform.raw_schema import partition_valid
@@ -89,5 +89,5 @@ def _count_implausible_ages(pairs: pl.DataFrame, raw: pl.DataFrame, schema: Feed
     lowest, highest = ages.min(), ages.max()
     if lowest is None or (lowest >= 0 and highest <= MAX_AGE):  # the usual case: this check is ten times as fast
         return 0
-    is_implausible = ~nan_to_null(ages).is_between(0, MAX_AGE)
+    is_implausible = ~replace_nan(ages).is_between(0, MAX_AGE)
     return int((is_implausible & pairs[AGE_RANGE_NAME].is_null()).sum())

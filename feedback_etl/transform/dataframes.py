@@ -77,7 +77,7 @@ def to_polars(frame: Any) -> Any:
     except Exception as error:  # its text may contain values
         error_type = type(error).__name__
     else:
-        types: dict[str, pl.DataType] = {name: pl.Enum(dtype.categories) for name, dtype in _ordered_enums(source)}
+        types: dict[str, pl.DataType] = {name: pl.Enum(dtype.categories) for name, dtype in _iter_enums(source)}
         if _is_pandas(source):
             types |= dict.fromkeys(_list_untyped_columns(source, table), pl.Null())
         return table.cast(pl.Schema(table.schema | types))
@@ -108,7 +108,7 @@ def collect_if_lazy(frame: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
     return frame.collect() if isinstance(frame, pl.LazyFrame) else frame
 
 
-def lazy_like(frame: Frame, result: pl.DataFrame) -> Frame:
+def restore_laziness(frame: Frame, result: pl.DataFrame) -> Frame:
     """Return the collected result of a transform as a lazy frame if the transform's argument was lazy."""
     like_frame: Any = result.lazy() if isinstance(frame, pl.LazyFrame) else result
     return cast(Frame, like_frame)
@@ -161,7 +161,7 @@ def _is_pandas(source: "nw.DataFrame[Any]") -> bool:
     return bool(source.implementation.is_pandas())
 
 
-def _ordered_enums(source: "nw.DataFrame[Any]") -> "Iterator[tuple[str, nw.Enum]]":
+def _iter_enums(source: "nw.DataFrame[Any]") -> "Iterator[tuple[str, nw.Enum]]":
     """Return the columns of ordered categories, which Polars would convert to unordered ones."""
     import narwhals as nw
 
@@ -201,7 +201,7 @@ def _to_pandas(result: pl.DataFrame, original: "pd.DataFrame", schema: pl.Schema
     nullable |= {getattr(pa, f"uint{width}")(): getattr(pd, f"UInt{width}Dtype")() for width in widths}
     frame = result.to_arrow().to_pandas(types_mapper=nullable.get)
     frame.index = original.index[rows]
-    types = {name: original[name].dtype for name in _unchanged_columns(result, schema)}
+    types = {name: original[name].dtype for name in _list_unchanged_columns(result, schema)}
     for name in (name for name, dtype in types.items() if pd.api.types.is_object_dtype(dtype)):
         frame[name] = pd.Series(result[name].to_list(), index=frame.index, dtype=object)
     for name, dtype in types.items():
@@ -212,13 +212,13 @@ def _to_pandas(result: pl.DataFrame, original: "pd.DataFrame", schema: pl.Schema
 
 def _to_arrow(result: pl.DataFrame, original: "pa.Table", schema: pl.Schema) -> "pa.Table":
     table = result.to_arrow()
-    for name in _unchanged_columns(result, schema):
+    for name in _list_unchanged_columns(result, schema):
         index, field = table.schema.get_field_index(name), original.schema.field(name)
         table = table.set_column(index, field, table[name].cast(field.type))
     return table
 
 
-def _unchanged_columns(result: pl.DataFrame, schema: pl.Schema) -> list[str]:
+def _list_unchanged_columns(result: pl.DataFrame, schema: pl.Schema) -> list[str]:
     """Return the columns whose name and dtype are unchanged."""
     return [name for name, dtype in result.schema.items() if schema.get(name) == dtype]
 
@@ -228,6 +228,6 @@ def compact(rows: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(rows.to_arrow(compat_level=pl.CompatLevel.oldest()))
 
 
-def nan_to_null(numbers: pl.Series) -> pl.Series:
+def replace_nan(numbers: pl.Series) -> pl.Series:
     """Replace NaN by null."""
     return numbers.fill_nan(None) if numbers.dtype.is_float() else numbers

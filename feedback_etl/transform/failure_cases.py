@@ -1,6 +1,6 @@
 """Validate frames with pandera: collect the failure cases, and report them without a value of a row.
 
-Validation is complete whatever PANDERA_VALIDATION_ENABLED and PANDERA_VALIDATION_DEPTH are set to.
+Validation is complete for all values of PANDERA_VALIDATION_ENABLED and PANDERA_VALIDATION_DEPTH.
 """
 
 import copy
@@ -18,7 +18,7 @@ Model = pa.DataFrameSchema | type[pa.DataFrameModel]
 """A custom pandera model or schema of some or all columns."""
 
 
-def failure_cases(schema: pa.DataFrameSchema, frame: pl.DataFrame) -> pl.DataFrame:
+def list_failure_cases(schema: pa.DataFrameSchema, frame: pl.DataFrame) -> pl.DataFrame:
     """Return pandera's failure cases, one per row; an empty frame if there are none.
 
     pandera cannot put cases of wrong types and other cases in one frame; then only those of wrong types are returned.
@@ -31,19 +31,19 @@ def failure_cases(schema: pa.DataFrameSchema, frame: pl.DataFrame) -> pl.DataFra
     except pl.exceptions.PolarsError:
         types = schema.update_columns({name: {"checks": []} for name in schema.columns})
         types.checks = []
-        cases = failure_cases(types, frame)
+        cases = list_failure_cases(types, frame)
         if cases.is_empty():
             raise
         return cases
     return pl.DataFrame()
 
 
-def model_failure_cases(model: Model, table: pl.DataFrame) -> pl.DataFrame:
+def list_model_failure_cases(model: Model, table: pl.DataFrame) -> pl.DataFrame:
     """Return the failure cases of a custom model for all rows, including those that it would drop."""
     try:
         schema = copy.deepcopy(model if isinstance(model, pa.DataFrameSchema) else model.to_schema())
         schema.drop_invalid_rows = False
-        return failure_cases(schema, table)
+        return list_failure_cases(schema, table)
     except (Exception, SystemExit) as error:  # its text may contain values
         error_type = type(error).__name__
     raise ValidationError(f"The row model could not validate the rows ({error_type}); nothing was written.")

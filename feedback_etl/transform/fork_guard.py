@@ -19,7 +19,7 @@ def require_usable_polars() -> None:
     global _usable_in
     if _usable_in == os.getpid():
         return
-    if not _polars_answers():
+    if not _is_polars_responsive():
         raise UsageError(
             "This process was forked from one in which Polars had already run, so Polars would wait forever. Do not "
             "run Polars before the fork (importing it is fine), or start the process with the multiprocessing method "
@@ -28,7 +28,7 @@ def require_usable_polars() -> None:
     _usable_in = os.getpid()
 
 
-def _polars_answers() -> bool:
+def _is_polars_responsive() -> bool:
     import polars as pl
 
     numbers = pl.DataFrame({"a": [1, 2], "b": [1, 2]})

@@ -50,7 +50,7 @@ def decode_items(column: str) -> pl.Expr:
 
 def decode_item_ratings(column: str) -> pl.Expr:
     """Decode the ratings of a JSON map of item to rating to List(Float64), in the order of `decode_items`."""
-    number = pl.element().str.extract(_PARTS, 2).cast(pl.Float64, strict=False)  # null is no number
+    number = pl.element().str.extract(_PARTS, 2).cast(pl.Float64, strict=False)  # null is not a number
     return _entries(column).list.eval(number).alias(column)
 
 

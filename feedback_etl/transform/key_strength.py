@@ -94,15 +94,15 @@ def _estimate_form(text: str) -> float:
     context = f"{_KNOWN} {folded}"
     offset = len(context) - len(folded)
     ends = _find_cheap_pieces(text)
-    literal = _bits_per_character(text)
+    literal = _measure_bits_per_character(text)
     position, bits = 0, 0.0
     while position < len(text):
         end, cost = ends.get(position, (position + 1, literal))
-        length = _longest_repetition(context, offset + position)
+        length = _measure_longest_repetition(context, offset + position)
         repetition = math.log2(offset + position) + math.log2(max(length, 1))
         if length >= _MIN_REPETITION and repetition / length < cost / (end - position):
             end, cost = position + length, repetition
-        length = max(_longest_sequence(folded, position), measure_counter(folded, position))
+        length = max(_measure_longest_sequence(folded, position), measure_counter(folded, position))
         if length > end - position and _BITS_PER_SEQUENCE / length < cost / (end - position):
             end, cost = position + length, _BITS_PER_SEQUENCE
         position, bits = end, bits + cost
@@ -130,7 +130,7 @@ def _have_common_pairs(words: Iterable[str]) -> bool:
     return sum(pair in _BIGRAMS for pair in pairs) >= max(_MIN_BIGRAMS * len(pairs), random)
 
 
-def _longest_sequence(text: str, start: int) -> int:
+def _measure_longest_sequence(text: str, start: int) -> int:
     """Return the length of the longest piece at `start` that is a part of a published sequence."""
     if not any(text[start : start + _MIN_SEQUENCE] in sequence for sequence in list_sequences()):
         return 0
@@ -140,7 +140,7 @@ def _longest_sequence(text: str, start: int) -> int:
     )
 
 
-def _longest_repetition(context: str, start: int) -> int:
+def _measure_longest_repetition(context: str, start: int) -> int:
     """Return the length of the longest piece at `start` that also begins earlier in the text."""
     length = 0
     while start + length < len(context) and context.find(context[start : start + length + 1], 0, start + length) >= 0:
@@ -148,7 +148,7 @@ def _longest_repetition(context: str, start: int) -> int:
     return length
 
 
-def _bits_per_character(text: str) -> float:
+def _measure_bits_per_character(text: str) -> float:
     """Return the bits of a character that belongs to no pattern."""
     counts = Counter(text)
     entropy = -sum(count / len(text) * math.log2(count / len(text)) for count in counts.values())

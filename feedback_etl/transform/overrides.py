@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from feedback_etl.errors import ValidationError
-from feedback_etl.transform.dataframes import nan_to_null
+from feedback_etl.transform.dataframes import replace_nan
 from feedback_etl.transform.pairs import FeedbackTrainingPair
 
 
@@ -33,7 +33,7 @@ class Overrides:
     def names(self) -> dict[str, str]:
         """Map the name of each overridden expression to the full name of its function, as manifests record them."""
         functions = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: _full_name(function) for name, function in functions.items() if function is not None}
+        return {name: _get_full_name(function) for name, function in functions.items() if function is not None}
 
     def apply(self, pairs: pl.DataFrame, raw: pl.DataFrame) -> pl.DataFrame:
         """Replace the columns of training pairs that are overridden.
@@ -49,7 +49,7 @@ class Overrides:
         if self.hash_id is not None:
             columns.append(self.pseudonyms(raw["analysis_id"]))
         if self.bucket_age is not None:
-            labels = _map_distinct("_bucket_age", self.bucket_age, nan_to_null(raw["age"]), (str, type(None)))
+            labels = _map_distinct("_bucket_age", self.bucket_age, replace_nan(raw["age"]), (str, type(None)))
             columns.append(labels.replace("", None).alias("age_range"))
         return pairs.with_columns(columns) if columns else pairs
 
@@ -59,7 +59,7 @@ class Overrides:
         return _map_distinct("_hash_id", self.hash_id, ids, (str,)).alias("analysis_hash")
 
 
-def _full_name(function: Callable[..., Any]) -> str:
+def _get_full_name(function: Callable[..., Any]) -> str:
     name = getattr(function, "__qualname__", type(function).__qualname__)
     return f"{getattr(function, '__module__', None) or type(function).__module__}.{name}"
 
@@ -85,7 +85,7 @@ def call(name: str, function: Callable[[Any], Any], value: object, types: tuple[
         if isinstance(result, str):
             result.encode()  # raises for lone surrogates
     except Exception as error:
-        problem = f"raised {type(error).__name__}{_line_of(error)}"
+        problem = f"raised {type(error).__name__}{_describe_position(error)}"
     else:
         if isinstance(result, types):
             return result
@@ -95,7 +95,7 @@ def call(name: str, function: Callable[[Any], Any], value: object, types: tuple[
     raise ValidationError(f"{name} is overridden, and {problem}; nothing was exported. Correct that method.")
 
 
-def _line_of(error: Exception) -> str:
+def _describe_position(error: Exception) -> str:
     """Return the file and line of the application's function that raised an error."""
     trace = error.__traceback__.tb_next if error.__traceback__ else None
     return f" ({Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno})" if trace else ""

@@ -70,7 +70,7 @@ def to_frame(pairs: Sequence[FeedbackTrainingPair]) -> pl.DataFrame:
     if invalid:  # raised outside the `except` block, so that it is not chained to an error with values
         raise ValidationError(
             f"Nothing was written: pairs contain invalid values in {', '.join(invalid)}. "
-            "Ratings are int, times ISO 8601 text; None stands for no value."
+            "Ratings are int, times ISO 8601 text; None is a missing value."
         )
     return pl.DataFrame(columns)
 

@@ -40,11 +40,11 @@ def is_digest_of_a_word(text: str) -> bool:
     True
     """
     decoded = (content[:_MIN_DIGEST] for content in _decode(text) if len(content) >= _MIN_DIGEST)
-    return any(content in _digests_of_words() for content in decoded)
+    return any(content in _digest_words() for content in decoded)
 
 
 @functools.cache
-def _digests_of_words() -> frozenset[bytes]:
+def _digest_words() -> frozenset[bytes]:
     words = {form for word in _WORDS for form in (word, word.capitalize(), word.upper())}
     contents = [f"{word}{end}".encode() for word in ["", *words, *map(str, range(_NUMBERS))] for end in ("", "\n")]
     hashes = hashlib.md5, hashlib.sha1, hashlib.sha256, hashlib.sha512

@@ -15,8 +15,8 @@ from feedback_etl.schema.column_types import COLUMN_TYPES, ExtraColumn
 from feedback_etl.schema.feedback_columns import STEP_TOLERANCE, ListColumn, Rating
 from feedback_etl.schema.model import RAW_ITEM, FeedbackSchema
 from feedback_etl.schema.requirements import require_raw
-from feedback_etl.transform.dataframes import Frame, accepts_any_dataframe, collect_if_lazy, lazy_like
-from feedback_etl.transform.failure_cases import failure_cases
+from feedback_etl.transform.dataframes import Frame, accepts_any_dataframe, collect_if_lazy, restore_laziness
+from feedback_etl.transform.failure_cases import list_failure_cases
 from feedback_etl.transform.formulas import has_control_character, is_formula
 from feedback_etl.transform.items import item_faults
 from feedback_etl.transform.json_lists import decode_list, is_string_list
@@ -124,7 +124,7 @@ def _create_check(reason: str, is_invalid: pl.Expr) -> pa.Check:
     return pa.Check(lambda data: data.lazyframe.select(is_valid), name=reason, error=reason, ignore_na=False)
 
 
-def raw_feedback_schema(schema: FeedbackSchema = CLASSIC_SCHEMA) -> pa.DataFrameSchema:
+def build_raw_feedback_schema(schema: FeedbackSchema = CLASSIC_SCHEMA) -> pa.DataFrameSchema:
     """Return the pandera schema of raw rows; the name of each check is the stable name of a reason for rejection."""
     rows, values = _get_faults(schema)
     faults = rows | values | _extra_faults(schema)
@@ -135,7 +135,7 @@ def raw_feedback_schema(schema: FeedbackSchema = CLASSIC_SCHEMA) -> pa.DataFrame
     return pa.DataFrameSchema(columns, name="RawFeedback")
 
 
-RawFeedback = raw_feedback_schema()
+RawFeedback = build_raw_feedback_schema()
 """The schema of raw rows of the classic schema."""
 
 
@@ -183,7 +183,7 @@ def split_valid(
     schema = schema.with_options(extra_columns, None)
     valid, rejected = partition_valid(collect_if_lazy(frame), schema, reject_formulas=reject_formulas)
     explained = add_reasons(rejected, schema, reject_formulas=reject_formulas)
-    return Split(lazy_like(frame, valid), lazy_like(frame, explained))
+    return Split(restore_laziness(frame, valid), restore_laziness(frame, explained))
 
 
 def partition_valid(
@@ -221,7 +221,7 @@ def add_reasons(
         return rows.with_columns(reasons=pl.lit("", pl.String))
     # Pandera converts invalid values to Python objects, and datetime ends with the year 9999.
     convertible = rows.with_columns(pl.col("created_at").cast(pl.Datetime("us")).cast(pl.Int64))
-    cases = failure_cases(raw_feedback_schema(schema), convertible)
+    cases = list_failure_cases(build_raw_feedback_schema(schema), convertible)
     names = dict.fromkeys(
         (*_get_faults(schema).reasons, *(reason for faults in _extra_faults(schema).values() for reason in faults))
     )

@@ -22,9 +22,9 @@ from feedback_etl.schema.model import (
 from feedback_etl.transform.age_hierarchy import all_age_ranges
 from feedback_etl.transform.column_transforms import with_age_ranges
 from feedback_etl.transform.combined_checks import combine_checks
-from feedback_etl.transform.dataframes import Frame, collect_if_lazy, lazy_like, to_polars
+from feedback_etl.transform.dataframes import Frame, collect_if_lazy, restore_laziness, to_polars
 from feedback_etl.transform.expressions import age_ranges
-from feedback_etl.transform.failure_cases import Model, failure_cases, model_failure_cases, require_none
+from feedback_etl.transform.failure_cases import Model, list_failure_cases, list_model_failure_cases, require_none
 from feedback_etl.transform.formulas import CONTROL_CHARACTERS, is_formula
 from feedback_etl.transform.items import ITEM, RATING, list_item_columns
 
@@ -50,7 +50,7 @@ _DESCRIPTIONS = {
 }
 
 
-def _rating_column(rating: Rating, *, nullable: bool = True) -> pa.Column:
+def _build_rating_column(rating: Rating, *, nullable: bool = True) -> pa.Column:
     limits = pa.Check.in_range(*(int(end) if rating.is_whole else end for end in (rating.min, rating.max)))
     description = rating.description or _describe_rating(rating)
     checks = [] if rating.type == "boolean" else [limits]
@@ -82,7 +82,7 @@ def _create_columns(schema: FeedbackSchema) -> dict[str, pa.Column]:
         PSEUDONYM: pa.Column(str, pa.Check.str_matches(PSEUDONYM_PATTERN)),
         TIME: pa.Column(UTC_TIME),
         EXPORT_DATE: pa.Column(UTC_TIME),
-        **{rating.name: _rating_column(rating) for rating in schema.ratings},
+        **{rating.name: _build_rating_column(rating) for rating in schema.ratings},
         **{column.name: _list_column(column) for column in schema.lists},
         **{column.name: _create_column(column) for column in schema.all_columns},
     }
@@ -101,7 +101,7 @@ def _create_columns(schema: FeedbackSchema) -> dict[str, pa.Column]:
 
 
 @lru_cache
-def training_schema(
+def build_training_schema(
     schema: FeedbackSchema = CLASSIC_SCHEMA, overridden: frozenset[str] = frozenset(), *, generalized: bool = False
 ) -> pa.DataFrameSchema:
     """Return the pandera schema of a training set; generalised exports have wider age ranges.
@@ -110,27 +110,27 @@ def training_schema(
     """
     rules = pa.DataFrameSchema(_create_columns(schema), name="TrainingPair", strict=True, ordered=True)
     if "bucket_age" in overridden:
-        checks = _own_text_checks(AGE_RANGE_NAME)
+        checks = _build_text_checks(AGE_RANGE_NAME)
         rules = rules.update_column(AGE_RANGE_NAME, dtype=pl.String, checks=checks, description=_OWN_LABEL)
     elif generalized and schema.age:
         ranges = all_age_ranges(schema.age.edges)
         rules = rules.update_column(AGE_RANGE_NAME, dtype=ranges, description=_WIDER_RANGE)
     if "hash_id" in overridden:
-        rules = rules.update_column(PSEUDONYM, checks=_own_text_checks(PSEUDONYM), description=_OWN_PSEUDONYM)
+        rules = rules.update_column(PSEUDONYM, checks=_build_text_checks(PSEUDONYM), description=_OWN_PSEUDONYM)
     return rules
 
 
-def item_columns(
+def build_item_columns(
     rating: Rating, schema: FeedbackSchema = CLASSIC_SCHEMA, overridden: frozenset[str] = frozenset()
 ) -> dict[str, pa.Column]:
     """Return the columns of the item rows of a training set, by name."""
-    pairs = training_schema(schema, overridden).columns
+    pairs = build_training_schema(schema, overridden).columns
     item = pa.Column(str, pa.Check.str_matches(TEXT_PATTERN), description="What was rated.")
-    columns = pairs | {ITEM: item, RATING: _rating_column(rating, nullable=False)}
+    columns = pairs | {ITEM: item, RATING: _build_rating_column(rating, nullable=False)}
     return {name: columns[name] for name in list_item_columns(pairs)}
 
 
-def _own_text_checks(column: str) -> list[pa.Check]:
+def _build_text_checks(column: str) -> list[pa.Check]:
     """Return the checks of pseudonyms and labels of an application, which no export escapes."""
     return [pa.Check.str_matches(TEXT_PATTERN), _refuse_formulas(is_formula(column))]
 
@@ -142,9 +142,9 @@ def _refuse_formulas(formulas: pl.Expr) -> pa.Check:
 
 
 @lru_cache
-def _combined_schema(schema: FeedbackSchema, overridden: frozenset[str], *, generalized: bool) -> pa.DataFrameSchema:
+def _build_combined(schema: FeedbackSchema, overridden: frozenset[str], *, generalized: bool) -> pa.DataFrameSchema:
     few_distinct = {*schema.list_names, *(column.name for column in schema.columns if column.type == "text")}
-    return combine_checks(training_schema(schema, overridden, generalized=generalized), few_distinct)
+    return combine_checks(build_training_schema(schema, overridden, generalized=generalized), few_distinct)
 
 
 def validate(  # noqa: PLR0913  public, flat
@@ -185,13 +185,13 @@ def validate(  # noqa: PLR0913  public, flat
     if schema.age and "bucket_age" not in overridden:
         ranges = all_age_ranges(schema.age.edges) if generalized else age_ranges(schema.age.edges)
         typed = with_age_ranges(table, ranges)
-    cases = failure_cases(_combined_schema(*rules, generalized=generalized), typed)
+    cases = list_failure_cases(_build_combined(*rules, generalized=generalized), typed)
     if not cases.is_empty():  # the combined check does not report which rule is broken
-        cases = failure_cases(training_schema(*rules, generalized=generalized), typed)
+        cases = list_failure_cases(build_training_schema(*rules, generalized=generalized), typed)
     if row_model is not None:
-        cases = pl.concat([cases, model_failure_cases(row_model, table)], how="diagonal_relaxed")
+        cases = pl.concat([cases, list_model_failure_cases(row_model, table)], how="diagonal_relaxed")
     require_none(cases, table)
-    return lazy_like(frame, table) if isinstance(frame, pl.LazyFrame) else frame
+    return restore_laziness(frame, table) if isinstance(frame, pl.LazyFrame) else frame
 
 
 class TrainingPair(pa.DataFrameModel):
@@ -203,7 +203,7 @@ class TrainingPair(pa.DataFrameModel):
     @classmethod
     def to_schema(cls) -> pa.DataFrameSchema:
         """Return the classic training schema, with the columns that a subclass declares."""
-        return training_schema().add_columns(super().to_schema().columns)
+        return build_training_schema().add_columns(super().to_schema().columns)
 
     class Config:
         """Exactly these columns, in this order, of exactly these types."""
@@ -220,7 +220,7 @@ def validate_classic(pairs: pl.DataFrame) -> pl.DataFrame:
     Raises:
         ValidationError: As `validate` does.
     """
-    schema = training_schema(overridden=frozenset({"hash_id", "bucket_age"}))
+    schema = build_training_schema(overridden=frozenset({"hash_id", "bucket_age"}))
     texts = (RAW_ITEM, *(column.name for column in CLASSIC_SCHEMA.columns))
     formulas = {name: is_formula(name) for name in texts} | {
         name: pl.col(name).str.split(",").list.eval(is_formula(pl.element())).list.any()
@@ -228,5 +228,5 @@ def validate_classic(pairs: pl.DataFrame) -> pl.DataFrame:
     }
     text = pa.Check.str_matches(f"^[^{CONTROL_CHARACTERS}]+$")
     stricter = {name: {"checks": [text, _refuse_formulas(formula)]} for name, formula in formulas.items()}
-    require_none(failure_cases(schema.update_columns(stricter), pairs), pairs)
+    require_none(list_failure_cases(schema.update_columns(stricter), pairs), pairs)
     return pairs

@@ -103,7 +103,7 @@ def anonymize(  # noqa: PLR0913  public, flat
         **dict.fromkeys(schema.item_columns, recommendation),
         analysis_hash=hash_id("analysis_id", key=key, unkeyed=unkeyed),
         **{rating.name: _convert_rating(rating) for rating in schema.ratings},
-        **{column.name: _exported_name(column) for column in schema.lists},
+        **{column.name: _get_exported_name(column) for column in schema.lists},
         **{column.name: _convert_column(column, key=key, unkeyed=unkeyed) for column in schema.columns},
         **{AGE_RANGE_NAME: bucket_age(age_at_feedback(schema.age), edges=schema.age.edges, plausible_only=True)}
         if schema.age
@@ -188,13 +188,13 @@ def _utc(time: pl.Expr) -> pl.Expr:
     return readable(naive).dt.replace_time_zone("UTC")
 
 
-def _exported_name(column: ListColumn) -> str:
+def _get_exported_name(column: ListColumn) -> str:
     return f"{column.raw_name} exported"
 
 
 def _add_exported(frame: Frame, column: ListColumn) -> Frame:
     """Add the exported form of a JSON column, computed once per distinct text, since decoding is expensive."""
-    exported = (join_list if column.is_joined else non_empty_list)(column.raw_name).alias(_exported_name(column))
+    exported = (join_list if column.is_joined else non_empty_list)(column.raw_name).alias(_get_exported_name(column))
     distinct = frame.select(pl.col(column.raw_name).unique()).with_columns(exported)
     wider: Frame = frame.join(distinct, on=column.raw_name, how="left", maintain_order="left")
     return wider

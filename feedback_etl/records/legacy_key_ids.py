@@ -1,4 +1,4 @@
-"""Bind keys to a folder: name them as the folder does, which an earlier version may have created."""
+"""Key ids in folders that an earlier version created: name a key as its folder does, so that both names match."""
 
 from collections.abc import Iterable
 from typing import TypeVar

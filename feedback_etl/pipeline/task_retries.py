@@ -1,4 +1,4 @@
-"""Run the tasks of an export with an executor, and retry failed tasks.
+"""Run the tasks of an export with an executor, and submit a task again whose worker died.
 
 Tasks are submitted a few at a time, so that memory does not grow with their number.
 """
@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from feedback_etl.errors import ExportFileError, FeedbackError, SourceError, UsageError
 from feedback_etl.exports.series_conflicts import SupersededError
-from feedback_etl.pipeline.executors import has_lost_scheduler
+from feedback_etl.pipeline.dask_executor import has_lost_scheduler
 from feedback_etl.pipeline.tasks import Task, TaskResult
 
 logger = logging.getLogger(__name__)
@@ -85,14 +85,14 @@ def _submit(executor: Executor, work: Callable[[T], TaskResult], task: T) -> "Fu
     except Exception as error:
         if has_lost_scheduler(executor):
             raise ExportFileError(_LOST) from None
-        raise _not_picklable(error) from None
+        raise _build_pickling_error(error) from None
     raise ExportFileError(
         f"The executor accepts no more tasks ({error_type}), as after a worker of a ProcessPoolExecutor was killed: "
         "nothing was published. Run again with a new executor."
     )
 
 
-def _not_picklable(error: BaseException) -> UsageError:
+def _build_pickling_error(error: BaseException) -> UsageError:
     return UsageError(
         f"A task cannot be pickled ({type(error).__name__}): a row model has to be importable by the workers."
     )
@@ -123,7 +123,7 @@ def _get_result(future: "Future[TaskResult]", task: Task) -> TaskResult | None:
         error_type = type(error).__name__
     except (Exception, CancelledError) as error:
         if _is_not_picklable(task, error):
-            raise _not_picklable(error) from None
+            raise _build_pickling_error(error) from None
         error_type = type(error).__name__
         if task.attempt == MAX_ATTEMPTS:
             raise ExportFileError(

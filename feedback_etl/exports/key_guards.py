@@ -1,11 +1,11 @@
-"""Guards that refuse an export which would not fit those before it: one key, a consent filter once there is one.
+"""Guards that refuse a second key in a folder, and a log that no longer proves which keys its exports have.
 
-They also refuse one after a log that was tampered with.
+`preconditions` calls them when an export begins, and again before it commits.
 """
 
 from collections.abc import Iterable, Sequence
 
-from feedback_etl.errors import ExportFileError, KeyMissingError, UsageError, ValidationError
+from feedback_etl.errors import ExportFileError, KeyMissingError, UsageError
 from feedback_etl.privacy.keys import Key, get_key_id
 from feedback_etl.records.audit_records import Line, Record, list_unfinished
 from feedback_etl.records.audit_verification import verify_lines
@@ -31,28 +31,14 @@ def require_same_key(storage: Storage, records: Sequence[Record], key: Key | Non
     used += [key_id for key_id in _find_unrecorded_keys(storage, records, key) if key_id != mine]
     if used and used[-1] != mine and not allow_new_key:
         raise UsageError(
-            f"Exports of {storage} were made with {_named(used[-1])}, and this one would use {_named(mine)}, so their "
-            "pseudonyms would not match. Use that key, choose another folder (--output), or confirm with "
+            f"Exports of {storage} were made with {_name_key(used[-1])}, and this one would use {_name_key(mine)}, so "
+            "their pseudonyms would not match. Use that key, choose another folder (--output), or confirm with "
             "--allow-new-key."
         )
 
 
-def _named(key_id: str | None) -> str:
+def _name_key(key_id: str | None) -> str:
     return f"the key {key_id}" if key_id else "no key"
-
-
-def require_consent(storage: Storage, records: Sequence[Record], consent: Sequence[str]) -> None:
-    """Refuse an export without a consent filter if the last one had one.
-
-    Raises:
-        ValidationError: The last export filtered by it, and this one would not.
-    """
-    done = [record.get("consent") for record in records if record["event"] == "committed" and record.get("files")]
-    if done and done[-1] and not consent:
-        raise ValidationError(
-            f"The last export in {storage} excluded people by {', '.join(map(str, done[-1]))}, and now nothing records "
-            "consent: nothing was written. Bring the column back, or export into another folder (--output)."
-        )
 
 
 def require_one_audience(storage: Storage, records: Sequence[Record], *, is_shared: bool) -> None:

@@ -16,10 +16,13 @@ from typing import Any, cast
 import polars as pl
 import pseudonym_keys
 import pytest
+import sqlalchemy as sa
 from clusters import Watched
 
+from feedback_etl.database.connect import DatabaseConnection
 from feedback_etl.database.partitioning import FeedbackPartitions
-from feedback_etl.database.read import ReadRequest
+from feedback_etl.database.read import OpenSource, ReadRequest
+from feedback_etl.database.relation import SourceRelation
 from feedback_etl.database.watermark import Watermark
 from feedback_etl.database.window import Window
 from feedback_etl.errors import ExportFileError
@@ -29,7 +32,7 @@ from feedback_etl.pipeline.batch_processor import BatchProcessor
 from feedback_etl.pipeline.batch_results import BatchCounts
 from feedback_etl.pipeline.partitioned import export_partitions
 from feedback_etl.pipeline.request import ExportRequest
-from feedback_etl.pipeline.scheduler import MAX_ATTEMPTS, MAX_TASKS_IN_FLIGHT, run_tasks
+from feedback_etl.pipeline.task_retries import MAX_ATTEMPTS, MAX_TASKS_IN_FLIGHT, run_tasks
 from feedback_etl.pipeline.tasks import PartTask, ReleaseTask, TaskResult
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.k_anonymity import ClassCounter
@@ -92,12 +95,12 @@ CLASSES = classes_of(10)
 
 
 def tasks(count: int) -> Iterator[PartTask]:
-    """Tasks with a statement each, made when they are asked for."""
+    """Tasks with a statement each, created on demand."""
     return (PartTask(NO_EXPORT, number, f"SELECT {number}" + " " * 2_000) for number in range(count))
 
 
 def peak_of(count: int) -> int:
-    """The memory that the head needs at most for so many tasks, in bytes."""
+    """The peak memory of the coordinator for this number of tasks, in bytes."""
     work, processor = (
         Idle(classes_of(100)),
         BatchProcessor(TransformOptions.from_options(ExportOptions(), datetime(2025, 10, 25), KEY)),
@@ -115,7 +118,7 @@ def peak_of(count: int) -> int:
 
 @pytest.mark.slow
 def test_ten_thousand_tasks_take_no_more_memory_than_a_thousand() -> None:
-    """Neither tasks, with their statements of 2,000 characters, nor what they gave are kept."""
+    """Neither tasks, with their statements of 2,000 characters, nor their results are kept."""
     peak_of(100)  # what is imported and cached with the first
     few, many = peak_of(1_000), peak_of(10_000)
     assert (many - few) / 9_000 < 100
@@ -147,7 +150,7 @@ def test_an_attempt_is_another_task_and_the_last_one_counts() -> None:
 
 
 def test_what_fails_leaves_no_task_at_work() -> None:
-    """Those that wait are cancelled, those that run are waited for."""
+    """Pending tasks are cancelled, running ones are awaited."""
     running = Counter[str]()
 
     def work(task: PartTask) -> TaskResult:
@@ -168,18 +171,21 @@ def divided(count: int) -> FeedbackPartitions:
     """A window of so many minutes, a range each."""
     minutes = [NOW - timedelta(minutes=count - number) for number in range(count + 1)]
     ranges = [Window(*ends) for ends in itertools.pairwise(minutes)]
+    rows = sa.table("feedback")
+    opened = OpenSource(
+        DatabaseConnection("postgresql", cast(sa.Connection, None), None),
+        SourceRelation("postgresql", {"created_at": sa.column("created_at")}, rows, rows),
+    )
     return FeedbackPartitions(
+        opened,
+        Window(minutes[0], NOW),
+        0,
+        Watermark(None, []),
         "",
         ranges,
         lambda window: f"SELECT {window}" + " " * 2_000,
         [],
         0,
-        0,
-        lambda: "",
-        lambda: "",
-        "postgresql",
-        (),
-        Watermark(None, []),
     )
 
 
@@ -200,7 +206,7 @@ def written(task: PartTask | ReleaseTask) -> TaskResult:
 
 
 def peak_of_export(folder: Path, count: int, k: int | None) -> int:
-    """The memory that the head needs at most for an export of so many parts, in bytes."""
+    """The peak memory of the coordinator for an export of this number of parts, in bytes."""
     options = ExportOptions.from_keywords(k=k)
     transform_options = TransformOptions.from_options(options, NOW, KEY)
     selection = ReadRequest("", Window(None, NOW), ReadOptions())
