@@ -87,6 +87,8 @@ def _propose(url: str, db_schema: str | None, name: str | None, *, asks: bool) -
             place = f"the schema {db_schema}" if db_schema else "the default schema"
             raise SourceError(f"No table is visible to this user in {place}: name another one with --db-schema.")
         chosen = tables[0] if source.has_files else _choose_table(tables, name, asks=asks)
+        children = {table for table in tables if any(column.references == chosen.name for column in table.columns)}
+        tables = [with_value_kinds(source, table) if table in children else table for table in tables]
         proposal = propose(tables, with_value_kinds(source, chosen))
         if asks:
             proposal = _ask_columns(proposal)
