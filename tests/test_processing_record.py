@@ -17,7 +17,7 @@ from feedback_etl.compliance.record import RECORD, write_record
 from feedback_etl.compliance.remedies import Remedies
 from feedback_etl.compliance.rows import check_columns
 from feedback_etl.errors import ValidationError
-from feedback_etl.privacy.keys import Key
+from feedback_etl.privacy.keys import Key, generate_key
 from feedback_etl.records.catalog import list_manifests
 from feedback_etl.schema.column_types import ExtraColumn
 from feedback_etl.settings.model import Settings, load_settings
@@ -115,6 +115,20 @@ def test_record_contains_k_and_consent_as_used(app: Database, settings: Settings
     assert "- **Consent**: recorded by users.agrees; rows without it were not read\n" in record
     assert "- **Times**: truncated to the day\n" in record
     assert "- **Pseudonyms**: hmac-sha256, 16 hex, with a key that is stored apart\n" in record
+
+
+def test_recipients_of_shared_exports_are_in_the_record(app: Database, settings: Settings) -> None:
+    """Those of the settings are compared with those who got data."""
+    key = generate_key()
+    exported(app, Path(settings.output_dir), recipient="acme-research", k=5, key=key)
+    assert "- **Shared with**: acme-research; each row has a pseudonym of its own\n" in read_record(settings)
+    record = next(item for item in check(settings, keys=[key], now=NOW) if item.name == "record")
+    assert record.status == "failed"
+    assert "does not name the recipients acme-research of shared exports" in record.detail
+    assert record.remedy.startswith("name acme-research in the setting recipients\nfeedback-etl check --write-record ")
+    named = settings.model_copy(update={"recipients": "Acme-Research, for a study"})
+    write_record(named)
+    assert next(item for item in check(named, keys=[key], now=NOW) if item.name == "record").status == "ok"
 
 
 def test_new_form_of_export_makes_the_record_outdated(app: Database, settings: Settings) -> None:

@@ -437,6 +437,12 @@ def weak_limits(case: Case) -> None:
     case.set(max_suppressed=0.9, l=1)
 
 
+def unnamed_recipient(case: Case) -> None:
+    key = case.use_strong_key()
+    case.export(recipient="acme", k=5, key=key)
+    case.by_hand = lambda: case.set(recipients="acme")
+
+
 CASES: list[tuple[str, Callable[[Case], None]]] = [
     ("columns", unknown_column),
     ("columns", free_text),
@@ -479,6 +485,7 @@ CASES: list[tuple[str, Callable[[Case], None]]] = [
     ("consent", no_consent),
     ("consent", withdrawn_consent),
     ("record", incomplete_record),
+    ("record", unnamed_recipient),
     ("record", no_record),
     ("record", outdated_record),
 ]
