@@ -617,7 +617,7 @@ class TestCommand:
         assert max(len(line) for line in lines if str(settings.output_dir) not in line) <= 80
         assert result.returncode == 1
         assert lines[-1] == "10 ok, 2 failed, 7 skipped"
-        assert "error: 2 items of 18 failed: " in result.stderr
+        assert "error: 2 items of 19 failed: " in result.stderr
 
     def test_json_and_the_record_are_written(self, settings: Settings, app: Database) -> None:
         """With everything in the settings file."""

@@ -644,6 +644,14 @@ class TestTheModule:
         monkeypatch.setenv("COLUMNS", "80")
         assert "..." not in here("--help").out.partition("Commands:")[2]
 
+    def test_help_breaks_no_name_at_a_hyphen(self, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+        """At 80 columns; the characters that prevent it are not printed."""
+        monkeypatch.setenv("COLUMNS", "80")
+        for command, words in (("prune", "than --keep-days."), ("init", "exist. [default: feedback-etl.toml]")):
+            shown = here(command, "--help").out
+            assert words in " ".join(shown.split())
+            assert shown.isascii()
+
     def test_help_is_printed_without_a_command(self, here: Here) -> None:
         """It lists the commands and suggests the demo."""
         ended = here()

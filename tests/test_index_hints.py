@@ -14,6 +14,8 @@ from sqlalchemy.schema import CreateTable
 import feedback_etl as fe
 from feedback_etl.cli.summary import print_summary
 from feedback_etl.database import tables
+from feedback_etl.database.lookups import summarize_application
+from feedback_etl.options.read import ReadOptions
 from feedback_etl.pipeline import commit
 
 
@@ -89,6 +91,17 @@ def test_any_index_that_begins_with_created_at_suffices(unindexed: Database, tmp
     assert advice(unindexed, tmp_path / "exports")
     run(unindexed, "CREATE INDEX fine ON recommendation_feedbacks (created_at, id)")
     assert advice(unindexed, tmp_path / "exports") == ""
+
+
+def test_partial_index_does_not_suffice(sqlite_database: Database, tmp_path: Path) -> None:
+    """It lacks the rows of other exports; `check` asks the same question."""
+    sqlite_database.fill(feedbacks=[{"id": 1, "analysis_id": 1, "helpful_rating": 5, "created_at": NOW}])
+    (index,) = tables.recommendation_feedbacks.indexes
+    index.drop(sqlite_database.engine)
+    run(sqlite_database, "CREATE INDEX few ON recommendation_feedbacks (created_at) WHERE helpful_rating > 4")
+    summary = summarize_application(sqlite_database.url, ReadOptions())
+    assert summary.missing_index is not None
+    assert summary.missing_index.startswith("CREATE INDEX ")
 
 
 def test_view_gets_no_suggestion(unindexed: Database, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from feedback_etl.compliance.record import RECORD, write_record
 from feedback_etl.compliance.remedies import Remedies
 from feedback_etl.compliance.rows import check_columns
 from feedback_etl.errors import ValidationError
-from feedback_etl.privacy.keys import Key
+from feedback_etl.privacy.keys import Key, generate_key
 from feedback_etl.records.catalog import list_manifests
 from feedback_etl.schema.column_types import ExtraColumn
 from feedback_etl.settings.model import Settings, load_settings
@@ -117,6 +117,20 @@ def test_record_contains_k_and_consent_as_used(app: Database, settings: Settings
     assert "- **Pseudonyms**: hmac-sha256, 16 hex, with a key that is stored apart\n" in record
 
 
+def test_recipients_of_shared_exports_are_in_the_record(app: Database, settings: Settings) -> None:
+    """Those of the settings are compared with those who got data."""
+    key = generate_key()
+    exported(app, Path(settings.output_dir), recipient="acme-research", k=5, key=key)
+    assert "- **Shared with**: acme-research; each row has a pseudonym of its own\n" in read_record(settings)
+    record = next(item for item in check(settings, keys=[key], now=NOW) if item.name == "record")
+    assert record.status == "failed"
+    assert "does not name the recipients acme-research of shared exports" in record.detail
+    assert record.remedy.startswith("name acme-research in the setting recipients\nfeedback-etl check --write-record ")
+    named = settings.model_copy(update={"recipients": "Acme-Research, for a study"})
+    write_record(named)
+    assert next(item for item in check(named, keys=[key], now=NOW) if item.name == "record").status == "ok"
+
+
 def test_new_form_of_export_makes_the_record_outdated(app: Database, settings: Settings) -> None:
     """An export of the same form does not."""
     folder = Path(settings.output_dir)
@@ -197,6 +211,27 @@ def test_free_text_in_a_column_of_the_default_schema_is_reported(app: Database, 
     query = QUERY.replace(", {} AS extra", "").replace("f.timeframe", f"{COMMENT} AS timeframe")
     exported(app, Path(settings.output_dir), query=query)
     assert "contains free text in timeframe" in run_check(settings)["columns"].detail
+
+
+@pytest.mark.parametrize(
+    ("expression", "kind", "status"),
+    [
+        ("49170000000 + f.id", "integer", "skipped"),
+        ("49170000000.0 + f.id", "number", "skipped"),
+        ("f.id / 1000.0 + 0.00001", "number", "ok"),
+        ("f.id % 40", "integer", "ok"),
+    ],
+)
+def test_distinct_numbers_are_not_called_ok(
+    sqlite_database: Database, tmp_path: Path, expression: str, kind: str, status: str
+) -> None:
+    """They may be customer or telephone numbers; fractions and numbers that repeat are measurements."""
+    sqlite_database.fill(**people(40))
+    settings = load_settings(database_url=sqlite_database.url, output_dir=tmp_path / "exports", **COMPLETE)
+    export_column(sqlite_database, settings, expression, "phone", "insensitive", kind)
+    item = run_check(settings)["columns"]
+    assert item.status == status
+    assert ("120 different numbers in 120 rows, which may be ids" in item.detail) is (status == "skipped")
 
 
 def test_labels_are_no_free_text(app: Database, settings: Settings) -> None:

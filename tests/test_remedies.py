@@ -437,6 +437,12 @@ def weak_limits(case: Case) -> None:
     case.set(max_suppressed=0.9, l=1)
 
 
+def unnamed_recipient(case: Case) -> None:
+    key = case.use_strong_key()
+    case.export(recipient="acme", k=5, key=key)
+    case.by_hand = lambda: case.set(recipients="acme")
+
+
 CASES: list[tuple[str, Callable[[Case], None]]] = [
     ("columns", unknown_column),
     ("columns", free_text),
@@ -479,6 +485,7 @@ CASES: list[tuple[str, Callable[[Case], None]]] = [
     ("consent", no_consent),
     ("consent", withdrawn_consent),
     ("record", incomplete_record),
+    ("record", unnamed_recipient),
     ("record", no_record),
     ("record", outdated_record),
 ]
@@ -514,6 +521,16 @@ def test_shared_file_is_not_exported_again_after_an_erasure(case: Case, days_bac
     refused = case.here(*export[1:])
     assert refused.code == 4
     assert "acme got this window before, and its rows have changed since" in refused.err.replace("\n", " ")
+
+
+def test_shared_file_with_weak_limits_is_removed(case: Case) -> None:
+    """The recipient has its rows: another file of them would be refused."""
+    case.export(recipient="acme", k=5, formulas="allow", key=case.use_strong_key())
+    item = case.items()["limits"]
+    assert (item["status"], item["remedy"].splitlines()) == ("failed", [item["remedy"]])
+    case.follow(item["remedy"])
+    assert case.items()["limits"]["status"] == "skipped"
+    assert list_manifests(FOLDER)[-1].pruned_at
 
 
 OPTION_OF_SETTING = {

@@ -23,11 +23,13 @@ from pseudonym_keys import KEY, OTHER_KEY
 
 import feedback_etl as fe
 from feedback_etl.cli.app import app
+from feedback_etl.demo.sample import DEMO_KEY
 from feedback_etl.errors import ExportFileError, KeyUnusableError
 from feedback_etl.privacy.erasure import erase
 from feedback_etl.privacy.keys import Key
 from feedback_etl.records.catalog import list_manifests
 from feedback_etl.records.layout import MANIFEST_SUFFIX
+from feedback_etl.training.items import scan_items
 from feedback_etl.transform.expressions import hash_id
 
 ROOT = Path(__file__).parents[1]
@@ -79,8 +81,9 @@ class Case:
     def follow(self, remedy: str) -> str:
         """Run the command of a remedy, configure the key as its output says, and return the output."""
         file = Path("new key") if remedy.startswith("feedback-etl keys new") else self.file
-        names = {"FILE": str(file), "NAME": self.name}
+        names = {"FILE": str(file), "NAME": self.name, "FOLDER": str(FOLDER), "PATTERN": "raw.csv"}
         words = [names.get(word, word) for word in shlex.split(remedy)[1:]]
+        words += ["--yes"] if words[0] == "init" else []  # which asks for it on a terminal
         done = self.here(*words)
         assert done.code == 0 or (words[:2], done.code) == (["audit", "verify"], 1), done.err
         if exports := re.search(r"^To use it: export (\w+)=(.*)$", done.err, re.MULTILINE):
@@ -267,6 +270,50 @@ def feedback_is_old(case: Case) -> None:
     case.sql("UPDATE recommendation_feedbacks SET created_at = datetime('now', '-99 days')")
 
 
+def file_is_damaged(case: Case) -> None:
+    case.export()
+    case.name = list_manifests(FOLDER)[-1].stem
+    case.path().write_text("damaged")
+    case.export(now=datetime.now(UTC).replace(tzinfo=None) - timedelta(hours=1))
+
+
+def some_pseudonyms_are_unknown(case: Case) -> None:
+    case.export()
+    rows = pl.read_csv(case.path(), infer_schema=False)
+    pl.concat([rows, rows.head(1).with_columns(analysis_hash=pl.lit("0" * 16))]).write_csv(FOLDER / "old.csv")
+    assert case.here("adopt", FOLDER / "old.csv").code == 0
+
+
+def tables_have_other_names(case: Case) -> None:
+    case.sql("ALTER TABLE recommendation_feedbacks RENAME TO reviews")
+
+
+def raw_file_has_other_columns(case: Case) -> None:
+    rows = pl.DataFrame(people(4)["feedbacks"])
+    rows.select("id", customer="user_id", stars="helpful_rating", sent_at="created_at").write_csv("raw.csv")
+
+
+def key_is_not_for_others(case: Case) -> None:
+    """There are enough people to share a month of them."""
+    case.monkeypatch.setenv("FEEDBACK_ETL_KEY", DEMO_KEY.text)
+    case.app.fill(feedbacks=people(12)["feedbacks"][12:])
+
+
+def parts_of_a_series_are_gone(case: Case, kind: str) -> None:
+    case.sql("UPDATE recommendation_feedbacks SET helpful_rating = 9 WHERE id = 101")
+    assert case.run("export --incremental").code == 0
+    (file,) = list_manifests(FOLDER)[-1].all(kind)
+    (FOLDER / file.path).unlink()
+
+
+def data_of_a_series_are_gone(case: Case) -> None:
+    parts_of_a_series_are_gone(case, "pairs")
+
+
+def rejected_rows_of_a_series_are_gone(case: Case) -> None:
+    parts_of_a_series_are_gone(case, "rejected")
+
+
 def nothing(case: Case) -> None:
     """Change nothing."""
 
@@ -335,6 +382,15 @@ MESSAGES = [
     Message(nothing, "demo --rows 200", ("feedback-etl preview",), is_repeated=False),
     Message(feedback_is_old, "export", ("--days -1",)),
     Message(feedback_is_old, "preview", ("--days -1",)),
+    Message(file_is_damaged, ERASE, ("feedback-etl prune --export NAME",)),
+    Message(some_pseudonyms_are_unknown, ERASE, ("feedback-etl erase --not-in-database",)),
+    Message(key_is_not_for_others, f"{EXPORT} --share --recipient acme --output shared", (NEW_KEY,)),
+    Message(no_key, "keys list", ("feedback-etl keys new",)),
+    Message(tables_have_other_names, EXPORT, ("feedback-etl init",)),
+    Message(raw_file_has_other_columns, f"{EXPORT} --from raw.csv", ("feedback-etl init --from PATTERN",)),
+    Message(exported_with_key, "report --output 'my exports'", ("feedback-etl report FOLDER",), is_repeated=False),
+    Message(data_of_a_series_are_gone, "export --incremental --backfill", ("feedback-etl prune --export",)),
+    Message(rejected_rows_of_a_series_are_gone, "export --incremental --backfill", ("feedback-etl prune --export",)),
     Message(nothing, f"{EXPORT} --min-fields 4", ("--min-fields",)),
 ]
 
@@ -404,6 +460,26 @@ def test_remedy_of_a_scan_works(case: Case, fault: Callable[[Case], None], locat
     assert remedy in remedies_of(str(caught.value))
     case.follow(remedy)
     assert fe.scan_training(location).collect().height == 12
+
+
+def test_items_are_exported_as_the_message_says(case: Case) -> None:
+    case.sql("""UPDATE recommendation_feedbacks SET product_ratings = '{"a": 4}'""")
+    case.export()
+    case.name = "product_ratings"
+    with pytest.raises(ExportFileError, match="no item rows") as caught:
+        scan_items(FOLDER)
+    (remedy,) = remedies_of(str(caught.value))
+    case.follow(remedy)
+    assert scan_items(FOLDER).collect().height == 12
+
+
+def test_problems_of_a_folder_are_shown_as_the_message_says(case: Case) -> None:
+    """Their files can only be restored."""
+    log_is_changed(case)
+    with pytest.raises(ExportFileError, match="does not verify") as caught:
+        fe.scan_training(FOLDER, key=KEY)
+    (remedy,) = remedies_of(str(caught.value))
+    assert "problem" in case.follow(f"{remedy} '{FOLDER}'")
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"changed")], ids=["missing", "changed"])

@@ -1,11 +1,13 @@
 """The group of all commands, with a hint where an option is given without its command, and plain help."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import typer
+from typer._click.formatting import HelpFormatter
 from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
@@ -42,6 +44,28 @@ def explain_usage() -> Iterator[None]:
         context = getattr(error, "ctx", None)  # not known where the value of an option is missing
         hint = f" `{context.command_path} --help` shows what is accepted." if context else ""
         raise UsageError(f"{message}{'' if message.endswith('?') else '.'}{hint}") from None
+
+
+class _WholeNames(HelpFormatter):
+    """Help that breaks no line within the name of an option or a short default."""
+
+    _UNBROKEN = re.compile(r"\[default: [^]]{1,20}\]|\S+-\S+")
+
+    def write_dl(self, rows: Sequence[tuple[str, str]], *args: Any, **options: Any) -> None:
+        """Write the rows, with characters at which no line is broken."""
+        super().write_dl([(names, self._UNBROKEN.sub(_bind, text)) for names, text in rows], *args, **options)
+
+    def getvalue(self) -> str:
+        """Return the text, with blanks and hyphens instead of these characters."""
+        return super().getvalue().replace("\N{NO-BREAK SPACE}", " ").replace("\N{NON-BREAKING HYPHEN}", "-")
+
+
+def _bind(words: re.Match[str]) -> str:
+    return words[0].replace(" ", "\N{NO-BREAK SPACE}").replace("-", "\N{NON-BREAKING HYPHEN}")
+
+
+class _Context(typer.Context):
+    formatter_class = _WholeNames
 
 
 class SingleCommand(TyperCommand):
@@ -95,6 +119,8 @@ class FolderCommand(TyperCommand):
 class CommandGroup(TyperGroup):
     """A group whose usage errors name the command that an option belongs to."""
 
+    context_class = _Context
+
     def make_context(self, info_name: str | None, *args: Any, **options: Any) -> Any:
         """Name the command in usage lines as it is typed, also for `python -m feedback_etl`."""
         is_module = info_name is not None and info_name.startswith("python -m feedback_etl")
@@ -120,8 +146,9 @@ class CommandGroup(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return a command whose help shows its arguments by their metavar alone, without the types of Python."""
         command = super().get_command(ctx, cmd_name)
-        for subcommand in (command, *getattr(command, "commands", {}).values()):
-            for parameter in subcommand.params if subcommand else ():
+        for subcommand in (command, *getattr(command, "commands", {}).values()) if command else ():
+            vars(subcommand)["context_class"] = _Context
+            for parameter in subcommand.params:
                 if parameter.param_type_name == "argument":
                     vars(parameter)["display_type_rich"] = lambda **_: None
         return command

@@ -48,10 +48,15 @@ def measure_width(stream: TextIO | None) -> int | None:
 
 
 def wrap_words(text: str, width: int | None, indent: int = 0) -> list[str]:
-    """Wrap a line between its words, with more lines indented; leave it whole without a width."""
+    """Wrap a line between its words, with more lines indented; leave it whole without a width.
+
+    >>> wrap_words("listed in a_long_path and more", width=11, indent=4)
+    ['listed in', 'a_long_path', '    and', '    more']
+    """
     if width is None or len(text) <= width:
         return [text]
-    return textwrap.wrap(text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.wrap(text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+    return [line if len(line) <= width else line.lstrip() for line in lines]  # a long path may fit without indentation
 
 
 def echo_err(line: str, *, indent: int = 0) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from feedback_etl.cli.console import echo_err
 from feedback_etl.cli.options import RawFiles
+from feedback_etl.cli.summary import LABEL_WIDTH
 from feedback_etl.database.files_prefix import FILES_PREFIX
 from feedback_etl.errors import ExportFileError, SourceError, UsageError
 
@@ -55,7 +56,7 @@ def init(
         raise typer.Exit(1)
     _write_new(output, text)
     for line in _summarize(proposal, output):
-        echo_err(line)
+        echo_err(line, indent=LABEL_WIDTH)
 
 
 def _build_exists_error(path: Path) -> UsageError:
@@ -86,6 +87,8 @@ def _propose(url: str, db_schema: str | None, name: str | None, *, asks: bool) -
             place = f"the schema {db_schema}" if db_schema else "the default schema"
             raise SourceError(f"No table is visible to this user in {place}: name another one with --db-schema.")
         chosen = tables[0] if source.has_files else _choose_table(tables, name, asks=asks)
+        children = {table for table in tables if any(column.references == chosen.name for column in table.columns)}
+        tables = [with_value_kinds(source, table) if table in children else table for table in tables]
         proposal = propose(tables, with_value_kinds(source, chosen))
         if asks:
             proposal = _ask_columns(proposal)
@@ -113,7 +116,7 @@ def _choose_table(tables: "list[ReflectedTable]", name: str | None, *, asks: boo
             f"No table has a key, a time and a rating by its names and types. Name one with --table: {names}."
         )
     if name is None and asks:
-        echo_err(f"tables     {names}")
+        echo_err(f"tables     {names}", indent=LABEL_WIDTH)
         name = typer.prompt("Table of the feedback", default=ranked[0].full_name if ranked else None, err=True)
     if name is None:
         return ranked[0]
@@ -132,7 +135,7 @@ def _ask_columns(proposal: "Proposal") -> "Proposal":
         "created_at": "Time of a feedback",
     }
     names = [column.column.name for column in proposal.columns]
-    echo_err(f"columns    {', '.join(names)}")
+    echo_err(f"columns    {', '.join(names)}", indent=LABEL_WIDTH)
     if proposal.user:
         del questions["user_id"]  # another table says whose feedback it is
     for use, question in questions.items():

@@ -21,6 +21,7 @@ from feedback_etl.cli.options import (
     load_given_settings,
     require_one_start,
 )
+from feedback_etl.cli.summary import LABEL_WIDTH
 from feedback_etl.database.reader_pool import prestart
 from feedback_etl.options.output import OutputOptions
 from feedback_etl.options.read import ReadOptions
@@ -62,7 +63,7 @@ def plan(
         print_json(estimate.to_dict())
         return
     for line in _format_estimate(estimate):
-        echo_err(line)
+        echo_err(line, indent=LABEL_WIDTH)
 
 
 def _format_estimate(estimate: "Plan") -> "Iterator[str]":

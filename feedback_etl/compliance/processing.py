@@ -46,6 +46,8 @@ def _describe(export: Manifest) -> Iterator[str]:
     yield f"- **k-anonymity**: {_describe_k(export)}"
     yield f"- **Limits**: {describe_limits(export.limits)}"
     yield f"- **Consent**: {_describe_consent(export)}"
+    if export.recipient:
+        yield f"- **Shared with**: {export.recipient}; each row has a pseudonym of its own"
     yield f"- **Times**: {_describe_times(export)}"
     yield f"- **Pseudonyms**: {export.scheme}{', with a key that is stored apart' if export.key_id else ''}"
     if export.settings.get("allow_row_security"):

@@ -80,6 +80,7 @@ def check_record(context: CheckContext) -> ChecklistItem:
     if missing := [name for name in _TITLES if not getattr(settings, name)]:
         names = ", ".join(missing)
         problems.append(Finding(f"The record of processing lacks {names}", f"set {names} in the settings\n{remedy}"))
+    problems += _find_unnamed_recipients(settings, context.exports, remedy)
     with explain_read_errors(storage), suppress(FileNotFoundError):
         text = storage.read(RECORD)
     if not text:
@@ -87,3 +88,13 @@ def check_record(context: CheckContext) -> ChecklistItem:
     elif text != render_record(settings, context.exports).encode():
         problems.append(Finding(f"{path} does not match the settings and the exports", remedy))
     return build_item("record", problems, passed=f"{path} is complete and matches the settings and the exports.")
+
+
+def _find_unnamed_recipients(settings: Settings, exports: Sequence[Manifest], remedy: str) -> list[Finding]:
+    """Return the recipients of shared exports that the settings do not name; without any setting that is reported."""
+    named = (settings.recipients or "").lower()
+    unnamed = sorted({export.recipient for export in exports if export.recipient.lower() not in named})
+    if not settings.recipients or not unnamed:
+        return []
+    clause = f"The record of processing does not name the recipients {', '.join(unnamed)} of shared exports"
+    return [Finding(clause, f"name {', '.join(unnamed)} in the setting recipients\n{remedy}")]

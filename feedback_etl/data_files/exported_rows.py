@@ -4,6 +4,7 @@ An export's files contain the analysis, the recommendation and the exact time of
 rows the ids of those rows. Both are read, so that a backfill depends on no other state, and erased rows stay erased.
 """
 
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
@@ -61,7 +62,9 @@ class ExportedRows(NamedTuple):
         pairs, rejected = [pl.DataFrame(schema=types)], [pl.Series("feedback_id", dtype=pl.String)]
         for export in (export for export in exports if not export.pruned_at):
             pairs += [_read_pairs(storage, file, export, types) for file in export.all("pairs")]
-            rejected += [_read(storage, file, ["feedback_id"])["feedback_id"] for file in export.all("rejected")]
+            rejected += [
+                _read(storage, file, export, ["feedback_id"])["feedback_id"] for file in export.all("rejected")
+            ]
         return cls(pl.concat(pairs).sort("feedback_timestamp"), pl.concat(rejected))
 
     def select_pairs(self, times: pl.Series) -> pl.DataFrame:
@@ -74,7 +77,7 @@ class ExportedRows(NamedTuple):
 
 
 def _read_pairs(storage: Storage, file: DataFile, export: Manifest, types: pl.Schema) -> pl.DataFrame:
-    frame = _read(storage, file, list(types))
+    frame = _read(storage, file, export, list(types))
     time = pl.col("feedback_timestamp")
     if frame.schema["feedback_timestamp"] == pl.String:
         time = time.str.to_datetime(ISO_FORMAT, time_unit="us")
@@ -82,11 +85,11 @@ def _read_pairs(storage: Storage, file: DataFile, export: Manifest, types: pl.Sc
     return frame.with_columns(time.dt.replace_time_zone(None)).cast(types)
 
 
-def _read(storage: Storage, file: DataFile, columns: list[str]) -> pl.DataFrame:
+def _read(storage: Storage, file: DataFile, export: Manifest, columns: list[str]) -> pl.DataFrame:
     """Read columns of a file; those of CSV files as text."""
     consequence = (
         "a backfill would export its rows again. Restore it, or remove the export (feedback-etl prune --export "
-        f"{file.path.split('/')[-1].split('.')[0]})."
+        f"{export.stem} {shlex.quote(str(storage))})."
     )
     with open_verified(storage, file, consequence) as path:
         if file.path.endswith(".parquet"):

@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
@@ -16,6 +16,9 @@ from feedback_etl.database.sql import count_rows
 from feedback_etl.database.statements import fetch_count
 from feedback_etl.database.window import Window
 from feedback_etl.errors import SourceError
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine.interfaces import ReflectedIndex
 
 _MAX_INDEXED_SHARE = 0.5
 """The share of a table above which a full scan is faster than an index."""
@@ -53,12 +56,19 @@ def build_index_statement(source: DatabaseConnection, relation: SourceRelation, 
         return None
     column: Any = relation.columns[name]
     indexes = inspector.get_indexes(table.name, schema=table.schema)
-    if any(index["column_names"][:1] == [column.name] for index in indexes):
+    if any(index["column_names"][:1] == [column.name] and _covers_ranges(index) for index in indexes):
         return ""
     quote = source.connection.dialect.identifier_preparer.quote
     schema = f"{quote(table.schema)}." if table.schema and source.dialect != "sqlite" else ""
     index_name = "CONCURRENTLY" if source.dialect == "postgresql" else quote(f"{table.name}_{column.name}")
     return f"CREATE INDEX {index_name} ON {schema}{quote(table.name)} ({quote(column.name)});"
+
+
+def _covers_ranges(index: "ReflectedIndex") -> bool:
+    """Return whether an index has all rows, and finds ranges of them."""
+    options = index.get("dialect_options", {})
+    is_partial = any(name.endswith("_where") for name in options)
+    return not is_partial and options.get("postgresql_using") != "hash"
 
 
 def suggest_cursor(source: DatabaseConnection, relation: SourceRelation) -> str:

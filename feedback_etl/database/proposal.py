@@ -187,7 +187,8 @@ def _find_elements(tables: Iterable[ReflectedTable], table: ReflectedTable) -> I
         references = [column.name for column in other.columns if column.references == table.name]
         texts = [column.name for column in other.columns if column.kind in ("word", "text") and not column.references]
         is_list = bool((split_words(other.name) | {word for text in texts for word in split_words(text)}) & TAG_WORDS)
-        if other != table and len(references) == 1 and len(texts) == 1 and is_list and is_label(texts[0]):
+        is_other = other.full_name != table.full_name  # their columns can differ: one was sampled
+        if is_other and len(references) == 1 and len(texts) == 1 and is_list and is_label(texts[0]):
             name = export_names(other)[texts[0]]
             yield ElementsProposal(other, references[0], texts[0], name if name.endswith("s") else f"{name}s")
 

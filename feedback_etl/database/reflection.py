@@ -97,7 +97,7 @@ MAX_WORD_LENGTH = 40
 def reflect_tables(source: DatabaseConnection) -> list[ReflectedTable]:
     """Return the tables and views of a schema with their columns, in the order of their names.
 
-    Raw files are one table; DuckDB's tables have no foreign keys, since its driver cannot reflect them.
+    Raw files are one table. DuckDB's catalogue is read, since its driver reflects no columns.
     """
     if source.dialect == "duckdb":
         return _reflect_duckdb(source)
@@ -132,15 +132,21 @@ def _reflect_duckdb(source: DatabaseConnection) -> list[ReflectedTable]:
         "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal AND database_name = "  # noqa: S608  quoted
         f"current_database() AND schema_name = {db_schema} ORDER BY table_name, column_index",
     )
-    keys = fetch_rows(
+    constraints = fetch_rows(
         source,
-        "SELECT table_name, constraint_column_names FROM duckdb_constraints() WHERE constraint_type = 'PRIMARY KEY' "  # noqa: S608  quoted
-        f"AND database_name = current_database() AND schema_name = {db_schema}",
+        "SELECT table_name, constraint_type, constraint_column_names, referenced_table FROM duckdb_constraints() "  # noqa: S608  quoted
+        f"WHERE database_name = current_database() AND schema_name = {db_schema}",
     )
-    key = {name: tuple(names) for name, names in keys}
+    key = {name: tuple(columns) for name, type_, columns, _ in constraints if type_ == "PRIMARY KEY"}
+    references = {
+        (name, columns[0]): other
+        for name, type_, columns, other in constraints
+        if type_ == "FOREIGN KEY" and len(columns) == 1
+    }
     reflected: dict[str, list[ReflectedColumn]] = {}
     for table, name, type_ in columns:
-        reflected.setdefault(table, []).append(ReflectedColumn(name, find_duckdb_kind(type_)))
+        column = ReflectedColumn(name, find_duckdb_kind(type_), references.get((table, name), ""))
+        reflected.setdefault(table, []).append(column)
     return [ReflectedTable(name, tuple(own), key.get(name, ()), source.db_schema) for name, own in reflected.items()]
 
 

@@ -27,7 +27,7 @@ _JSON: tuple[ColumnKind, ...] = ("list", "map")
 _MAX_RATING = 1e9
 """Numbers from here on, and infinity, are not ratings."""
 _UNTYPED = (*_JSON, "word")
-"""Kinds of which columns of text can be in SQLite, whose types have no length."""
+"""Kinds of which columns of text can be in SQLite and DuckDB, whose types have no length."""
 
 
 def with_value_kinds(source: DatabaseConnection, table: ReflectedTable) -> ReflectedTable:
@@ -49,7 +49,7 @@ def with_value_kinds(source: DatabaseConnection, table: ReflectedTable) -> Refle
     sample = fetch_rows(source, statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True}).string)
     values = {column.name: [row[number] for row in sample] for number, column in enumerate(rows.columns)}
     values |= {name: [*map(_to_json, values[name])] for name in json_names}
-    usable = (*_PATTERNS, *_JSON) if source.has_files else _UNTYPED if source.dialect == "sqlite" else _JSON
+    usable = (*_PATTERNS, *_JSON) if source.has_files else _UNTYPED if source.dialect in ("sqlite", "duckdb") else _JSON
     kinds: dict[str, ColumnKind] = {name: "other" if any(values[name]) else "list" for name in json_names}
     inferred = {name: infer_kind(values[name]) for name in texts}
     kinds |= {name: kind for name, kind in inferred.items() if kind in (_JSON if name in json_names else usable)}
