@@ -150,6 +150,39 @@ def test_people_who_have_left_are_not_counted_as_many(app: Database, folder: Pat
     assert check_k(app, folder).status == "failed"
 
 
+def test_row_that_has_left_is_not_counted_beside_known_people(app: Database, folder: Path) -> None:
+    """It can be a row of one of them: user 2 has another analysis in the class."""
+    exported(app, folder, k=5)
+    with app.engine.begin() as connection:
+        statement = "DELETE FROM recommendation_feedbacks WHERE id = (SELECT min(id) {0} WHERE user_id = 2)"
+        connection.exec_driver_sql(statement.format("FROM recommendation_feedbacks"))
+    erase(folder, user_ids=[1], database=app.url, keys=KEYS)
+    item = check_k(app, folder)
+    assert item.status == "failed"
+    assert " is 4 for " in item.detail
+    erase(folder, keep_k=True, database=app.url, keys=KEYS)
+    assert fe.scan_training(folder).collect()["timeframe"].unique().to_list() == ["4_weeks"]
+
+
+def test_analysis_of_several_users_adds_no_one(app: Database, folder: Path) -> None:
+    """Whose row it was is unknown, whichever user comes first."""
+    rows = [row for row in people(11, each=2)["feedbacks"] if row["user_id"] in {2, 3}]
+    exported(app, folder, k=5)
+    erase(folder, user_ids=[1], database=app.url, keys=KEYS)
+    others = [{"id": 1 + n, "user_id": 99 * n} for n in range(2)]
+    app.fill(feedbacks=[row | other for row, other in zip(rows[::3], others, strict=False)])
+    assert " is 4 for " in check_k(app, folder).detail
+
+
+def test_rows_without_a_user_are_one_person_after_an_erasure(app: Database, folder: Path) -> None:
+    """As they were when they were exported."""
+    with app.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE recommendation_feedbacks SET user_id = NULL WHERE user_id = 2")
+    exported(app, folder, k=5)
+    erase(folder, user_ids=[6], database=app.url, keys=KEYS)
+    assert check_k(app, folder).status == "ok"
+
+
 def test_export_without_rows_left_has_no_small_class(app: Database, folder: Path) -> None:
     """Its k cannot be raised."""
     exported(app, folder, k=5)

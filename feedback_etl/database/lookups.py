@@ -78,12 +78,12 @@ def fetch_analyses(database: Database, options: ReadOptions, *, allow_row_securi
         return _fetch_distinct(source, relation, "analysis_id", has_consent(relation))
 
 
-def fetch_owners(database: Database, options: ReadOptions) -> list[tuple[str, str]]:
-    """Return every analysis that has feedback of a user, with that user, as text; an analysis in all its spellings."""
+def fetch_owners(database: Database, options: ReadOptions) -> list[tuple[str, str | None]]:
+    """Return every analysis that has feedback, with its user, as text or None; an analysis in all its spellings."""
     with _open(database, options) as (source, relation):
         user, analyses = _spellings(relation, "user_id")[0], _spellings(relation, "analysis_id")
         columns: sa.Select[*tuple[Any, ...]] = sa.select(user, *analyses)
-        rows = columns.select_from(relation.feedback_table).where(analyses[0].is_not(None), user.is_not(None))
+        rows = columns.select_from(relation.feedback_table).where(analyses[0].is_not(None))
         pairs = _fetch_decoded(source, relation.render(rows.distinct()))
         return list(dict.fromkeys((spelling, owner) for owner, *spellings in pairs for spelling in spellings))
 

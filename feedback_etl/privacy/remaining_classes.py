@@ -16,14 +16,22 @@ from feedback_etl.transform.expressions import hash_id
 IS_NEWEST = "is newest"
 """Column of counted rows. No column of an export has a blank in its name."""
 
-Owners = Sequence[tuple[str, str]]
-"""Analyses of the application, each with the user whose it is, as text."""
+NO_USER = "\0"
+"""The person of rows without a user, who are one person together. No id of a user contains it."""
+
+Owners = Sequence[tuple[str, str | None]]
+"""Analyses of the application, each with the user whose it is, as text; None for one without a user."""
 
 
 def hash_owners(owners: Owners, key: Key | None) -> pl.LazyFrame:
-    """Return the pseudonyms of analyses under a key with their users: the columns `analysis_hash` and `person`."""
+    """Return the pseudonyms of analyses under a key with their users: the columns `analysis_hash` and `person`.
+
+    Of an analysis of several users it is not known whose a row is: its person is null.
+    """
     frame = pl.LazyFrame(owners, schema={PSEUDONYM: pl.String, "person": pl.String}, orient="row")
-    return frame.with_columns(hash_id(PSEUDONYM, key=key, unkeyed=key is None, domain="analysis_id")).unique(PSEUDONYM)
+    hashed = frame.with_columns(hash_id(PSEUDONYM, key=key, unkeyed=key is None, domain="analysis_id"))
+    person = pl.col("person").fill_null(NO_USER)
+    return hashed.group_by(PSEUDONYM).agg(pl.when(person.n_unique() == 1).then(person.first()).alias("person"))
 
 
 def hash_export_owners(storage: Storage, manifest: Manifest, owners: Owners, key: Key | None) -> pl.LazyFrame:
@@ -104,17 +112,22 @@ def concat_classes(exports: Iterable[tuple[Manifest, pl.LazyFrame]], quasi_ident
 
 
 def add_people(rows: pl.LazyFrame, owners: pl.LazyFrame | None) -> pl.LazyFrame | None:
-    """Add the column `person`; analyses without a known user are one person together. None if no one is known."""
+    """Add the column `person`, null where it is not known whose an analysis is. None if no one is known."""
     if SUBJECT_HASH.name in rows.collect_schema():
-        return rows.with_columns(pl.col(SUBJECT_HASH.name).alias("person"))
+        return rows.with_columns(pl.col(SUBJECT_HASH.name).fill_null(NO_USER).alias("person"))
     return None if owners is None else rows.join(owners, on=PSEUDONYM, how="left")
 
 
 def count_people(rows: pl.LazyFrame, names: Sequence[str]) -> pl.LazyFrame:
     """Count the people of each equivalence class: the quasi-identifiers and `people`.
 
-    A reader can count all versions of rows, or the newest ones only; the smaller number counts, unless it is 0.
+    Rows of unknown people can be those of the known ones, so they count as one person only where no one is known. A
+    reader can count all versions of rows, or the newest ones only; the smaller number counts, unless it is 0.
     """
-    people, newest = pl.col("person").n_unique(), pl.col("person").filter(IS_NEWEST).n_unique()
+    is_known = pl.col("person").is_not_null()
+    people, newest = (
+        pl.col("person").filter(some).n_unique().clip(lower_bound=1)
+        for some in (is_known, is_known & pl.col(IS_NEWEST))
+    )
     least = pl.when(pl.col(IS_NEWEST).any()).then(pl.min_horizontal(people, newest)).otherwise(people)
     return rows.group_by(list(dict.fromkeys(names))).agg(least.alias("people"))

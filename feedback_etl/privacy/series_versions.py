@@ -12,7 +12,7 @@ import polars as pl
 
 from feedback_etl.privacy.k_anonymity import ClassCounter, drop_small_classes, select_classes
 from feedback_etl.privacy.release_plan import ReleasePlan
-from feedback_etl.privacy.remaining_classes import IS_NEWEST, count_people
+from feedback_etl.privacy.remaining_classes import IS_NEWEST, NO_USER, count_people
 from feedback_etl.privacy.series_classes import PendingRows, SeriesPlan
 from feedback_etl.privacy.series_rows import EXPORT, PERSON, SeriesMembers, is_newest
 
@@ -91,7 +91,9 @@ def _mark_newest(members: SeriesMembers, key: Sequence[str]) -> pl.DataFrame:
 def _count_classes(series: SeriesVersions, released: pl.DataFrame) -> pl.DataFrame:
     """Count the people of each class, in all versions or in the newest ones, and its rows of this export."""
     rows = _mark_newest(series.members.add(released), series.key)
-    people = count_people(rows.lazy().rename({PERSON: "person"}), series.names).collect()
+    people = count_people(
+        rows.lazy().with_columns(pl.col(PERSON).fill_null(NO_USER).alias("person")), series.names
+    ).collect()
     is_new = pl.col(EXPORT) == series.members.number
     counts = rows.group_by(series.names).agg(is_new.sum().cast(pl.Int64).alias("rows"))
     return people.with_columns(pl.col("people").cast(pl.Int64)).join(counts, on=series.names, nulls_equal=True)
