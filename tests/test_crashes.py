@@ -40,6 +40,8 @@ ERASED = 2
 
 # An export, or an erasure, of a database that SQLAlchemy reads in this very process.
 PROGRAM = f"""
+from feedback_etl.cli.pandera_import import hide_pandas_from_pandera
+hide_pandas_from_pandera()
 import json, sqlite3, sys
 from datetime import datetime
 import sqlalchemy as sa
@@ -153,7 +155,8 @@ def disturbed(
 ) -> "subprocess.CompletedProcess[str]":
     """A run with one call of it killed, or failing."""
     injected = ["-P", str(call.path), "-e", f"trace={call.name}", "-e", f"inject={call.name}:{how}:when={call.nth}"]
-    traced = [*tracer(), "-o", "/dev/null", *injected]
+    stops = ["--seccomp-bpf"] if how.startswith("error") else []  # stops at these calls alone, and sends no signals
+    traced = [*tracer(), *stops, "-o", "/dev/null", *injected]
     return subprocess.run(
         [*traced, *command(what, application, folder, form)],
         env=environment(),
