@@ -215,6 +215,27 @@ def test_free_text_in_a_column_of_the_default_schema_is_reported(app: Database, 
     assert "contains free text in timeframe" in run_check(settings)["columns"].detail
 
 
+@pytest.mark.parametrize(
+    ("expression", "kind", "status"),
+    [
+        ("49170000000 + f.id", "integer", "skipped"),
+        ("49170000000.0 + f.id", "number", "skipped"),
+        ("f.id / 1000.0 + 0.00001", "number", "ok"),
+        ("f.id % 40", "integer", "ok"),
+    ],
+)
+def test_distinct_numbers_are_not_called_ok(
+    sqlite_database: Database, tmp_path: Path, expression: str, kind: str, status: str
+) -> None:
+    """They may be customer or telephone numbers; fractions and numbers that repeat are measurements."""
+    sqlite_database.fill(**people(40))
+    settings = load_settings(database_url=sqlite_database.url, output_dir=tmp_path / "exports", **COMPLETE)
+    export_column(sqlite_database, settings, expression, "phone", "insensitive", kind)
+    item = run_check(settings)["columns"]
+    assert item.status == status
+    assert ("120 different numbers in 120 rows, which may be ids" in item.detail) is (status == "skipped")
+
+
 def test_labels_are_no_free_text(app: Database, settings: Settings) -> None:
     """The item names the columns that were requested."""
     export_column(app, settings, "CASE WHEN f.user_id < 5 THEN 'Bern' ELSE 'Wien' END", "city")

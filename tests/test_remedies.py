@@ -523,6 +523,16 @@ def test_shared_file_is_not_exported_again_after_an_erasure(case: Case, days_bac
     assert "acme got this window before, and its rows have changed since" in refused.err.replace("\n", " ")
 
 
+def test_shared_file_with_weak_limits_is_removed(case: Case) -> None:
+    """The recipient has its rows: another file of them would be refused."""
+    case.export(recipient="acme", k=5, formulas="allow", key=case.use_strong_key())
+    item = case.items()["limits"]
+    assert (item["status"], item["remedy"].splitlines()) == ("failed", [item["remedy"]])
+    case.follow(item["remedy"])
+    assert case.items()["limits"]["status"] == "skipped"
+    assert list_manifests(FOLDER)[-1].pruned_at
+
+
 OPTION_OF_SETTING = {
     **{"allow_row_security": "--allow-row-security", "formulas": "--formulas", "k": "--k", "l": "--l", "t": "--t"},
     **{"min_feedback_fields": "--min-fields", "recommendation_id": "--hash-recommendation-id"},

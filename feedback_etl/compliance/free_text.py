@@ -70,6 +70,21 @@ def find_scattered_free_texts(exports: Sequence[ExportContents], remedies: Remed
             yield Finding(clause, "\n".join([remedy, *(remedies.replace(export.manifest) for export in files)]))
 
 
+def find_distinct_numbers(exports: Sequence[ExportContents]) -> Iterator[Finding]:
+    """Yield the declared columns of whole numbers that are mostly distinct: they may be ids or telephone numbers."""
+    for export in exports:
+        for name, role, kind in export.manifest.declared_columns:
+            if role == "identifier" or kind not in ("integer", "number") or name not in export.texts:
+                continue
+            numbers = export.texts[name].cast(pl.Float64, strict=False)
+            distinct, rows = int((numbers == numbers.round()).sum()), _count(export, name)
+            if rows >= MIN_VALUES and distinct > rows * MAX_DISTINCT:
+                clause = (
+                    f"{name} of {export.path.name}, {distinct:,} different numbers in {rows:,} rows, which may be ids"
+                )
+                yield Finding(clause, f'set role = "identifier" in [columns.{name}] if they are')
+
+
 def _list_labels(export: ExportContents) -> list[str]:
     """Return the declared text columns that may contain labels only."""
     return [

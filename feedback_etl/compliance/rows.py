@@ -6,7 +6,12 @@ import polars as pl
 
 from feedback_etl.compliance.context import CheckContext
 from feedback_etl.compliance.data_files import ExportContents, explain_unknown_pseudonyms, find_problems, hash_by_key
-from feedback_etl.compliance.free_text import find_declared_free_texts, find_free_texts, find_scattered_free_texts
+from feedback_etl.compliance.free_text import (
+    find_declared_free_texts,
+    find_distinct_numbers,
+    find_free_texts,
+    find_scattered_free_texts,
+)
 from feedback_etl.compliance.item import ChecklistItem, Finding, build_item
 from feedback_etl.compliance.remedies import SET_DATABASE
 from feedback_etl.demo.sample import DEMO_KEY
@@ -39,7 +44,8 @@ def check_columns(context: CheckContext) -> ChecklistItem:
     passed = f"{pluralize(len(exports), 'file')} with columns of the contract only."
     if declared := {column.name for export in exports for column in export.manifest.schema.extra_columns}:
         passed = f"{passed} Extra columns: {', '.join(sorted(declared))}."
-    return build_item("columns", problems, passed=passed, untested=find_declared_free_texts(exports))
+    untested = [*find_declared_free_texts(exports), *find_distinct_numbers(exports)]
+    return build_item("columns", problems, passed=passed, untested=untested)
 
 
 def check_pseudonyms(context: CheckContext) -> ChecklistItem:
