@@ -95,6 +95,7 @@ def test_limit_cannot_be_changed_in_the_manifest(app: Database, tmp_path: Path) 
     """Neither with a key nor without one, since the log records it as well."""
     for key, folder in ((KEY, tmp_path / "keyed"), (None, tmp_path / "unkeyed")):
         exported(app, folder, formulas="allow", key=key, unkeyed=key is None)
+        assert verify_folder(folder, keys=[Key(KEY)]).problems == []
         (path,) = folder.glob("*.manifest.json")
         content = json.loads(path.read_text())
         changes: list[dict[str, object]] = [{"limits": content["limits"] | {"formulas": "escape"}}, {"limits": {}}]
