@@ -230,7 +230,10 @@ def test_list_reports_a_missing_file(here: Here, folder: Path) -> None:
     """It was not removed by prune."""
     (folder / f"{STEM}.csv").unlink()
     assert f"{STEM}.csv  missing  full  " in here("list").out
-    assert "missing: removed, but not by prune, which records it:\n    feedback-etl prune --export " in here("list").out
+    assert (
+        "which records it and removes the other files of the export:\n    feedback-etl prune --export "
+        in here("list").out
+    )
 
 
 @pytest.mark.parametrize("name", ["audit.jsonl", "lock"])

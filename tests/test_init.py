@@ -163,6 +163,32 @@ def test_tables_of_another_schema_are_found_by_its_name(here: Here, postgres_dat
     assert read_declaration()["source"]["table"] == "app.reviews"
 
 
+def test_tables_that_the_user_may_not_read_are_left_out(here: Here, postgres_database: str) -> None:
+    """Also where they refer to the feedback, and columns that are not granted."""
+    engine = sa.create_engine(create_shop(postgres_database), poolclass=sa.NullPool)
+    statements = (
+        "CREATE TABLE review_notes (review_id integer REFERENCES reviews (id), product_id integer, stars integer)",
+        "ALTER TABLE review_notes ADD COLUMN body text",
+        "ALTER TABLE reviews ADD COLUMN hidden_notes text",
+        "CREATE ROLE shop_reader LOGIN",
+        "GRANT SELECT ON customers, review_tags TO shop_reader",
+    )
+    with engine.begin() as connection:
+        names = [column["name"] for column in sa.inspect(connection).get_columns("reviews")]
+        for statement in (*statements, f"GRANT SELECT ({', '.join(names)}) ON reviews TO shop_reader"):
+            connection.exec_driver_sql(statement)
+    try:
+        reader = sa.make_url(postgres_database).set(username="shop_reader").render_as_string(hide_password=False)
+        ended = here("init", reader, "--yes")
+        assert ended.code == 0, ended.err
+        assert read_declaration()["source"]["table"] == "reviews"
+        assert "notes" not in ended.err + Path("feedback-etl.toml").read_text()
+    finally:
+        with engine.begin() as connection:
+            connection.exec_driver_sql("DROP OWNED BY shop_reader")
+            connection.exec_driver_sql("DROP ROLE shop_reader")
+
+
 def test_columns_of_files_are_found_by_their_values(here: Here, tmp_path: Path) -> None:
     """Which are all text in CSV; an id with leading zeros is not a number. The written file exports the rows."""
     Path("raw.csv").write_text(

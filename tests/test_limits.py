@@ -23,6 +23,7 @@ from feedback_etl.records.catalog import list_manifests
 from feedback_etl.records.manifest import parse_manifest
 from feedback_etl.settings.model import load_settings
 from feedback_etl.storage.location import open_storage
+from feedback_etl.transform.model_loader import load_model
 
 
 class Checks(pa.DataFrameModel):
@@ -63,6 +64,13 @@ def test_export_with_weaker_limits_than_the_settings_fails(
     assert run(tmp_path, **{name: used[name] for name in used if name != "row_model"}).status == "ok"
 
 
+def test_schema_without_a_name_is_known_by_that_of_its_variable(app: Database, tmp_path: Path) -> None:
+    """An export with the row model of the settings passes, also where this is no class."""
+    (path := tmp_path / "checks.py").write_text("import pandera.polars as pa\n\nchecks = pa.DataFrameSchema({})\n")
+    exported(app, tmp_path / "exports", row_model=load_model(f"{path}:checks"))
+    assert run(tmp_path / "exports", row_model=f"{path}:checks").status == "ok"
+
+
 def test_weak_limits_are_in_the_manifest_the_log_and_the_record(app: Database, tmp_path: Path) -> None:
     """Those that the settings allow as well."""
     exported(app, tmp_path, formulas="allow", max_rejected=0.9, k=2, t=0.0, l=1, row_model=Checks, max_suppressed=0.99)
@@ -87,6 +95,7 @@ def test_limit_cannot_be_changed_in_the_manifest(app: Database, tmp_path: Path) 
     """Neither with a key nor without one, since the log records it as well."""
     for key, folder in ((KEY, tmp_path / "keyed"), (None, tmp_path / "unkeyed")):
         exported(app, folder, formulas="allow", key=key, unkeyed=key is None)
+        assert verify_folder(folder, keys=[Key(KEY)]).problems == []
         (path,) = folder.glob("*.manifest.json")
         content = json.loads(path.read_text())
         changes: list[dict[str, object]] = [{"limits": content["limits"] | {"formulas": "escape"}}, {"limits": {}}]

@@ -126,6 +126,8 @@ def test_recipients_of_shared_exports_are_in_the_record(app: Database, settings:
     assert record.status == "failed"
     assert "does not name the recipients acme-research of shared exports" in record.detail
     assert record.remedy.startswith("name acme-research in the setting recipients\nfeedback-etl check --write-record ")
+    similar = settings.model_copy(update={"recipients": "acme-researchers"})
+    assert "does not name" in next(i for i in check(similar, keys=[key], now=NOW) if i.name == "record").detail
     named = settings.model_copy(update={"recipients": "Acme-Research, for a study"})
     write_record(named)
     assert next(item for item in check(named, keys=[key], now=NOW) if item.name == "record").status == "ok"

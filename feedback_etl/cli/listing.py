@@ -102,8 +102,9 @@ def _suggest_pruning(storage: "Storage", exports: "Iterable[Manifest]", existing
     """Return the commands that record the removal of missing files."""
     folder = shlex.quote(str(storage))
     missing = [manifest.stem for manifest in exports if _is_missing(manifest, existing)]
-    heading = ["missing: removed, but not by prune, which records it:"] if missing else []
-    return heading + [f"    feedback-etl prune --export {stem} {folder}" for stem in missing]
+    heading = "missing: removed, but not by prune, which records it and removes the other files of the export:"
+    commands = [f"    feedback-etl prune --export {stem} {folder}" for stem in missing]
+    return [heading, *commands] if missing else []
 
 
 def _format_unmanaged(storage: "Storage", path: Path) -> tuple[str, str]:

@@ -34,11 +34,10 @@ def describe_limits(limits: dict[str, Any]) -> str:
     """Describe the limits of an export for the record of processing."""
     if not limits:
         return "not recorded"
-    parts = [
-        "no row may be rejected" if limits.get("strict") else f"at most {limits['max_rejected']:.0%} rejected rows"
-    ]
+    rejected = f"at most {_format_share(limits['max_rejected'])} rejected rows"
+    parts = ["no row may be rejected" if limits.get("strict") else rejected]
     if "max_suppressed" in limits:
-        parts.append(f"at most {limits['max_suppressed']:.0%} suppressed rows")
+        parts.append(f"at most {_format_share(limits['max_suppressed'])} suppressed rows")
     parts.append(f"row model {limits['row_model']}" if "row_model" in limits else "no row model")
     if "formulas" in limits:
         parts.append(f"formulas = {limits['formulas']}")
@@ -51,7 +50,7 @@ def _find_weaker_diversity(manifest: Manifest, settings: Settings) -> dict[str, 
     if not used.get("k"):
         return {}  # the item k reports it
     is_weaker = {
-        "l": settings.l is not None and (used.get("l") or 0) < settings.l,
+        "l": settings.l is not None and used.get("l", 0) < settings.l,
         "t": settings.t is not None and used.get("t", 1.0) > settings.t,
     }
     return {name: getattr(settings, name) for name, weaker in is_weaker.items() if weaker}
@@ -74,6 +73,15 @@ def _describe_weak(limits: dict[str, Any]) -> Iterator[str]:
     if limits.get("formulas") == "allow":
         yield "contains texts that a spreadsheet would run as they are"
     if not limits.get("strict") and limits.get("max_rejected", 0) > QualityOptions.max_rejected:
-        yield f"could lose {limits['max_rejected']:.0%} of its rows as rejected"
+        yield f"could lose {_format_share(limits['max_rejected'])} of its rows as rejected"
     if limits.get("allow_overlap"):
         yield "shares a window again"
+
+
+def _format_share(share: float) -> str:
+    """Format a limit, which is never rounded to another one.
+
+    >>> _format_share(0.5), _format_share(0.004)
+    ('50%', '0.4%')
+    """
+    return f"{100 * share:.10g}%"

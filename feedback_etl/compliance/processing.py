@@ -94,8 +94,8 @@ def _describe_k(export: Manifest) -> str:
     k, names = export.settings.get("k"), export.settings.get("quasi_identifiers", [])
     if not names:
         return "not measured"
-    used = {f"{name} = {export.settings[name]:g}" for name in ("l", "t") if export.settings.get(name) is not None}
-    diversity = f", with {' and '.join(sorted(used))}" if used else ""
+    used = [f"{name} = {export.settings[name]:g}" for name in ("l", "t") if name in export.settings]
+    diversity = f", with {' and '.join(used)}" if used else ""
     handled = "generalised or suppressed" if is_generalized(export.settings) else "suppressed"
     result = (
         f"equivalence classes of fewer than {k} people were {handled}{diversity}"

@@ -1,5 +1,6 @@
 """The record of processing (GDPR, Article 30), written from the settings and manifests, and checked against them."""
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -91,10 +92,12 @@ def check_record(context: CheckContext) -> ChecklistItem:
 
 
 def _find_unnamed_recipients(settings: Settings, exports: Sequence[Manifest], remedy: str) -> list[Finding]:
-    """Return the recipients of shared exports that the settings do not name; without any setting that is reported."""
-    named = (settings.recipients or "").lower()
-    unnamed = sorted({export.recipient for export in exports if export.recipient.lower() not in named})
-    if not settings.recipients or not unnamed:
+    """Return the recipients of shared exports that the setting does not name; if it is empty, that is reported."""
+    if not (named := settings.recipients):
+        return []
+    recipients = {export.recipient for export in exports if export.recipient}
+    unnamed = sorted(name for name in recipients if not re.search(rf"(?i)(?<!\w){re.escape(name)}(?!\w)", named))
+    if not unnamed:
         return []
     clause = f"The record of processing does not name the recipients {', '.join(unnamed)} of shared exports"
     return [Finding(clause, f"name {', '.join(unnamed)} in the setting recipients\n{remedy}")]

@@ -6,19 +6,19 @@ MIN_PART_LENGTH = 5
 """Letters that a word must have to be recognised within another one."""
 
 
-def _split_words(text: str) -> frozenset[str]:
+def _parse_words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-TABLE_WORDS = _split_words(
+TABLE_WORDS = _parse_words(
     "feedback feedbacks review reviews rating ratings survey surveys vote votes thumb thumbs evaluation evaluations "
     "assessment assessments opinion opinions response responses score scores reaction reactions"
 )
-USER_WORDS = _split_words(
+USER_WORDS = _parse_words(
     "user customer member student learner person people account author reviewer patient client participant respondent "
     "visitor conversation session"
 )
-ID_WORDS = _split_words("id no nr uuid guid key ref")
+ID_WORDS = _parse_words("id no nr uuid guid key ref")
 ITEM_WORDS = (
     "recommendation",
     "item",
@@ -33,29 +33,29 @@ ITEM_WORDS = (
     "song",
     "offer",
 )
-RATING_WORDS = _split_words(
+RATING_WORDS = _parse_words(
     "rating ratings rate stars star score satisfaction helpful helpfulness useful usefulness nps grade vote thumb "
     "thumbs liked like recommend recommends recommended again quality difficulty clarity ease accuracy "
     "likert pct percent csat ces effort resolved solved"
 )
-COUNT_WORDS = _split_words("count counts total number num votes sum average avg")
+COUNT_WORDS = _parse_words("count counts total number num votes sum average avg")
 TIME_WORDS = (
     *("created", "submitted", "sent", "rated", "reviewed", "voted", "given", "answered", "posted", "timestamp"),
     *("inserted", "time", "date"),
 )
-CHANGE_WORDS = _split_words("updated changed modified edited")
-CONSENT_WORDS = _split_words("consent consents consented allows allowed agreed optin permits")
-CONSENT_PHRASES = tuple(map(_split_words, ("opt in", "may use", "research ok", "training ok")))
+CHANGE_WORDS = _parse_words("updated changed modified edited")
+CONSENT_WORDS = _parse_words("consent consents consented allows allowed agreed optin permits")
+CONSENT_PHRASES = tuple(map(_parse_words, ("opt in", "may use", "research ok", "training ok")))
 """Words that name consent together."""
-REFUSAL_WORDS = _split_words("not no never withdrawn revoked denied refused declined")
-REFUSAL_PHRASES = tuple(map(_split_words, ("opt out", "opted out", "optout", "do not")))
+REFUSAL_WORDS = _parse_words("not no never withdrawn revoked denied refused declined")
+REFUSAL_PHRASES = tuple(map(_parse_words, ("opt out", "opted out", "optout", "do not")))
 """Words that name a refusal together, also one of something else such as marketing."""
-OTHER_CONSENT_WORDS = REFUSAL_WORDS | _split_words("image photo marketing required version")
+OTHER_CONSENT_WORDS = REFUSAL_WORDS | _parse_words("image photo marketing required version")
 """Words of columns of consent to something else, of its refusal, and of its text."""
-TAG_WORDS = _split_words("tags tag labels topics categories keywords")
-AGE_WORDS = _split_words("age user customer member student patient years in")
+TAG_WORDS = _parse_words("tags tag labels topics categories keywords")
+AGE_WORDS = _parse_words("age user customer member student patient years in")
 """The words of which a column of ages has no others: the age of an account is none."""
-QUASI_IDENTIFIER_WORDS = _split_words("country region state gender sex language locale education occupation segment")
+QUASI_IDENTIFIER_WORDS = _parse_words("country region state gender sex language locale education occupation segment")
 _PERSONAL = {
     "a name of a person": "name firstname lastname surname fullname username nickname login",
     "contact details": "email mail phone telephone tel mobile fax url website",

@@ -44,7 +44,7 @@ class ReflectedColumn(NamedTuple):
     Attributes:
         name: Its name.
         kind: What its type contains. A "word" is text of a limited length, at most `MAX_WORD_LENGTH` characters; a
-            "list" is an array or JSON arrays, a "map" is JSON maps of numbers, and "json" is what was not looked into.
+            "list" is an array or JSON arrays, a "map" is JSON maps of numbers, and "json" is JSON that was not sampled.
         references: The table that its foreign key refers to; "" if it has none.
         scale: The observed numbers of a map.
     """
@@ -95,7 +95,7 @@ MAX_WORD_LENGTH = 40
 
 
 def reflect_tables(source: DatabaseConnection) -> list[ReflectedTable]:
-    """Return the tables and views of a schema with their columns, in the order of their names.
+    """Return the tables and views of a schema with the columns that the user may read, in the order of their names.
 
     Raw files are one table. DuckDB's catalogue is read, since its driver reflects no columns.
     """
@@ -106,9 +106,27 @@ def reflect_tables(source: DatabaseConnection) -> list[ReflectedTable]:
         warnings.simplefilter("ignore", SAWarning)  # about types that SQLAlchemy does not know
         try:
             names = sorted({*inspector.get_table_names(db_schema), *inspector.get_view_names(db_schema)})
-            return [_reflect_table(inspector, name, db_schema) for name in names]
+            reflected = [_reflect_table(inspector, name, db_schema) for name in names]
         except SQLAlchemyError as error:
             raise build_query_error(get_query_reason(error)) from None
+    return _select_readable(source, reflected) if source.dialect == "postgresql" else reflected
+
+
+def _select_readable(source: DatabaseConnection, reflected: Iterable[ReflectedTable]) -> list[ReflectedTable]:
+    """Leave out what the user may not read: only PostgreSQL lists it."""
+    db_schema = quote_text(source.db_schema) if source.db_schema else "current_schema()"
+    rows = fetch_rows(
+        source,
+        "SELECT relname, attname FROM pg_attribute JOIN pg_class AS c ON c.oid = attrelid "  # noqa: S608  quoted
+        f"WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = {db_schema}) AND attnum > 0 "
+        "AND NOT attisdropped AND has_column_privilege(c.oid, attnum, 'SELECT')",
+    )
+    readable = {*map(tuple, rows)}
+    visible = (
+        table._replace(columns=tuple(own for own in table.columns if (table.name, own.name) in readable))
+        for table in reflected
+    )
+    return [table for table in visible if table.columns]
 
 
 def _reflect_table(inspector: sa.Inspector, name: str, db_schema: str | None) -> ReflectedTable:

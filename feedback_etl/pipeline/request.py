@@ -217,4 +217,4 @@ class ExportRequest:
 
 def _name_model(model: Any) -> str | None:
     """Return the name of a pandera model or schema; None without one."""
-    return None if model is None else str(getattr(model, "__qualname__", None) or model.name or "without a name")
+    return None if model is None else str(getattr(model, "__name__", None) or model.name or "without a name")

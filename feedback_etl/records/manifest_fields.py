@@ -67,9 +67,11 @@ class Limits(TypedDict):
     """Declare the options that the checklist reads; see `Manifest.limits`."""
 
     max_rejected: float
+    strict: bool
     formulas: NotRequired[str]
     row_model: NotRequired[str]
     max_suppressed: NotRequired[float]
+    allow_overlap: NotRequired[bool]
 
 
 @with_config(PARTIAL)

@@ -64,7 +64,7 @@ class Storage(Protocol):
       again after its tombstones (`exports.transaction`, `exports.preconditions`, `privacy.eraser`);
     - a dead run can come back: it finds an abort marker (`exports.part_writer`, `exports.series_conflicts`), and a
       replacement that it announced stays announced (`exports.rewrite`);
-    - the audit log is a sequence of objects, and a nonce tells whose put succeeded (`records.audit`).
+    - the audit log is a sequence of objects, and a nonce shows whose put succeeded (`records.audit`).
 
     They ask for `local_path` where only a folder has something: modes, hard links, folders without files, files to
     adopt, replacements that a dead process left, and a disk that workers may not share.
@@ -72,8 +72,8 @@ class Storage(Protocol):
     Attributes:
         has_locks: Whether processes can lock: `lock` excludes others, and the lock of a file that is being written
             shows that its writer is alive. An object store has no locks, so whether a writer is alive is unknown.
-        files_at_once: Files to process at once, with the pseudonyms of each in memory: 1 in a folder, some in an object
-            store, so that requests overlap.
+        files_at_once: Files to process at once, with the pseudonyms of each in memory: 1 in a folder, several in an
+            object store, so that requests overlap.
         polars_options: `storage_options` of Polars for `uri`; None for a folder.
     """
 

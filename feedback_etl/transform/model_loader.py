@@ -1,5 +1,6 @@
 """Load a custom pandera model by its name: `module:Model` or `folder/file.py:Model`."""
 
+import copy
 import importlib
 import runpy
 from contextlib import suppress
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def load_model(name: str) -> "Model":
-    """Load a model; this runs its file or imports its module.
+    """Load a model; this runs its file or imports its module. A schema gets the name by which it is loaded.
 
     Raises:
         UsageError: The file, module or model does not exist, fails to load, or is not a model of `pandera.polars`.
@@ -29,7 +30,11 @@ def load_model(name: str) -> "Model":
     if not location:
         raise UsageError(f"{name} does not name a row model: use the form checks.py:Model or package.module:Model.")
     model = _load_names(location).get(attribute)
-    if isinstance(model, pa.DataFrameSchema) or (isinstance(model, type) and issubclass(model, pa.DataFrameModel)):
+    if isinstance(model, pa.DataFrameSchema):
+        named = copy.copy(model)
+        named.name = attribute
+        return named
+    if isinstance(model, type) and issubclass(model, pa.DataFrameModel):
         return model
     raise UsageError(f"{location} has no pandera model {attribute} (pandera.polars.DataFrameModel or DataFrameSchema).")
 
