@@ -172,6 +172,19 @@ def test_rows_without_consent_or_database_do_not_leave(app: Database, folder: Pa
     assert count_people(folder) == {"a": 3}
 
 
+def test_row_of_a_withdrawn_user_does_not_leave_with_the_analysis_of_another(app: Database, folder: Path) -> None:
+    """Consent is that of the person whose row is pending, also where two people have one analysis."""
+    add(app, 1, (1, "a"), (2, "b"))
+    with app.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE recommendation_feedbacks SET analysis_id = 1")
+    export_night(app, folder, 1)
+    with app.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE users SET training_data_opt_in = false WHERE id = 1")
+    add(app, 2, (5, "a"), (6, "a"), (7, "b"))
+    report = export_night(app, folder, 2)
+    assert (report.excluded_records, report.exported_records, report.pending_records) == (1, 0, 4)
+
+
 def test_prune_reaches_pending_rows_and_members(app: Database, folder: Path) -> None:
     """Rows that wait in a young export for longer than files are kept go, and pruned exports do not count."""
     add(app, 1, (1, "a"), (2, "a"), (3, "a"), (4, "b"))

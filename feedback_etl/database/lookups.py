@@ -69,21 +69,27 @@ def fetch_canonical_ids(
         return {name: _canonicalize(source, relation, name, given) for name, given in ids.items()}
 
 
-def fetch_analyses(database: Database, options: ReadOptions, *, allow_row_security: bool = False) -> list[str]:
+def fetch_analyses(database: Database, options: ReadOptions) -> list[str]:
     """Return the ids of all analyses that have feedback, with consent if it is recorded, as text.
 
-    Row-level security is not allowed for an erasure, since analyses that it hides would be erased.
+    Row-level security is not allowed, since an erasure would erase the analyses that it hides.
     """
-    with _open(database, replace(options, allow_row_security=allow_row_security)) as (source, relation):
+    with _open(database, replace(options, allow_row_security=False)) as (source, relation):
         return _fetch_distinct(source, relation, "analysis_id", has_consent(relation))
 
 
-def fetch_owners(database: Database, options: ReadOptions) -> list[tuple[str, str | None]]:
-    """Return every analysis that has feedback, with its user, as text or None; an analysis in all its spellings."""
+def fetch_owners(
+    database: Database, options: ReadOptions, *, is_consenting: bool = False
+) -> list[tuple[str, str | None]]:
+    """Return every analysis that has feedback, with its user, as text or None; an analysis in all its spellings.
+
+    With `is_consenting`, only feedback with consent counts, if consent is recorded.
+    """
     with _open(database, options) as (source, relation):
         user, analyses = _spellings(relation, "user_id")[0], _spellings(relation, "analysis_id")
         columns: sa.Select[*tuple[Any, ...]] = sa.select(user, *analyses)
-        rows = columns.select_from(relation.feedback_table).where(analyses[0].is_not(None))
+        condition = has_consent(relation) if is_consenting else sa.true()
+        rows = columns.select_from(relation.feedback_table).where(analyses[0].is_not(None), condition)
         pairs = _fetch_decoded(source, relation.render(rows.distinct()))
         return list(dict.fromkeys((spelling, owner) for owner, *spellings in pairs for spelling in spellings))
 

@@ -8,12 +8,12 @@ import polars as pl
 
 from feedback_etl.clock import parse_duration
 from feedback_etl.data_files.row_filter import PSEUDONYM
-from feedback_etl.database.lookups import fetch_analyses
+from feedback_etl.database.lookups import fetch_owners
 from feedback_etl.database.window import Window
 from feedback_etl.pipeline.release import validate_pairs
 from feedback_etl.pipeline.request import ExportRequest
 from feedback_etl.pipeline.transform_options import TransformOptions
-from feedback_etl.privacy.k_anonymity import drop_small_classes, select_classes
+from feedback_etl.privacy.k_anonymity import digest_people, drop_small_classes, select_classes
 from feedback_etl.privacy.release_plan import apply_changes
 from feedback_etl.privacy.series_classes import SeriesClasses, SeriesPlan, plan_series_release
 from feedback_etl.privacy.series_rows import EXPORT, PERSON, SINCE, SeriesMembers
@@ -160,12 +160,13 @@ def select_pending(request: ExportRequest) -> PendingSeries | None:
 
 
 def _select_remaining(request: ExportRequest, pending: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows whose analysis the database still has, with consent where that is recorded."""
+    """Return the rows of whose person the database still has the analysis, with consent where that is recorded."""
     if pending.is_empty():
         return pending
     selection, key = request.selection, request.transform_options.key
-    options = selection.options
-    analyses = fetch_analyses(selection.database, options, allow_row_security=options.allow_row_security)
-    ids = pl.LazyFrame({PSEUDONYM: analyses}, schema={PSEUDONYM: pl.String})
-    remaining = ids.with_columns(hash_id(PSEUDONYM, key=key, unkeyed=key is None, domain="analysis_id"))
-    return pending.join(remaining.collect(), on=PSEUDONYM, how="semi", maintain_order="left")
+    owners = fetch_owners(selection.database, selection.options, is_consenting=True)
+    schema = {PSEUDONYM: pl.String, PERSON: pl.String}
+    ids = pl.LazyFrame(owners, schema=schema, orient="row")
+    hash_analysis = hash_id(PSEUDONYM, key=key, unkeyed=key is None, domain="analysis_id")
+    remaining = ids.with_columns(hash_analysis, digest_people(pl.col(PERSON), key)).collect()
+    return pending.join(remaining, on=[PSEUDONYM, PERSON], how="semi", nulls_equal=True, maintain_order="left")
