@@ -86,7 +86,7 @@ class TestColumns:
         """What chance alone makes is not called one."""
         found = measure_drift(ratings(r1=5, r2=5, r3=5, r4=5, r5=5), ratings(r1=2, r2=9, r3=3, r4=6, r5=5), [RATING])[0]
         assert found.by_chance == pytest.approx(4 * (1 / 25 + 1 / 25))
-        assert found.verdict == "too few rows to tell"
+        assert found.verdict == "too few rows to compare"
 
     def test_pseudonyms_and_times_are_not_compared(self) -> None:
         """They always move."""

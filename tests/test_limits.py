@@ -126,3 +126,11 @@ def test_repeated_export_keeps_its_stricter_limits(app: Database, tmp_path: Path
     strict, rejecting = (remedies.replace(manifest) for manifest in list_manifests(tmp_path))
     assert "--strict --max-suppressed 0.05 --formulas escape" in strict
     assert "--max-rejected 0.1" in rejecting
+
+
+def test_l_of_the_settings_is_not_called_ok_for_a_series(app: Database, tmp_path: Path) -> None:
+    """A series cannot have it, so no remedy gives it to one."""
+    exported(app, tmp_path, incremental=True, k=1)
+    item = run(tmp_path, l=2)
+    assert (item.status, item.remedy) == ("skipped", "")
+    assert "l of feedback_training_" in item.detail

@@ -12,9 +12,12 @@ from feedback_etl.settings.template import find_usual_scale, render_declaration
 
 
 def table(name: str, key: str = "id", /, **columns: ColumnKind | tuple[ColumnKind, str]) -> ReflectedTable:
-    """Return a table; a column with a pair of values refers to another table."""
-    pairs = {column: (kind, "") if isinstance(kind, str) else kind for column, kind in columns.items()}
-    return ReflectedTable(name, tuple(ReflectedColumn(column, *pair) for column, pair in pairs.items()), (key,))
+    """Return a table; a column with a pair of values refers to the `id` of another table."""
+    reflected = (
+        ReflectedColumn(column, kind) if isinstance(kind, str) else ReflectedColumn(column, *kind, "id")
+        for column, kind in columns.items()
+    )
+    return ReflectedTable(name, tuple(reflected), (key,))
 
 
 REVIEWS = table(
@@ -141,6 +144,15 @@ def test_child_table_of_items_and_ratings_is_proposed() -> None:
         "review_products": join | {"table": "reviewProducts", "item": "product_id", "rating": "stars"},
         "device_items": join | {"table": "device", "item": "article", "rating": "score"},
     }
+
+
+def test_table_that_refers_to_another_column_than_the_key_is_not_proposed() -> None:
+    """A declaration joins by the key, whose values these are not."""
+    child = table("reviewProducts", "code", code=("integer", "reviews"), product_id="integer", stars="integer")
+    reference = child.columns[0]._replace(refers_to="number")
+    other = child._replace(columns=(reference, *child.columns[1:]))
+    assert "items" in declared(propose([REVIEWS, child], REVIEWS))
+    assert "items" not in declared(propose([REVIEWS, other], REVIEWS))
 
 
 def test_personal_columns_are_comments_with_the_reason() -> None:

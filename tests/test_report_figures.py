@@ -202,7 +202,7 @@ class TestComparison:
         export(-12, -8)
         export(-8, -4)
         page = render()
-        assert "<dt>Greatest drift</dt><dd>\N{EN DASH}<small>too few rows to tell</small></dd>" in page
+        assert "<dt>Greatest drift</dt><dd>\N{EN DASH}<small>too few rows to compare</small></dd>" in page
 
     def test_overlapping_windows_give_a_lower_bound(self, export: Any) -> None:
         """Little drift between equal rows proves nothing."""

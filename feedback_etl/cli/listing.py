@@ -69,7 +69,7 @@ def _print_exports(exports: "Sequence[Manifest]", existing: Collection[str]) -> 
         window = str(parse_window(manifest.window) or "unknown").removesuffix(" UTC")
         rows.append([_get_name(manifest), _count_rows(manifest, existing), *erased, manifest.mode, window])
         for file in manifest.all("items"):
-            rows.append([file.path, _count_rows(manifest, existing, file), *[""] * has_erased, manifest.items, window])
+            rows.append([file.path, _count_rows(manifest, existing, file), *[""] * has_erased, "items", window])
     print_table(["Export", "Rows", *["Erased"] * has_erased, "Mode", "Window (UTC)"], rows, right={"Rows", "Erased"})
 
 

@@ -159,7 +159,7 @@ def _propose_source(tables: Sequence[ReflectedTable], table: ReflectedTable) -> 
     joined, consent = None, ""
     user = next((column.column for column in columns if column.use == "user_id"), None)
     if user is not None and not any(column.use == "consent" for column in columns):
-        joined = next((other for other in tables if other.name == user.references and len(other.key) == 1), None)
+        joined = next((other for other in tables if other.is_referred_to(user)), None)
         consent = next((column.name for column in joined.columns if is_consent_column(column)), "") if joined else ""
     elements = tuple(_find_elements(tables, table))
     if user is None:
@@ -174,7 +174,7 @@ def _find_joined_user(
 ) -> tuple[ReflectedTable | None, str, str, str]:
     """Return the table that says whose feedback it is, the reference to it, and its columns of consent and the user."""
     for column in table.columns:
-        other = next((other for other in tables if other.name == column.references and len(other.key) == 1), None)
+        other = next((other for other in tables if other.is_referred_to(column)), None)
         user = find_reference(other, USER_WORDS) if other else ""
         if other and user:
             return other, column.name, next((own.name for own in other.columns if is_consent_column(own)), ""), user
@@ -184,7 +184,7 @@ def _find_joined_user(
 def _find_elements(tables: Iterable[ReflectedTable], table: ReflectedTable) -> Iterator[ElementsProposal]:
     """Yield the tables that refer to feedback, and otherwise have one column of short texts."""
     for other in tables:
-        references = [column.name for column in other.columns if column.references == table.name]
+        references = [column.name for column in other.columns if table.is_referred_to(column)]
         texts = [column.name for column in other.columns if column.kind in ("word", "text") and not column.references]
         is_list = bool((split_words(other.name) | {word for text in texts for word in split_words(text)}) & TAG_WORDS)
         is_other = other.full_name != table.full_name  # their columns can differ: one was sampled
@@ -196,7 +196,7 @@ def _find_elements(tables: Iterable[ReflectedTable], table: ReflectedTable) -> I
 def _find_items(others: Iterable[ReflectedTable], table: ReflectedTable) -> Iterator[ItemsProposal]:
     """Yield the tables that refer to feedback, and have one column that names an item and one with its rating."""
     for other in others:
-        references = [column.name for column in other.columns if column.references == table.name]
+        references = [column.name for column in other.columns if table.is_referred_to(column)]
         uses = propose_columns(other._replace(key=()))  # the item may be a part of the key
         items = [column.column.name for column in uses if column.use == "item_id"]
         ratings = [column.column for column in uses if column.use == "rating"]

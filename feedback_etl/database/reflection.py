@@ -46,12 +46,14 @@ class ReflectedColumn(NamedTuple):
         kind: What its type contains. A "word" is text of a limited length, at most `MAX_WORD_LENGTH` characters; a
             "list" is an array or JSON arrays, a "map" is JSON maps of numbers, and "json" is JSON that was not sampled.
         references: The table that its foreign key refers to; "" if it has none.
+        refers_to: The column of that table.
         scale: The observed numbers of a map.
     """
 
     name: str
     kind: ColumnKind
     references: str = ""
+    refers_to: str = ""
     scale: "Scale | None" = None
 
 
@@ -74,6 +76,10 @@ class ReflectedTable(NamedTuple):
     def full_name(self) -> str:
         """The name with that of the schema, as declarations have it."""
         return f"{self.db_schema}.{self.name}" if self.db_schema else self.name
+
+    def is_referred_to(self, column: ReflectedColumn) -> bool:
+        """Return whether a column refers to the primary key of this table, so that both can be joined by it."""
+        return column.references == self.name and self.key == (column.refers_to,)
 
 
 class Scale(NamedTuple):
@@ -131,12 +137,12 @@ def _select_readable(source: DatabaseConnection, reflected: Iterable[ReflectedTa
 
 def _reflect_table(inspector: sa.Inspector, name: str, db_schema: str | None) -> ReflectedTable:
     references = {
-        key["constrained_columns"][0]: str(key["referred_table"])
+        key["constrained_columns"][0]: (str(key["referred_table"]), str(key["referred_columns"][0]))
         for key in inspector.get_foreign_keys(name, schema=db_schema)
         if len(key["constrained_columns"]) == 1
     }
     columns = tuple(
-        ReflectedColumn(str(column["name"]), find_kind(column["type"]), references.get(column["name"], ""))
+        ReflectedColumn(str(column["name"]), find_kind(column["type"]), *references.get(column["name"], ()))
         for column in inspector.get_columns(name, schema=db_schema)
     )
     key = inspector.get_pk_constraint(name, schema=db_schema)["constrained_columns"]
@@ -152,18 +158,19 @@ def _reflect_duckdb(source: DatabaseConnection) -> list[ReflectedTable]:
     )
     constraints = fetch_rows(
         source,
-        "SELECT table_name, constraint_type, constraint_column_names, referenced_table FROM duckdb_constraints() "  # noqa: S608  quoted
+        "SELECT table_name, constraint_type, constraint_column_names, referenced_table, referenced_column_names "  # noqa: S608  quoted
+        "FROM duckdb_constraints() "
         f"WHERE database_name = current_database() AND schema_name = {db_schema}",
     )
-    key = {name: tuple(columns) for name, type_, columns, _ in constraints if type_ == "PRIMARY KEY"}
+    key = {name: tuple(columns) for name, type_, columns, *_ in constraints if type_ == "PRIMARY KEY"}
     references = {
-        (name, columns[0]): other
-        for name, type_, columns, other in constraints
+        (name, columns[0]): (other, others[0])
+        for name, type_, columns, other, others in constraints
         if type_ == "FOREIGN KEY" and len(columns) == 1
     }
     reflected: dict[str, list[ReflectedColumn]] = {}
     for table, name, type_ in columns:
-        column = ReflectedColumn(name, find_duckdb_kind(type_), references.get((table, name), ""))
+        column = ReflectedColumn(name, find_duckdb_kind(type_), *references.get((table, name), ()))
         reflected.setdefault(table, []).append(column)
     return [ReflectedTable(name, tuple(own), key.get(name, ()), source.db_schema) for name, own in reflected.items()]
 

@@ -40,7 +40,7 @@ class Drift(NamedTuple):
         if self.psi < MODERATE:
             return "small"
         if self.is_uncertain:
-            return "too few rows to tell"
+            return "too few rows to compare"
         return "moderate" if self.psi < LARGE else "large"
 
 

@@ -25,7 +25,7 @@ MAX_EXPORTS = 60
 _VISIBLE = {code: f"\\u{code:04x}" for code in (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 """Bidirectional control characters (Unicode, annex 9) are shown as escapes and have no effect."""
 
-_TONES = {"small": "main", "too few rows to tell": "third", "moderate": "third", "large": "bad"}
+_TONES = {"small": "main", "too few rows to compare": "third", "moderate": "third", "large": "bad"}
 
 
 def render_page(data: ReportData) -> str:
