@@ -285,7 +285,7 @@ class TestOptions:
 
     @pytest.mark.any_database
     def test_missing_column_is_named(self, app: Database, folder: Path) -> None:
-        message = r"recommendation_feedbacks has no column changed_at .*Correct the option that names what is missing\.$"
+        message = r"recommendation_feedbacks has no column changed_at .*Correct the option with this name\.$"
         with pytest.raises(SourceError, match=message):
             export_next(app, folder, NOW, cursor="changed_at")
 

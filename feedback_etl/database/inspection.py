@@ -153,7 +153,7 @@ def _check_tables(source: DatabaseConnection, inspector: sa.Inspector, tables: M
             names.update(absent)
     if problems:
         is_default = not names.isdisjoint({"id"}.union(*_REQUIRED_COLUMNS.values(), *_REQUIRED_FOR_IMAGES.values()))
-        another = "`feedback-etl init` declares another layout" if is_default else "Correct the option that names what is missing"
+        another = "`feedback-etl init` declares another layout" if is_default else "Correct the option with this name"
         raise SourceError(f"{'; '.join(problems)}. {another}.")
 
 
