@@ -1,5 +1,6 @@
 """The coordinator's own work: ten thousand tasks take no more memory than ten, except in the manifest."""
 
+import gc
 import hashlib
 import itertools
 import threading
@@ -114,6 +115,7 @@ def peak_of(count: int) -> int:
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+        gc.unfreeze()
 
 
 @pytest.mark.slow
@@ -214,6 +216,8 @@ def peak_of_export(folder: Path, count: int, k: int | None) -> int:
     request = ExportRequest(
         LocalStorage(folder), selection, transform_options, options.output, time.perf_counter(), executor
     )
+    gc.collect()
+    gc.freeze()  # the more objects of other tests there are, the later Python removes cycles
     tracemalloc.start()
     try:
         report = export_partitions(request, divided(count), MAX_TASKS_IN_FLIGHT)
@@ -221,6 +225,7 @@ def peak_of_export(folder: Path, count: int, k: int | None) -> int:
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+        gc.unfreeze()
 
 
 @pytest.mark.slow
