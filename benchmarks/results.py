@@ -1,4 +1,4 @@
-"""The results as Markdown; what somebody wrote into the notes stays."""
+"""The results as Markdown; the notes of an earlier page are kept."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence

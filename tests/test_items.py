@@ -231,7 +231,7 @@ def test_item_rows_are_listed_and_described(here: Here, sqlite_database: Databas
     columns = ["analysis_hash", "subject_hash", "item", "rating", "feedback_timestamp"]
     assert pl.read_csv(tmp_path / file.path).columns == columns
     listed = here("list", str(tmp_path)).out.splitlines()
-    assert [line.split()[:3] for line in listed if ITEMS in line] == [[file.path, "5", ITEMS]]
+    assert [line.split()[:3] for line in listed if file.path in line] == [[file.path, "5", "items"]]
     page = fe.write_report(tmp_path / "report.html", tmp_path, keys=KEY).read_text(encoding="utf-8")
     for cell in (file.path, ITEMS, "5", ", ".join(columns)):
         assert f">{cell}</t" in page.partition("Item rows by export as a table")[2].partition("</table>")[0]
