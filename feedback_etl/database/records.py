@@ -83,8 +83,7 @@ class RecordTable(NamedTuple):
     @classmethod
     def collect(cls, batches: Iterable[pl.DataFrame], query: RecordQuery) -> Self:
         """Collect the result of a query."""
-        lists = pl.col(pl.String).exclude(RAW_ITEM).cast(pl.Categorical)
-        rows = pl.concat([batch.with_columns(lists) for batch in batches]).rechunk()
+        rows = pl.concat([_compact(batch) for batch in batches]).rechunk()
         positions = pl.Series("position", dtype=pl.Int32).extend_constant(None, query.last - query.first + 1)
         positions.scatter(
             rows["id"].cast(pl.Int64) - query.first, pl.int_range(rows.height, dtype=pl.Int32, eager=True)
@@ -98,3 +97,9 @@ class RecordTable(NamedTuple):
         positions = pl.lit(self.positions).gather(pl.when(is_known).then(id_ - self.first))
         records = frame.select(pl.lit(self.rows[name]).gather(positions).alias(name) for name in self.rows.columns)
         return frame.drop(RAW_ITEM).with_columns(records.with_columns(pl.col(pl.Categorical).cast(pl.String)))
+
+
+def _compact(batch: pl.DataFrame) -> pl.DataFrame:
+    """Return recommendations in memory of their own: a column of a batch keeps the memory of all of its columns."""
+    item = pl.Series(RAW_ITEM, batch[RAW_ITEM].to_arrow(compat_level=pl.CompatLevel.oldest()))
+    return batch.with_columns(pl.col(pl.String).exclude(RAW_ITEM).cast(pl.Categorical), item)
