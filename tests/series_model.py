@@ -100,6 +100,11 @@ class Series:
         """Return whether the series takes a row for a new version."""
         return self.time(row) > row.created_at
 
+    def seems_exported(self, row: Row) -> bool:
+        """Return whether a changed row was created before the watermark: it counts as exported, even if it is late."""
+        is_before = self.watermark is not None and row.created_at < self.watermark
+        return self.follows_changes and self.is_changed(row) and is_before
+
     def identify(self, row: Row) -> tuple[Any, ...]:
         """Return what makes a row another one: the analysis, the id, and with a cursor the version."""
         version = (row.changed_at, row.version, row.is_valid) if self.follows_changes else ()
@@ -113,7 +118,7 @@ class Increment(NamedTuple):
         rows: The rows that it reads and has not read before.
         pairs: The version of each pair that it exports.
         rejected: The number of invalid rows.
-        changed: The number of pairs that an earlier export of the series contains.
+        changed: The number of pairs that an earlier export of the series contains, or seems to.
         watermark: The watermark after it.
     """
 
@@ -190,7 +195,7 @@ class TrainingModel:
             if row.is_valid and (series.is_changed(row) or row.pair not in series.pairs):
                 exported.setdefault(row.pair, row)
         pairs = {pair: row.version for pair, row in exported.items()}
-        changed = sum(row.pair in series.pairs for row in exported.values())
+        changed = sum(row.pair in series.pairs or series.seems_exported(row) for row in exported.values())
         return Increment(new, pairs, sum(not row.is_valid for row in new), changed, watermark)
 
     def _is_exportable(self, row: Row) -> bool:

@@ -489,7 +489,13 @@ class Exports(RuleBasedStateMachine):
                     model.exported.pop(manifest.stem, None)
 
     def _export(self, options: dict[str, Any], **more: Any) -> ExportReport:
-        usual: dict[str, Any] = {"days_back": 30, "now": self.now, "key": KEY, "output_dir": self.folder}
+        usual: dict[str, Any] = {
+            "days_back": 30,
+            "now": self.now,
+            "max_rejected": 1.0,
+            "key": KEY,
+            "output_dir": self.folder,
+        }
         return fe.export_feedback(self.engine, **usual | options | more)
 
     def _expected(self, model: Model) -> tuple[list[dict[str, Any]], set[tuple[str, str]], int]:
