@@ -12,6 +12,7 @@ import pytest
 from databases import Database
 from folders import FORMS, NOW, exported, rows_of, visible
 from pseudonym_keys import KEY
+from reading import select
 from series_model import pseudonym
 
 import feedback_etl as fe
@@ -183,6 +184,19 @@ def test_row_of_a_withdrawn_user_does_not_leave_with_the_analysis_of_another(app
     add(app, 2, (5, "a"), (6, "a"), (7, "b"))
     report = export_night(app, folder, 2)
     assert (report.excluded_records, report.exported_records, report.pending_records) == (1, 0, 4)
+
+
+@pytest.mark.parametrize("user", ["NULL", "''"])
+def test_rows_without_a_user_stay_pending(app: Database, folder: Path, user: str) -> None:
+    """A source without a user has empty texts on SQLite, which an export reads as null."""
+    add(app, 1, (1, "a"), (2, "a"))
+    columns = {name: name for name in ("analysis_id", "created_at")}
+    columns |= {"feedback_id": "id", "user_id": f"CAST({user} AS text)"}
+    query = select(app.url, "FROM recommendation_feedbacks", **columns)
+    export_night(app, folder, 1, query=query)
+    add(app, 2, (3, "a"))
+    report = export_night(app, folder, 2, query=query)
+    assert (report.excluded_records, report.exported_records, report.pending_records) == (0, 0, 3)
 
 
 def test_prune_reaches_pending_rows_and_members(app: Database, folder: Path) -> None:

@@ -83,7 +83,8 @@ def fetch_owners(
 ) -> list[tuple[str, str | None]]:
     """Return every analysis that has feedback, with its user, as text or None; an analysis in all its spellings.
 
-    With `is_consenting`, only feedback with consent counts, if consent is recorded.
+    An empty text is no user, as in an export. With `is_consenting`, only feedback with consent counts, if consent is
+    recorded.
     """
     with _open(database, options) as (source, relation):
         user, analyses = _spellings(relation, "user_id")[0], _spellings(relation, "analysis_id")
@@ -91,7 +92,7 @@ def fetch_owners(
         condition = has_consent(relation) if is_consenting else sa.true()
         rows = columns.select_from(relation.feedback_table).where(analyses[0].is_not(None), condition)
         pairs = _fetch_decoded(source, relation.render(rows.distinct()))
-        return list(dict.fromkeys((spelling, owner) for owner, *spellings in pairs for spelling in spellings))
+        return list(dict.fromkeys((spelling, owner or None) for owner, *spellings in pairs for spelling in spellings))
 
 
 class ApplicationSummary(NamedTuple):
