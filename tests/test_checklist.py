@@ -311,6 +311,17 @@ def test_numbers_of_items_are_ids_only_in_their_own_row(
     assert [name for name in ITEM_COLUMNS if f"in {name}" in detail] == problems
 
 
+@pytest.mark.parametrize("user", [1_000_001, 1_000_002, 1_000_003])
+def test_number_of_any_user_of_a_shared_analysis_is_found(app: Database, tmp_path: Path, user: int) -> None:
+    """The pseudonym of the row is that of all of its users."""
+    with app.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE recommendation_feedbacks SET analysis_id = 1000101")
+        connection.exec_driver_sql(f"UPDATE recommendation_records SET recommendation_id = 'rec-{user}'")
+    exported(app, tmp_path / "exports", days_back=30)
+    failed = find_failed(load_settings(database_url=app.url, output_dir=tmp_path / "exports"))
+    assert "in recommendation_id" in failed["raw ids"].detail
+
+
 def test_numbers_of_items_that_cannot_be_compared_are_not_called_ok(app: Database, tmp_path: Path) -> None:
     """Whose rows they are is not known."""
     with app.engine.begin() as connection:

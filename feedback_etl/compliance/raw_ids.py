@@ -91,8 +91,9 @@ class _NumberedItems:
         is_rated = name == manifest.items
         rows = scan_item_rows(export.storage, manifest) if is_rated else export.rows
         rows = rows.select(PSEUDONYM, pl.col(ITEM if is_rated else name).alias("text")).drop_nulls("text")
+        rows = rows.with_row_index("row")  # an analysis of several users has several owners
         own = rows.join(self._hash_owners(manifest), on=PSEUDONYM).filter(contains_id("text", ids=["analysis", "user"]))
-        values, count = (int(frame.select(pl.len()).collect().item()) for frame in (rows, own))
+        values, count = (int(frame.select(pl.col("row").n_unique()).collect().item()) for frame in (rows, own))
         return count > MAX_LONG * values
 
     def _hash_owners(self, manifest: Manifest) -> pl.LazyFrame:
@@ -102,7 +103,7 @@ class _NumberedItems:
         key, is_number = self._keys[manifest.lookup_key], rf"^[0-9]{{{MIN_ID_LENGTH},}}$"
         hashed = hash_id("analysis", key=key, unkeyed=key is None, domain="analysis_id").alias(PSEUDONYM)
         numbers = (pl.when(pl.col(name).str.contains(is_number)).then(name).alias(name) for name in columns)
-        return owners.select(hashed, *numbers).unique(PSEUDONYM)
+        return owners.select(hashed, *numbers).unique()
 
 
 def _remove_ids(manifest: Manifest, names: Sequence[str], remedies: Remedies) -> str:
