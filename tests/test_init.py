@@ -317,7 +317,7 @@ def test_maps_lists_with_mistakes_and_a_cursor_are_proposed(
 def test_columns_of_json_and_child_tables_of_items_can_be_exported(
     here: Here, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """Maps, lists and neither are told apart by their values."""
+    """Maps, lists and other JSON are distinguished by their values."""
     files = {"sqlite": f"sqlite:///{tmp_path}/a.db", "duckdb": f"duckdb:///{tmp_path}/a.duckdb"}
     engine = sa.create_engine(files.get(kind) or request.getfixturevalue(kind), poolclass=sa.NullPool)
     binary = "jsonb" if kind == "postgres_database" else "json"

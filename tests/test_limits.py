@@ -72,7 +72,7 @@ def test_schema_without_a_name_is_known_by_that_of_its_variable(app: Database, t
 
 
 def test_weak_limits_are_in_the_manifest_the_log_and_the_record(app: Database, tmp_path: Path) -> None:
-    """Those that the settings allow as well."""
+    """Also limits that the settings allow."""
     exported(app, tmp_path, formulas="allow", max_rejected=0.9, k=2, t=0.0, l=1, row_model=Checks, max_suppressed=0.99)
     (manifest,) = list_manifests(tmp_path)
     limits = {"formulas": "allow", "max_rejected": 0.9, "max_suppressed": 0.99, "row_model": "Checks", "strict": False}

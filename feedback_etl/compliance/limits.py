@@ -47,7 +47,9 @@ def describe_limits(limits: dict[str, Any]) -> str:
     parts.append(f"row model {limits['row_model']}" if "row_model" in limits else "no row model")
     if "formulas" in limits:
         parts.append(f"formulas = {limits['formulas']}")
-    return ", ".join([*parts, *_describe_weak(limits)])
+    if limits.get("allow_overlap"):
+        parts.append("an overlap with an earlier release is allowed")
+    return ", ".join(parts)
 
 
 def _find_weaker_diversity(manifest: Manifest, settings: Settings) -> dict[str, float]:
