@@ -29,7 +29,7 @@ torture: .venv/installed-test  ## each fault injection a hundred times, and many
 	$(BIN)/pytest -n 2 -m torture
 	$(BIN)/pytest -n 2 --hypothesis-profile thorough $(RANDOM_ROWS)
 
-bench: .venv/installed-test .venv-users/installed  ## measure exports, and write RESULTS.md; about twenty minutes
+bench: .venv/installed-test .venv-users/installed  ## measure exports, and write RESULTS.md; about half an hour
 	BENCH_PYTHON=$(CURDIR)/.venv-users/bin/python PYTHONPATH=tests $(BIN)/python benchmarks/bench.py
 
 bench-more: .venv/installed-test  ## measure training and exports by many workers

@@ -46,7 +46,7 @@ HERE = Path(__file__).resolve().parent
 CHECKED_ROWS = 5_000
 STARTUP_ROWS = 3_000
 
-FULL = {"rows": 2_000_000, "rounds": 5, "scale": "2,4,8", "output": Path(__file__).with_name("RESULTS.md")}
+FULL = {"rows": 2_000_000, "rounds": 5, "scale": "2,8,32", "output": Path(__file__).with_name("RESULTS.md")}
 SMALL = {"rows": 20_000, "rounds": 1, "scale": "0.02,0.04"}
 
 
@@ -134,8 +134,8 @@ class _Place(NamedTuple):
     folder: Path
 
     def bench(self, url: sa.URL) -> Bench:
-        """For commands that work on a database."""
-        foreign = ("FEEDBACK_ETL_", "DATABASE_URL", "PG")
+        """For commands that work on a database, and find compiled modules as in an installation."""
+        foreign = ("FEEDBACK_ETL_", "DATABASE_URL", "PG", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
         environment = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         environment["FEEDBACK_ETL_KEY"] = KEY
         environment["FEEDBACK_ETL_DATABASE_URL"] = url.render_as_string(hide_password=False)
