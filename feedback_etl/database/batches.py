@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from functools import reduce
+from functools import partial
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -87,7 +87,7 @@ def _start_readers(
     """
     prepare = list_session_statements(source)
     processes = min(options.processes or 1, len(queries))
-    shares = [list(queries[n::processes]) for n in range(processes)]
+    shares: list[list[str | list[str]]] = [list(queries[n::processes]) for n in range(processes)]
     shares[0] = [*(lookup.sql for lookup in lookups if lookup is not None), *shares[0]]
     jobs = [ReaderJob(str(source.connectorx_url), prepare, share, options.batch_size) for share in shares]
     # Each reader reads its next range ahead while the ranges of other readers are written.
@@ -116,10 +116,10 @@ def _read_with_connectorx(readers: list[Reader], relation: SourceRelation, looku
         if lookups.records is not None:
             tables.append(RecordTable.collect(map(pl.DataFrame, readers[0].next_stream()), lookups.records))
         for reader in readers:
-            batches = map(pl.DataFrame, reader.next_stream())
-            yield from _to_raw(
-                (reduce(lambda frame, table: table.add_to(frame), tables, batch) for batch in batches), relation
-            )
+            batches: Iterator[pl.DataFrame] = map(pl.DataFrame, reader.next_stream())
+            for table in tables:
+                batches = map(table.add_to, batches)  # unlike a loop, map keeps no batch while it waits for the next
+            yield from _to_raw(batches, relation)
     except SourceError as error:
         if relation.dialect != "sqlite" or isinstance(error, ReaderLostError):
             raise
@@ -150,6 +150,9 @@ def _read_without_connectorx(
 
 def _to_raw(frames: Iterable[pl.DataFrame], relation: SourceRelation) -> Iterator[pl.DataFrame]:
     """Yield frames as raw frames; verify that rows that are sorted by plain times are in the order of their times."""
+    if not relation.has_plain_times:
+        yield from map(partial(to_raw, schema=relation.schema), frames)
+        return
     before = pl.DataFrame(schema={"text": pl.String, "time": TIME})
     for frame in frames:
         raw = to_raw(frame, relation.schema)

@@ -19,7 +19,7 @@ from feedback_etl.errors import SourceError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-BATCHES_AHEAD = 2
+BATCHES_AHEAD = 1
 _REPORT_TIMEOUT = 5.0
 
 
@@ -31,18 +31,19 @@ class _Signal(Enum):
 
 
 class ReaderJob(NamedTuple):
-    """Describe the work of a reader process: queries to run one after the other, each on its own connection.
+    """Describe the work of a reader process: queries to run one after the other, each on its own connections.
 
     Attributes:
         url: The database for ConnectorX. It contains the password, so it is sent through a pipe, never as an argument.
         prepare: Statements that begin each connection.
-        queries: The queries; the rows of each come as one stream.
+        queries: The queries; the rows of each come as one stream. Those of a list are one query: they run at once, each
+            on its own connection, and their rows come in no order.
         batch_size: Rows per batch, except for the last one.
     """
 
     url: str
     prepare: list[str]
-    queries: list[str]
+    queries: list[str | list[str]]
     batch_size: int
 
 
@@ -112,9 +113,7 @@ class Reader:
         Raises:
             SourceError: The reader died, failed, sent nothing for too long, or reported a different row count.
         """
-        while not isinstance(batch := self._receive(), _Signal):
-            self._rows += batch.num_rows
-            yield batch
+        yield from iter(self._receive, _Signal.END_OF_STREAM)
         self._streams_left -= 1
         if not self._streams_left:  # a stream that was truncated between two batches looks complete: compare the count
             self._is_done = self._report == {"rows": self._rows}
@@ -131,6 +130,8 @@ class Reader:
             ) from None
         if item is _Signal.NO_MORE_DATA:
             raise self._build_error()
+        if not isinstance(item, _Signal):
+            self._rows += item.num_rows
         return item
 
     def _read_ahead(self) -> None:

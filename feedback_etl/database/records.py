@@ -27,12 +27,13 @@ class RecordQuery(NamedTuple):
     """Describe the recommendations to read.
 
     Attributes:
-        sql: Statement that yields the `id` and the raw columns of each recommendation.
+        sql: Statements that together yield the `id` and the raw columns of each recommendation, each for half of the
+            ids: two connections read them at once, while nothing else is read.
         first: The lowest id.
         last: The highest one.
     """
 
-    sql: str
+    sql: list[str]
     first: int
     last: int
 
@@ -57,7 +58,11 @@ def plan_records(source: DatabaseConnection, relation: SourceRelation, window: W
         or ends[1] - ends[0] >= min(MAX_IDS, rows)
     ):
         return None
-    return RecordQuery(select_records(relation), *ends)
+    first, last = ends
+    middle = (first + last) // 2
+    return RecordQuery(
+        [select_records(relation, first, middle), select_records(relation, middle + 1, last)], first, last
+    )
 
 
 def _is_primary_key(source: DatabaseConnection, records: sa.FromClause) -> bool:
@@ -101,5 +106,5 @@ class RecordTable(NamedTuple):
 
 def _compact(batch: pl.DataFrame) -> pl.DataFrame:
     """Return recommendations in memory of their own: a column of a batch keeps the memory of all of its columns."""
-    item = pl.Series(RAW_ITEM, batch[RAW_ITEM].to_arrow(compat_level=pl.CompatLevel.oldest()))
-    return batch.with_columns(pl.col(pl.String).exclude(RAW_ITEM).cast(pl.Categorical), item)
+    items = pl.DataFrame(batch.select(RAW_ITEM).to_arrow(compat_level=pl.CompatLevel.oldest()))
+    return batch.with_columns(pl.col(pl.String).exclude(RAW_ITEM).cast(pl.Categorical), *items)
