@@ -26,12 +26,12 @@ import pyarrow as pa
 from own_share import BATCH_ROWS, connectorx_url
 
 from feedback_etl.data_files.csv_files import write_csv
+from feedback_etl.data_files.file_formats import ROWS_AT_ONCE
 from feedback_etl.database.raw_types import to_raw
 from feedback_etl.database.relation import build_default_relation
 from feedback_etl.database.sql import select_feedback
 from feedback_etl.database.window import Window
 from feedback_etl.options.export import ExportOptions
-from feedback_etl.pipeline.batches import BATCHES_PER_CHECK
 from feedback_etl.pipeline.release import validate_pairs
 from feedback_etl.pipeline.transform_options import TransformOptions
 from feedback_etl.privacy.k_anonymity import ClassCounter
@@ -112,7 +112,6 @@ def _measure_parent(recording: Path, folder: Path, options: TransformOptions, st
     is_tied = (pl.col("created_at") == pl.col("created_at").shift(1)).any()
     pseudonym = hash_id("analysis_id", key=options.key)
     transform = partial(anonymize, now=options.now, key=options.key, schema=options.schema)
-    pending: list[pl.DataFrame] = []
     with (
         pa.memory_map(str(recording)) as file,
         pa.ipc.open_stream(file) as stream,
@@ -128,12 +127,7 @@ def _measure_parent(recording: Path, folder: Path, options: TransformOptions, st
             bounds.add("pseudonyms, ranges, lists", unique.select, pseudonym)
             steps.add("people of each class (k)", people.add, pairs, unique["user_id"])
             bounds.add("people of each class (k)", pairs.group_by(names).len)
-            pending.append(pairs)
-            if len(pending) == BATCHES_PER_CHECK:
-                _measure_writer(pl.concat(pending), options, output, steps, bounds)
-                pending = []
-        if pending:
-            _measure_writer(pl.concat(pending), options, output, steps, bounds)
+            _measure_writer(pairs, options, output, steps, bounds)
 
 
 def _select_valid(raw: pl.DataFrame, options: TransformOptions) -> pl.DataFrame:
@@ -154,7 +148,8 @@ def _measure_writer(pairs: pl.DataFrame, options: TransformOptions, file: Any, s
 
 
 def _write(pairs: pl.DataFrame, buffer: io.BytesIO) -> None:
-    write_csv(escape_texts(pairs)[0], buffer, header=False)
+    for part in escape_texts(pairs)[0].iter_slices(ROWS_AT_ONCE):
+        write_csv(part, buffer, header=False)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,6 @@ if TYPE_CHECKING:
 Write = Callable[[pl.DataFrame], None]
 WriteBatch = Callable[["ProcessedBatch"], None]
 
-BATCHES_PER_CHECK = 2
-"""Batches that are validated together: a call of pandera takes 19 ms, however few the rows."""
-
 
 def process_batches(
     processor: "BatchProcessor", raw_batches: Iterable[pl.DataFrame], *, write: WriteBatch, write_rejected: Write
@@ -32,20 +29,16 @@ def process_batches(
         ValidationError: A batch cannot be processed, or its pairs are invalid.
     """
 
-    def write_batches(batches: list["ProcessedBatch"]) -> None:
-        processor.validate_pairs(pl.concat([batch.pairs for batch in batches]))
-        for batch in batches:
-            write(batch)
-            write_rejected(batch.rejected)
+    def write_batch(batch: "ProcessedBatch") -> None:
+        processor.validate_pairs(batch.pairs)
+        write(batch)
+        write_rejected(batch.rejected)
 
     with ThreadPoolExecutor(1, "feedback_etl writer") as writer:
-        writing, batches = writer.submit(lambda: None), list["ProcessedBatch"]()
-        for raw in raw_batches:
-            batches.append(processor.process(raw))
-            if len(batches) == BATCHES_PER_CHECK:
-                writing.result()
-                writing, batches = writer.submit(write_batches, batches), []
+        writing = writer.submit(lambda: None)
+        for batch in map(processor.process, raw_batches):
+            writing.result()
+            writing = writer.submit(write_batch, batch)
+            del batch  # so that it is freed once it is written
         writing.result()
-        if batches:
-            write_batches(batches)
     write_rejected(processor.flush_rejected())

@@ -43,25 +43,27 @@ def process_batch(raw: pl.DataFrame, options: StepOptions, duplicates: Duplicate
     Raises:
         ValidationError: Columns are missing or of a wrong type, or an overridden function of the application failed.
     """
-    rated = raw.filter(has_min_ratings(options.min_feedback_fields, options.schema))
-    valid, rejected = partition_valid(rated, options.schema, reject_formulas=options.reject_formulas)
-    unique = duplicates.filter_raw(valid)
-    pairs = _pseudonymize(unique, options)
-    unique, pairs = duplicates.filter_pairs(unique, pairs)
+    # One name for the rows of all steps, so that those before a step are freed.
+    remaining = raw.filter(has_min_ratings(options.min_feedback_fields, options.schema))
+    rated = remaining.height
+    remaining, rejected = partition_valid(remaining, options.schema, reject_formulas=options.reject_formulas)
+    remaining = duplicates.filter_raw(remaining)
+    pairs = _pseudonymize(remaining, options)
+    remaining, pairs = duplicates.filter_pairs(remaining, pairs)
     time_columns = options.schema.time_columns[1:]
     pairs = coarsen(pairs, options.timestamp_precision, also=time_columns)
     counts = {
         "total_feedback_records": raw.height,
-        "skipped_records": raw.height - rated.height,
+        "skipped_records": raw.height - rated,
         "errors": rejected.height,
-        "deduplicated_records": valid.height - unique.height,
+        "deduplicated_records": rated - rejected.height - remaining.height,
         "exported_records": pairs.height,
-        "implausible_ages": _count_implausible_ages(pairs, unique, options.schema),
-        "withheld_image_urls": _count_new_nulls(pairs, unique, [IMAGE_URL.name]),
-        "unreadable_times": _count_new_nulls(pairs, unique, time_columns),
+        "implausible_ages": _count_implausible_ages(pairs, remaining, options.schema),
+        "withheld_image_urls": _count_new_nulls(pairs, remaining, [IMAGE_URL.name]),
+        "unreadable_times": _count_new_nulls(pairs, remaining, time_columns),
     }
-    pairs = add_items(pairs, unique, options.schema.exported_items)
-    return BatchResult(pairs, unique.select(RAW_IDS), rejected, counts)
+    pairs = add_items(pairs, remaining, options.schema.exported_items)
+    return BatchResult(pairs, remaining.select(RAW_IDS), rejected, counts)
 
 
 def _pseudonymize(valid: pl.DataFrame, options: StepOptions) -> pl.DataFrame:
