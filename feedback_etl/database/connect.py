@@ -4,11 +4,10 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Union
 
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
-from sqlalchemy.orm import Session, scoped_session
 
 from feedback_etl.database.connection_errors import build_connection_error
 from feedback_etl.database.files import find_pattern, view_files
@@ -19,6 +18,7 @@ from feedback_etl.database.session_view import (
     has_same_view,
     is_defined_by_url,
     open_binds,
+    unwrap,
 )
 from feedback_etl.database.urls import (
     build_connectorx_url,
@@ -31,7 +31,10 @@ from feedback_etl.database.urls import (
 from feedback_etl.errors import UsageError
 from feedback_etl.options.read import ReadOptions
 
-Database = str | sa.URL | sa.Engine | sa.Connection | Session | scoped_session[Any]
+if TYPE_CHECKING:  # most databases are URLs, and importing the ORM takes 30 ms
+    from sqlalchemy.orm import Session, scoped_session
+
+Database = Union[str, sa.URL, sa.Engine, sa.Connection, "Session", "scoped_session[Any]"]
 """The types that identify a database."""
 
 
@@ -79,7 +82,7 @@ def open_connection(
     connect_timeout = options.connect_timeout
     has_query = options.query is not None or options.source is not None
     settings = () if options.allow_row_security else (EVERY_ROW,)
-    with open_binds(_unwrap(database)) as (own, other, bind_options):
+    with open_binds(unwrap(database)) as (own, other, bind_options):
         db_schema = _translate_schema(options, bind_options.get("schema_translate_map") or {})
         if own is not None and other is not None:
             with _open_bind(other, connect_timeout, (*settings, *copy_session_settings(own)), db_schema) as source:
@@ -106,9 +109,11 @@ def find_url(database: Database) -> sa.URL:
     Raises:
         UsageError: The URL is not valid, or a session is bound to no engine.
     """
-    bind = _unwrap(database)
+    bind = unwrap(database)
     try:
-        return bind if isinstance(bind, sa.URL) else (bind.get_bind() if isinstance(bind, Session) else bind).engine.url
+        if isinstance(bind, sa.URL):
+            return bind
+        return (bind if isinstance(bind, sa.Engine | sa.Connection) else bind.get_bind()).engine.url
     except SQLAlchemyError:
         raise UsageError(NOT_BOUND) from None
 
@@ -144,20 +149,6 @@ def _open_bind(
             settings,
             has_files=pattern is not None,
         )
-
-
-def _unwrap(database: Any) -> sa.URL | sa.Engine | sa.Connection | Session:
-    """Return the object behind a URL text, a scoped or asynchronous session, or an asynchronous engine."""
-    if isinstance(database, str):
-        return parse_url(database)
-    unwrapped = database() if hasattr(database, "registry") else database  # a scoped session
-    for name in ("sync_session", "sync_connection", "sync_engine"):
-        unwrapped = getattr(unwrapped, name, unwrapped)
-    if isinstance(unwrapped, sa.URL | sa.Engine | sa.Connection | Session):
-        return unwrapped
-    raise UsageError(
-        f"A database is a URL, or an Engine, Connection or Session of SQLAlchemy, not {type(database).__name__}."
-    )
 
 
 def _translate_schema(options: ReadOptions, schema_translate_map: Mapping[str | None, str | None]) -> str | None:

@@ -6,6 +6,7 @@ syntax error.
 """
 
 import re
+from functools import cache
 from pathlib import Path
 
 from feedback_etl.errors import UsageError
@@ -33,19 +34,23 @@ _NOT_CLOSED = {
     "mysql": r"""['"`\\] | /\*""",
     "sqlite": r"""['"`\[] | /\*""",
 }
-_TOKEN = {
-    dialect: re.compile(
+
+
+@cache
+def _compile_token(dialect: str) -> re.Pattern[str]:
+    """Return the pattern of a token: a quoted text or name, a comment, a bracket, a semicolon, or what is refused."""
+    return re.compile(
         rf"""{_QUOTED[dialect]} | {_COMMENT[dialect]} | (?P<open>\() | (?P<close>\)) | (?P<end>;)
         | (?P<bad>{_NOT_CLOSED[dialect]} | [\x00\ud800-\udfff])""",
         re.VERBOSE | re.DOTALL,
     )
-    for dialect in _QUOTED
-}
-_NOTHING = {
+
+
+@cache
+def _compile_nothing(dialect: str) -> re.Pattern[str]:
+    """Return the pattern of blanks, comments and semicolons."""
     # not (?:...)*+, which Python before 3.11.5 ends within a comment that is not closed
-    dialect: re.compile(rf"(?>\s | ; | {comment})*", re.VERBOSE | re.DOTALL)
-    for dialect, comment in _COMMENT.items()
-}
+    return re.compile(rf"(?>\s | ; | {_COMMENT[dialect]})*", re.VERBOSE | re.DOTALL)
 
 
 _LOCKS = re.compile(r"\b(for\s+(update|share)|lock\s+in\s+share\s+mode)\b", re.IGNORECASE)
@@ -84,9 +89,9 @@ def extract_select(dialect: str, sql: str) -> str:
     """
     dialect = _choose_lexer(dialect)
     end = _find_end(dialect, sql)
-    if _NOTHING[dialect].fullmatch(sql[:end]):
+    if _compile_nothing(dialect).fullmatch(sql[:end]):
         raise _build_syntax_error(sql, None)
-    rest = _NOTHING[dialect].match(sql, end)
+    rest = _compile_nothing(dialect).match(sql, end)
     if rest is not None and rest.end() < len(sql):
         raise _build_syntax_error(sql, rest.end())
     if dialect == "mysql" and (lock := _LOCKS.search(blank_quoted(dialect, sql[:end]))):
@@ -99,7 +104,7 @@ def extract_select(dialect: str, sql: str) -> str:
 
 def blank_quoted(dialect: str, sql: str) -> str:
     """Return a query of the same length with blanks for what is quoted and for comments."""
-    return _TOKEN[_choose_lexer(dialect)].sub(
+    return _compile_token(_choose_lexer(dialect)).sub(
         lambda token: token[0] if token["open"] or token["close"] else " " * len(token[0]), sql
     )
 
@@ -138,7 +143,7 @@ def normalize_query(dialect: str, sql: str) -> str:
         quoted.append(token[0])
         return f"\0{len(quoted) - 1}\0"  # no query contains this character
 
-    text = _TOKEN[_choose_lexer(dialect)].sub(set_aside, select)
+    text = _compile_token(_choose_lexer(dialect)).sub(set_aside, select)
     text = re.sub(" ?([(),]) ?", r"\1", re.sub(r"[ \t\n\r\f\v]+", " ", text)).strip()
     return re.sub("\0([0-9]+)\0", lambda number: quoted[int(number[1])], text)
 
@@ -150,7 +155,7 @@ def _find_end(dialect: str, sql: str) -> int:
         UsageError: Something in the statement is not closed, or is ambiguous.
     """
     brackets = list[int]()
-    for token in _TOKEN[dialect].finditer(sql):
+    for token in _compile_token(dialect).finditer(sql):
         if token["open"]:
             brackets.append(token.start())
         elif token["bad"] or (token["close"] and not brackets):

@@ -10,17 +10,19 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.exc import MissingGreenlet, SQLAlchemyError
-from sqlalchemy.orm import Session
 
 from feedback_etl.database import tables
 from feedback_etl.database.connection_errors import build_connection_error
 from feedback_etl.database.quoting import quote_text
-from feedback_etl.database.urls import is_memory
+from feedback_etl.database.urls import is_memory, parse_url
 from feedback_etl.errors import UsageError
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +49,30 @@ class Binds(NamedTuple):
     options: dict[str, Any]
 
 
+def unwrap(database: Any) -> "sa.URL | sa.Engine | sa.Connection | Session":
+    """Return the object behind a URL text, a scoped or asynchronous session, or an asynchronous engine.
+
+    Raises:
+        UsageError: It is no database, or the URL is not valid.
+    """
+    if isinstance(database, str):
+        return parse_url(database)
+    unwrapped = database() if hasattr(database, "registry") else database  # a scoped session
+    for name in ("sync_session", "sync_connection", "sync_engine"):
+        unwrapped = getattr(unwrapped, name, unwrapped)
+    if isinstance(unwrapped, sa.URL | sa.Engine | sa.Connection):
+        return unwrapped
+    from sqlalchemy.orm import Session
+
+    if isinstance(unwrapped, Session):
+        return unwrapped
+    raise UsageError(
+        f"A database is a URL, or an Engine, Connection or Session of SQLAlchemy, not {type(database).__name__}."
+    )
+
+
 @contextmanager
-def open_binds(database: sa.URL | sa.Engine | sa.Connection | Session) -> Iterator[Binds]:
+def open_binds(database: "sa.URL | sa.Engine | sa.Connection | Session") -> Iterator[Binds]:
     """Provide the connections through which a database can be read; restore a Session's transactions afterwards.
 
     Raises:
@@ -74,7 +98,7 @@ def open_binds(database: sa.URL | sa.Engine | sa.Connection | Session) -> Iterat
                 transaction.close()
 
 
-def _get_session_binds(session: Session) -> Binds:
+def _get_session_binds(session: "Session") -> Binds:
     bind = session.get_bind()
     options = {**bind.get_execution_options(), **session.execution_options}
     if session.dispatch.do_orm_execute:
