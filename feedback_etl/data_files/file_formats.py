@@ -167,7 +167,7 @@ class RowWriter:
             if self._form.escapes_formulas:
                 frame, escaped = escape_texts(frame)
                 self.escaped_texts.update(escaped)
-            for part in frame.iter_slices(ROWS_AT_ONCE):
+            for part in frame.iter_slices(ROWS_AT_ONCE) if frame.height else [frame]:  # a header needs no row
                 buffer = io.BytesIO()
                 write_csv(part, buffer, header=not self.rows)
                 self._text_sink().write(buffer.getbuffer())
