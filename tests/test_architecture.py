@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from graphlib import TopologicalSorter
 from pathlib import Path
 from types import ModuleType
+from typing import get_type_hints
 
 import pytest
 
@@ -401,6 +402,17 @@ class TestPublicNames:
         assert functions
         without_example = {name for name in functions if ">>> " not in documentation[name]}
         assert without_example <= {"find_key", "load_feedback", "load_training"}
+
+    def test_annotations_of_the_public_functions_can_be_evaluated(self) -> None:
+        """As libraries do that derive something from a signature."""
+        packages = [feedback_etl, *(getattr(feedback_etl, name) for name in PUBLIC)]
+        public = [getattr(package, name) for package in packages for name in package.__all__]
+        functions = [
+            value for value in public if inspect.isfunction(value) and value is not feedback_etl.training.features
+        ]
+        assert len(functions) > 20
+        for function in [*functions, feedback_etl.FeedbackProcessor.__init__]:
+            assert get_type_hints(function)  # `features` returns a matrix of SciPy, which is optional
 
     def test_the_names_for_everyday_use_are_few(self) -> None:
         """So that they can be learned; a name of the other packages has one home among them."""

@@ -388,7 +388,7 @@ def test_async_session_in_a_transaction_is_read_with_run_sync(url: str) -> None:
         async with AsyncSession(engine) as session:
             await session.execute(sa.text(SET))
             with pytest.raises(UsageError, match=r"call the export with session\.run_sync, or pass the engine"):
-                read(session)  # type: ignore[arg-type]
+                read(session)
             frame = await session.run_sync(lambda within: read(within))
             assert frame["feedback_id"].to_list() == TENANT_7
         assert read(engine)["feedback_id"].to_list() == PUBLIC  # type: ignore[arg-type]

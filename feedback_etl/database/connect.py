@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Union
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
@@ -31,10 +31,15 @@ from feedback_etl.database.urls import (
 from feedback_etl.errors import UsageError
 from feedback_etl.options.read import ReadOptions
 
-if TYPE_CHECKING:  # most databases are URLs, and importing the ORM takes 30 ms
-    from sqlalchemy.orm import Session, scoped_session
 
-Database = Union[str, sa.URL, sa.Engine, sa.Connection, "Session", "scoped_session[Any]"]
+class SessionLike(Protocol):
+    """Describe a Session or a scoped session of SQLAlchemy, whose import takes 30 ms: most databases are URLs."""
+
+    def get_bind(self) -> sa.Engine | sa.Connection:
+        """Return the database of the session."""
+
+
+Database = str | sa.URL | sa.Engine | sa.Connection | SessionLike
 """The types that identify a database."""
 
 

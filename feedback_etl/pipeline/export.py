@@ -2,9 +2,10 @@
 
 import logging
 import time
+from concurrent.futures import Executor
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
 from feedback_etl.clock import parse_duration, resolve_now
 from feedback_etl.database.connect import Database
@@ -33,9 +34,6 @@ from feedback_etl.storage.location import open_storage
 from feedback_etl.transform.fork_guard import require_usable_polars
 from feedback_etl.transform.overrides import Overrides
 
-if TYPE_CHECKING:
-    from concurrent.futures import Executor
-
 logger = logging.getLogger(__name__)
 
 
@@ -46,7 +44,7 @@ def export_feedback(  # noqa: PLR0913  public, flat
     key: Key | str | None = None,
     unkeyed: bool = False,
     now: datetime | None = None,
-    executor: "Executor | None" = None,
+    executor: Executor | None = None,
     overrides: Overrides | None = None,
     on_progress: Progress | None = None,
     on_phase: PhaseListener | None = None,
