@@ -11,7 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from feedback_etl.data_files import file_formats
 from feedback_etl.data_files.csv_files import write_csv
+from feedback_etl.data_files.file_formats import FileFormat, RowWriter
 from feedback_etl.transform.expressions import AGE_RANGE
 
 SCHEMA = {
@@ -120,3 +122,16 @@ def test_what_a_file_of_python_says_is_not_changed() -> None:
 
     with pytest.raises(OSError, match="not today"):
         write_csv(pl.DataFrame({"a": [1]}), cast("BinaryIO", Refusing()), header=True)
+
+
+def test_rows_written_in_pieces_are_those_written_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces differ in whether times have fractions, are constant or null."""
+    time = datetime(2025, 1, 1, 12, tzinfo=UTC)
+    times = [time, time, None, None, time + timedelta(microseconds=1), time + timedelta(seconds=1), time]
+    texts = ['a,"b"', "c\nd", None, "", "e", "f", "g"]
+    rows = pl.DataFrame({"text": texts, "time": times, "is": [*[True, None] * 3, False]})
+    at_once, in_pieces = io.BytesIO(), io.BytesIO()
+    write_csv(rows, at_once, header=True)
+    monkeypatch.setattr(file_formats, "ROWS_AT_ONCE", 2)
+    RowWriter(in_pieces, FileFormat()).append(rows)
+    assert in_pieces.getvalue() == at_once.getvalue()
