@@ -26,7 +26,6 @@ import pyarrow as pa
 from own_share import BATCH_ROWS, connectorx_url
 
 from feedback_etl.data_files.csv_files import write_csv
-from feedback_etl.data_files.file_formats import ROWS_AT_ONCE
 from feedback_etl.database.raw_types import to_raw
 from feedback_etl.database.relation import build_default_relation
 from feedback_etl.database.sql import select_feedback
@@ -148,8 +147,7 @@ def _measure_writer(pairs: pl.DataFrame, options: TransformOptions, file: Any, s
 
 
 def _write(pairs: pl.DataFrame, buffer: io.BytesIO) -> None:
-    for part in escape_texts(pairs)[0].iter_slices(ROWS_AT_ONCE):
-        write_csv(part, buffer, header=False)
+    write_csv(escape_texts(pairs)[0], buffer, header=False)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from feedback_etl.data_files import file_formats
+from feedback_etl.data_files import csv_files
 from feedback_etl.data_files.csv_files import write_csv
-from feedback_etl.data_files.file_formats import FileFormat, RowWriter
 from feedback_etl.transform.expressions import AGE_RANGE
 
 SCHEMA = {
@@ -132,6 +131,6 @@ def test_rows_written_in_pieces_are_those_written_at_once(monkeypatch: pytest.Mo
     rows = pl.DataFrame({"text": texts, "time": times, "is": [*[True, None] * 3, False]})
     at_once, in_pieces = io.BytesIO(), io.BytesIO()
     write_csv(rows, at_once, header=True)
-    monkeypatch.setattr(file_formats, "ROWS_AT_ONCE", 2)
-    RowWriter(in_pieces, FileFormat()).append(rows)
+    monkeypatch.setattr(csv_files, "_ROWS_AT_ONCE", 2)
+    write_csv(rows, in_pieces, header=True)
     assert in_pieces.getvalue() == at_once.getvalue()

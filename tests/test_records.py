@@ -60,17 +60,6 @@ def test_recommendations_read_apart_equal_joined_ones(
     assert apart["recommendation_id"].null_count() == 12  # no recommendation, or one without its own id
 
 
-@pytest.mark.parametrize(("ids", "halves"), [([7], [1, 0]), ([7, 8], [1, 1]), ([1, 2, 9], [2, 1])])
-def test_two_statements_read_each_recommendation_once(
-    ids: list[int], halves: list[int], postgres: Database, read_apart: list[records.RecordQuery]
-) -> None:
-    fill(postgres, ids=ids, used=[*ids])
-    assert read(postgres.url).height == len(ids)
-    (query,) = read_apart
-    with postgres.engine.connect() as connection:
-        assert [len(connection.exec_driver_sql(sql).all()) for sql in query.sql] == halves
-
-
 def test_row_whose_recommendation_does_not_exist_has_nulls(
     postgres_database: str, read_apart: list[records.RecordQuery]
 ) -> None:

@@ -26,9 +26,6 @@ _GZIP_LEVEL = 5
 _GZIP_FORMAT = 31
 """zlib's code for the largest window with a header and a trailer of gzip (RFC 1952)."""
 
-ROWS_AT_ONCE = 16_384
-"""Rows that become CSV text at once: those of a whole batch take a third more time, and 30 MB more memory."""
-
 
 class FileFormat(NamedTuple):
     """Describe the format and the compression of a data file.
@@ -162,16 +159,12 @@ class RowWriter:
         """
         if self._form.format != "csv":
             self._append_table(frame)
-            self.rows += frame.height
         else:
             if self._form.escapes_formulas:
                 frame, escaped = escape_texts(frame)
                 self.escaped_texts.update(escaped)
-            for part in frame.iter_slices(ROWS_AT_ONCE) if frame.height else [frame]:  # a header needs no row
-                buffer = io.BytesIO()
-                write_csv(part, buffer, header=not self.rows)
-                self._text_sink().write(buffer.getbuffer())
-                self.rows += part.height
+            write_csv(frame, self._text_sink(), header=not self.rows)
+        self.rows += frame.height
 
     def finish(self) -> None:
         """Write the end of the file that its format requires."""

@@ -41,8 +41,8 @@ class AgeQuery(NamedTuple):
 def plan_ages(source: DatabaseConnection, relation: SourceRelation, window: Window) -> AgeQuery | None:
     """Return the ages to read for a window; None if the database is to join them.
 
-    They are read if the tables are the default ones, user ids are integers, and there are at most as many of them as
-    the planner expects rows in the window.
+    They are read if the tables are the default ones, user ids are integers, and the range of ids is not larger than the
+    number of rows that the planner expects in the window.
     """
     profiles = relation.profiles
     if source.dialect != "postgresql" or profiles is None:

@@ -87,7 +87,7 @@ def _start_readers(
     """
     prepare = list_session_statements(source)
     processes = min(options.processes or 1, len(queries))
-    shares: list[list[str | list[str]]] = [list(queries[n::processes]) for n in range(processes)]
+    shares = [list(queries[n::processes]) for n in range(processes)]
     shares[0] = [*(lookup.sql for lookup in lookups if lookup is not None), *shares[0]]
     jobs = [ReaderJob(str(source.connectorx_url), prepare, share, options.batch_size) for share in shares]
     # Each reader reads its next range ahead while the ranges of other readers are written.
@@ -156,12 +156,11 @@ def _to_raw(frames: Iterable[pl.DataFrame], relation: SourceRelation) -> Iterato
     before = pl.DataFrame(schema={"text": pl.String, "time": TIME})
     for frame in frames:
         raw = to_raw(frame, relation.schema)
-        if relation.has_plain_times:
-            times = pl.DataFrame([frame["created_at"].cast(pl.String).alias("text"), raw["created_at"].alias("time")])
-            times = pl.concat([before, times])
-            if not are_in_order(times):
-                raise ReadAgainError("A time in another form than that of the others was written to created_at.")
-            before = times.tail(1)
+        times = pl.DataFrame([frame["created_at"].cast(pl.String).alias("text"), raw["created_at"].alias("time")])
+        times = pl.concat([before, times])
+        if not are_in_order(times):
+            raise ReadAgainError("A time in another form than that of the others was written to created_at.")
+        before = times.tail(1)
         yield raw
 
 

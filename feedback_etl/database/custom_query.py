@@ -38,7 +38,7 @@ _NOT_CLOSED = {
 
 @cache
 def _compile_token(dialect: str) -> re.Pattern[str]:
-    """Return the pattern of a token: a quoted text or name, a comment, a bracket, a semicolon, or what is refused."""
+    """Return the pattern of a token: a quoted text or name, a comment, a bracket, a semicolon, or an error."""
     return re.compile(
         rf"""{_QUOTED[dialect]} | {_COMMENT[dialect]} | (?P<open>\() | (?P<close>\)) | (?P<end>;)
         | (?P<bad>{_NOT_CLOSED[dialect]} | [\x00\ud800-\udfff])""",

@@ -31,19 +31,18 @@ class _Signal(Enum):
 
 
 class ReaderJob(NamedTuple):
-    """Describe the work of a reader process: queries to run one after the other, each on its own connections.
+    """Describe the work of a reader process: queries to run one after the other, each on its own connection.
 
     Attributes:
         url: The database for ConnectorX. It contains the password, so it is sent through a pipe, never as an argument.
         prepare: Statements that begin each connection.
-        queries: The queries; the rows of each come as one stream. Those of a list are one query: they run at once, each
-            on its own connection, and their rows come in no order.
+        queries: The queries; the rows of each come as one stream.
         batch_size: Rows per batch, except for the last one.
     """
 
     url: str
     prepare: list[str]
-    queries: list[str | list[str]]
+    queries: list[str]
     batch_size: int
 
 

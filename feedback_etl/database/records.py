@@ -27,13 +27,12 @@ class RecordQuery(NamedTuple):
     """Describe the recommendations to read.
 
     Attributes:
-        sql: Statements that together yield the `id` and the raw columns of each recommendation, each for half of the
-            ids: two connections read them at once, while nothing else is read.
+        sql: Statement that yields the `id` and the raw columns of each recommendation.
         first: The lowest id.
         last: The highest one.
     """
 
-    sql: list[str]
+    sql: str
     first: int
     last: int
 
@@ -41,8 +40,8 @@ class RecordQuery(NamedTuple):
 def plan_records(source: DatabaseConnection, relation: SourceRelation, window: Window) -> RecordQuery | None:
     """Return the recommendations to read for a window; None if the database is to join them.
 
-    They are read if the tables are the default ones, ids are integers and the table's primary key, and there are at
-    most as many of them as the planner expects rows in the window.
+    They are read if the tables are the default ones, ids are integers and the table's primary key, and the range of ids
+    is not larger than the number of rows that the planner expects in the window.
     """
     records, key = relation.records, relation.record_key
     if source.dialect != "postgresql" or records is None or key is None:
@@ -58,11 +57,7 @@ def plan_records(source: DatabaseConnection, relation: SourceRelation, window: W
         or ends[1] - ends[0] >= min(MAX_IDS, rows)
     ):
         return None
-    first, last = ends
-    middle = (first + last) // 2
-    return RecordQuery(
-        [select_records(relation, first, middle), select_records(relation, middle + 1, last)], first, last
-    )
+    return RecordQuery(select_records(relation), *ends)
 
 
 def _is_primary_key(source: DatabaseConnection, records: sa.FromClause) -> bool:

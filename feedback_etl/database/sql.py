@@ -59,14 +59,13 @@ def select_ages(relation: SourceRelation) -> str:
     return relation.render(ages.where(profile.c.user_id.is_not(None)).order_by(profile.c.user_id, profile.c.id))
 
 
-def select_records(relation: SourceRelation, first: int, last: int) -> str:
-    """Return the statement that yields the id and the raw columns of each recommendation of these ids (PostgreSQL)."""
+def select_records(relation: SourceRelation) -> str:
+    """Return the statement that yields the id and the raw columns of each recommendation (PostgreSQL)."""
     records = relation.records
     if records is None:
         raise ValueError("A custom query has no recommendations.")
     names = [RAW_ITEM, *(column.raw_name for column in relation.schema.lists)]
-    columns = label_columns({name: _readable(relation, name) for name in names})
-    return relation.render(sa.select(records.c.id, *columns).where(records.c.id.between(first, last)))
+    return relation.render(sa.select(records.c.id, *label_columns({name: _readable(relation, name) for name in names})))
 
 
 def count_excluded(relation: SourceRelation, window: Window) -> str:
