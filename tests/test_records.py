@@ -1,14 +1,18 @@
 """The recommendations that PostgreSQL returns once are those that it would join to each row."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from databases import Database, opened
+import sqlalchemy as sa
+from databases import Database, new_postgres_reader, opened
 from polars.testing import assert_frame_equal
 from reading import NOW, execute, read, record_separate_reads
 
 from feedback_etl.database import ages, batches, records
+from feedback_etl.errors import SourceError
 
 
 @pytest.fixture
@@ -58,6 +62,33 @@ def test_recommendations_read_apart_equal_joined_ones(
     assert_frame_equal(apart, read(postgres.url, **options))
     assert len(read_apart) == 1
     assert apart["recommendation_id"].null_count() == 12  # no recommendation, or one without its own id
+
+
+@contextmanager
+def limited_reader(postgres: Database, admin: sa.Engine, limit: int) -> Iterator[str]:
+    """The URL of a role that may have this many connections, to two recommendations with feedback."""
+    fill(postgres, ids=[1, 2], used=[1, 2])
+    with new_postgres_reader(admin) as role:
+        execute(postgres.url, f"ALTER ROLE {role} CONNECTION LIMIT {limit}")
+        yield sa.make_url(postgres.url).set(username=role, password="secret").render_as_string(hide_password=False)
+
+
+def test_two_connections_are_enough(
+    postgres: Database, postgres_admin: sa.Engine, read_apart: list[records.RecordQuery]
+) -> None:
+    with limited_reader(postgres, postgres_admin, limit=2) as url:
+        assert read(url).height == 2
+    assert len(read_apart) == 1
+
+
+@pytest.mark.slow
+def test_a_missing_connection_is_named_as_the_cause(postgres: Database, postgres_admin: sa.Engine) -> None:
+    """ConnectorX waits 30 s for one."""
+    with (
+        limited_reader(postgres, postgres_admin, limit=1) as url,
+        pytest.raises(SourceError, match=r"the server has no connection left .* two at once"),
+    ):
+        read(url)
 
 
 def test_row_whose_recommendation_does_not_exist_has_nulls(

@@ -60,6 +60,8 @@ QUERY_REASONS = {
     "read-only (transaction|mode)|READ ONLY|before any query": "it would write, but all sessions are read-only",
     "snapshot": "the server does not know the snapshot that all connections share: the connection that exported it was "
     "lost, or this is another server",
+    "(?i)too many (clients|connections)|connection slots|timed out waiting for connection": "the server has no "
+    "connection left for the reader (an export has two at once)",
     "terminating connection|[Cc]losed|connection reset|kind: Io": "the connection was lost",
     "Lost connection|gone away|was killed|CodecError|IoError": "the connection was lost",
     "No space left|temp_file_limit|Disk full": "the server has no disk space left to sort the rows",
