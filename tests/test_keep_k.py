@@ -101,6 +101,16 @@ def test_export_without_required_k_is_not_called_ok(app: Database, folder: Path)
     assert " is 5 for age_range, conditions_detected, timeframe, and none is required" in item.detail
 
 
+def test_k_of_an_earlier_export_is_not_required_of_a_later_one(app: Database, folder: Path) -> None:
+    """The detail names the export of which it is required."""
+    earlier = Path(exported(app, folder, k=3).export_filename)
+    exported(app, folder, now=NOW + timedelta(seconds=1))
+    item = check_k(app, folder)
+    assert item.status == "skipped"
+    assert item.detail.startswith(f"k of {earlier.stem} is 5 for ")
+    assert item.detail.count("3 is required") == 1
+
+
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_keep_k_removes_small_classes_with_the_erasure(app: Database, folder: Path, form: dict[str, Any]) -> None:
     """In one rewrite, and counted; the other class keeps its rows."""

@@ -36,11 +36,11 @@ def check_k(context: CheckContext) -> ChecklistItem:
     """
     exports, remedies = context.files, context.remedies
     find_owners = _create_owner_lookup(context)
-    problems, untested, required, remaining = [], [], 0, dict[str, int]()
+    problems, untested, required, remaining = list[Finding](), list[Finding](), dict[str, int](), dict[str, int]()
     for group in _group(exports):
         manifests, last = [export.manifest for export in group], group[-1].manifest
         k = max(remedies.settings.k or 0, last.settings.get("k") or 0)
-        required = max(required, k)
+        required |= dict.fromkeys((manifest.stem for manifest in manifests), k)
         if not k:
             untested.append(Finding(f"{_describe_k(last)}, and none is required", "set k in the settings"))
         elif not _must_be_recounted(manifests, context.exports):
@@ -55,10 +55,11 @@ def check_k(context: CheckContext) -> ChecklistItem:
             problems += _find_k_problems(last, 0, remedies)
         if _must_be_recounted(manifests, context.exports):
             untested += _find_uncounted_diversity(last, group[-1].path.name, remedies)
-    unlinked = _find_unlinked(exports) if required else []
+    newest = next((export.manifest for export in reversed(exports) if required[export.manifest.stem]), None)
+    unlinked = _find_unlinked(exports) if newest else []
     untested += unlinked
     linkage = "" if unlinked else _describe_linkage(exports)
-    passed = f"{_describe_k(exports[-1].manifest, remaining)}; {required} is required.{linkage}" if required else ""
+    passed = f"{_describe_k(newest, remaining)}; {required[newest.stem]} is required.{linkage}" if newest else ""
     return build_item("k", problems, passed=passed, untested=untested)
 
 
